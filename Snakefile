@@ -1,0 +1,26 @@
+# One comparison of distillation methods, from images to tables. The configuration is checked before any rule exists;
+# what each rule does is in rules/, how it does it in workflow_scripts/.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/teachers.smk"
+include: "rules/students.smk"
+include: "rules/asib.smk"
+include: "rules/evaluate.smk"
+include: "rules/results.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.tables.output,
+        rules.figures.output,
+        rules.page.output,
+
+
+rule trained:
+    input:
+        [f"{FOLDER}/{run.path}/evaluation.json" for run in PLAN.runs],

@@ -1,0 +1,97 @@
+# Configuration, plan and the helpers that every rule uses.
+import re
+import sys
+from pathlib import Path
+
+SCRIPTS = str(Path(workflow.basedir) / "workflow_scripts")
+if SCRIPTS not in sys.path:
+    sys.path.append(SCRIPTS)  # last: script names must not hide anything
+
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+from kd.reporting.layout import figure_files
+from kd.spec.digests import canonical, code_digest
+from kd.spec.errors import UserError
+from kd.spec.experiment import check_experiment, workflow_configuration
+from kd.spec.plan import Plan, Run
+from kd.spec.resources import memory_mb, runtime_minutes
+
+PYTHON = sys.executable
+ENVIRONMENT = "../envs/environment.yaml"
+
+# --config allow_missing=true makes tables of what there is, after failures; it is no part of an experiment
+ALLOW_MISSING = str(config.pop("allow_missing", "false")).lower() == "true"
+
+try:
+    EXPERIMENT = check_experiment(workflow_configuration(config, Path(workflow.basedir) / "config" / "config.yaml"))
+    PLAN = Plan(EXPERIMENT)
+except UserError as error:
+    raise WorkflowError(f"Configuration error. {error}") from None
+
+FOLDER = PLAN.folder
+GPUS = EXPERIMENT.gpus
+THREADS = EXPERIMENT.threads
+
+# Unlimited by default under plain --cores: one job a device unless --resources gpu=N says otherwise.
+if GPUS and workflow.exec_mode.name == "DEFAULT" and workflow.resource_settings.nodes is None:
+    from kd.console.device import visible_devices
+
+    workflow.global_resources.setdefault("gpu", max(GPUS, len(visible_devices())))
+
+
+def any_of(names):
+    """Return a regular expression of names; one that matches nothing if there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+wildcard_constraints:
+    dataset=any_of(EXPERIMENT.datasets),
+    teacher=any_of(dict.fromkeys(name for pair in EXPERIMENT.pairs for name in pair.teachers)),
+    team=r"[^/]+--[^/]+",
+    seed=r"\d+",
+    stage=r"[1-9]\d*",
+
+
+def run_of(wildcards) -> Run:
+    """Return the run that a rule's wildcards name."""
+    teachers, _, student = wildcards.team.rpartition("--")
+    names = () if teachers == "none" else tuple(teachers.split("+"))
+    return Run(wildcards.dataset, names, student, wildcards.method, int(wildcards.seed))
+
+
+def manifest(wildcards) -> str:
+    """Return the last file that packing a data set writes."""
+    return f"{FOLDER}/{wildcards.dataset}/data/manifest.json"
+
+
+def teacher_folder(dataset: str, teacher: str, seed: int) -> str:
+    """Return where the teacher that a student of this seed learns from is kept."""
+    return f"{FOLDER}/{dataset}/teachers/{teacher}/seed{PLAN.teacher_seed(seed)}"
+
+
+def teacher_weights(wildcards) -> list[str]:
+    """Return the weights of a run's teachers, in order."""
+    run = run_of(wildcards)
+    folders = [teacher_folder(run.dataset, name, run.seed) for name in run.teachers]
+    return [f"{folder}/checkpoints/best.safetensors" for folder in folders]
+
+
+def work(job: str):
+    """Return the resource functions of a training job: minutes and MB that grow with the work and with each attempt."""
+
+    def settings(wildcards) -> str:
+        return getattr(PLAN, job)(*_arguments(job, wildcards))
+
+    return {
+        "runtime": lambda wildcards, attempt: runtime_minutes(settings(wildcards), attempt),
+        "mem_mb": lambda wildcards, attempt: memory_mb(settings(wildcards), attempt),
+    }
+
+
+def _arguments(job: str, wildcards) -> tuple:
+    if job == "teacher_job":
+        return wildcards.dataset, wildcards.teacher, int(wildcards.seed)
+    if job == "pretrain_job":
+        return wildcards.dataset, wildcards.teacher, wildcards.method, int(wildcards.seed)
+    return (run_of(wildcards),)

@@ -1,0 +1,218 @@
+"""What every method card promises, tested on all of them: a new method is tested without writing a test."""
+
+import functools
+import json
+import math
+
+import pytest
+import torch
+from method_world import NETS, World
+
+from kd.methods.contract import EXTRA, STUDENT, peer, teacher
+from kd.spec.cards import load_cards
+from kd.spec.config import Recipe
+from kd.spec.errors import UserError
+
+CARDS = load_cards()
+PHASES = [(name, False) for name in CARDS] + [(name, True) for name, card in CARDS.items() if card.pretrain]
+
+every_card = pytest.mark.parametrize("name", CARDS)
+every_phase = pytest.mark.parametrize(("name", "pretrain"), PHASES)
+every_net = pytest.mark.parametrize("nets", NETS)
+
+
+def updates(world):
+    """Return every different update with a stage that holds it."""
+    found = {update.name: (stage, update) for stage in world.stages() for update in stage.updates}
+    return list(found.values())
+
+
+@every_net
+@every_phase
+def test_terms_are_finite_scalars_with_weights(name, pretrain, nets):
+    world = World(name, nets=nets, pretrain=pretrain)
+    for stage, update in updates(world):
+        world.team.enter(stage)
+        terms = world.terms(update, world.batch())
+        assert terms
+        for term, (value, weight) in terms.items():
+            assert value.shape == (), term
+            assert value.dtype == torch.float32, term
+            assert torch.isfinite(value), term
+            assert isinstance(weight, float), term
+            assert math.isfinite(weight), term
+
+
+@every_phase
+def test_gradient_reaches_what_an_update_trains_and_nothing_else(name, pretrain):
+    world = World(name, pretrain=pretrain)
+    reached, trained = set(), set()
+    for stage, update in updates(world):
+        world.team.enter(stage)
+        world.backward(update, world.batch())
+        for role in world.roles():
+            gradients = world.gradients(role)
+            with_gradient = {(role, key) for key, gradient in gradients.items() if gradient is not None}
+            if role not in update.trains:
+                assert not with_gradient, f"update {update.name} must not reach {role}"
+                continue
+            assert with_gradient or not gradients, f"update {update.name} trains {role}"
+            reached |= with_gradient
+            trained |= {
+                (role, key) for key, p in dict(world.team.modules())[role].named_parameters() if p.requires_grad
+            }
+    assert {entry for entry in trained if entry[0] == EXTRA} <= reached, "an extra parameter that nothing trains"
+
+
+@every_phase
+def test_only_trained_roles_change(name, pretrain):
+    world = World(name, pretrain=pretrain)
+    for stage in world.stages():
+        world.team.enter(stage)
+        before = world.state()
+        for update in stage.updates:
+            world.backward(update, world.batch())
+            with torch.no_grad():
+                for role in update.trains:
+                    for p in world.team.parameters(role):
+                        p.sub_(0.01 * (torch.zeros_like(p) if p.grad is None else p.grad))
+        after = world.state()
+        for role in world.roles():
+            same = all(torch.equal(before[role][key], after[role][key]) for key in before[role])
+            assert same == (role not in stage.trained() or not before[role]), role
+
+
+@every_phase
+def test_state_of_the_extra_modules_round_trips(name, pretrain):
+    first, second = World(name, pretrain=pretrain), World(name, pretrain=pretrain)
+    stage, update = updates(first)[0]
+    for world in (first, second):
+        world.team.enter(stage)
+    first.backward(update, first.batch(seed=1))  # banks and statistics move
+    torch.manual_seed(1)
+    for p in first.team.extra.parameters():
+        p.data.add_(0.01 * torch.randn_like(p))
+    second.team.load_state(first.team.state())
+    values = []
+    for world in (first, second):
+        torch.manual_seed(2)
+        values.append({term: value.item() for term, (value, _) in world.terms(update, world.batch()).items()})
+    assert values[0] == values[1]
+
+
+@every_phase
+def test_needs_and_plan_are_consistent(name, pretrain):
+    world = World(name, pretrain=pretrain)
+    needs, stages = world.method.needs(), world.stages()
+    known = {EXTRA, STUDENT, *map(peer, range(1, needs.peers + 1)), *map(teacher, range(world.method.teachers))}
+    assert CARDS[name].teachers != "none" or not needs.teacher_taps
+    assert any(stage.selects for stage in stages) != pretrain
+    for stage in stages:
+        assert stage.trained() <= known
+        assert len({update.name for update in stage.updates}) == len(stage.updates)
+        assert set(stage.recipe) <= set(Recipe.model_fields)
+        Recipe(**{"epochs": 3, **stage.recipe})
+    trained = {role for stage in stages for role in stage.trained()}
+    assert trained == {EXTRA} if pretrain else {STUDENT, *map(peer, range(1, needs.peers + 1))} <= trained
+
+
+@pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.mixed_labels])
+def test_mixed_batches_change_the_loss(name):
+    world = World(name)
+    found = []
+    for mixing in (1.0, 0.3):
+        values = []
+        for stage, update in updates(world):
+            world.team.enter(stage)
+            torch.manual_seed(0)
+            values += [value.item() for value, _ in world.terms(update, world.batch(mixing=mixing)).values()]
+        assert all(map(math.isfinite, values))
+        found.append(values)
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, card in CARDS.items() if {"student_taps", "teacher_taps"} <= set(card.settings)]
+)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"student_taps": ["stage1", "stage2"], "teacher_taps": ["stage1"]}, "one to one"),
+        ({"student_taps": [], "teacher_taps": []}, "at least one tap"),
+        ({"student_taps": ["stage9"], "teacher_taps": ["stage1"]}, "'stage9': did you mean 'stage"),
+    ],
+)
+def test_taps_that_cannot_be_compared_are_user_errors(name, settings, message):
+    with pytest.raises(UserError, match=message):
+        World(name, settings)
+
+
+# --- no inert option --------------------------------------------------------------------------------
+
+
+def alternatives(setting):
+    """Return other values of a setting that its card allows."""
+    if setting.choices:
+        return [choice for choice in setting.choices if choice != setting.default]
+    if setting.type == "bool":
+        return [not setting.default]
+    if setting.type == "list[str]":
+        return [["stage1"]]
+    default = setting.default if setting.default is not None else 1
+    kind = int if setting.type == "int" else float
+    candidates = [kind(value) for value in (default * 2, default / 2, default + 1, 0.5, default / 1000)]
+    inside = [
+        value
+        for value in candidates
+        if (setting.min is None or value >= setting.min)
+        and (setting.max is None or value <= setting.max)
+        and (setting.above is None or value > setting.above)
+    ]
+    return [value for value in dict.fromkeys(inside) if value != setting.default]
+
+
+def signature(name, settings):
+    """Return the cached `measured_signature`."""
+    return measured_signature(name, json.dumps(settings, sort_keys=True))
+
+
+@functools.cache
+def measured_signature(name, settings_json):
+    """Return everything that a setting may change: plan, needs, modules, terms, weights, gradients, or the error."""
+    settings, parts = json.loads(settings_json), []
+    try:
+        for pretrain in (False, True) if CARDS[name].pretrain else (False,):
+            world = World(name, settings, pretrain=pretrain)
+            state = world.team.extra.state_dict()
+            parts += [world.stages(), world.method.needs(), [(key, value.shape) for key, value in state.items()]]
+            for stage, update in updates(world):
+                world.team.enter(stage)
+                for step in range(2):
+                    torch.manual_seed(step)
+                    terms = world.backward(update, world.batch(seed=step))
+                    parts.append({term: (value.item(), weight) for term, (value, weight) in terms.items()})
+                    gradients = [g for role in sorted(update.trains) for g in world.gradients(role).values()]
+                    parts.append(sum(g.abs().sum().item() for g in gradients if g is not None))
+    except UserError as error:
+        parts.append(str(error))
+    return repr(parts)
+
+
+def contexts(name, key):
+    """Yield no companion first, then each change of one that switches something on: a flag, a choice, a weight of 0."""
+    yield {}
+    for other, setting in CARDS[name].settings.items():
+        if other != key and (setting.choices or setting.type == "bool" or not setting.default):
+            for value in alternatives(setting)[:1]:
+                yield {other: value}
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, card in CARDS.items() for key in card.settings])
+def test_no_setting_is_inert(name, key):
+    values = alternatives(CARDS[name].settings[key])
+    assert values, f"{name}.{key} allows nothing but its default"
+    for context in contexts(name, key):
+        base = signature(name, context)
+        if any(signature(name, {**context, key: value}) != base for value in values):
+            return
+    pytest.fail(f"{name}.{key} changes nothing")

@@ -1,0 +1,68 @@
+"""Losses and gradients equal those of other implementations, case by case.
+
+The cases are tests/data/parity/*.npz and, where KD_PARITY_DIR is set, every *.npz of that folder too.
+"""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from parity import methods
+
+ADAPTERS = dict(methods.ADAPTERS)
+if importlib.util.find_spec("parity.asib"):
+    from parity import asib
+
+    ADAPTERS |= asib.ADAPTERS
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+
+
+def cases():
+    folders = [Path(__file__).parent / "data" / "parity"]
+    if os.environ.get("KD_PARITY_DIR"):
+        folders.append(Path(os.environ["KD_PARITY_DIR"]))
+    paths = [path for folder in folders for path in sorted(folder.glob("*.npz"))]
+    return [pytest.param(path, id=f"{path.parent.name}/{path.stem}") for path in paths]
+
+
+def run_case(path):
+    """Return (found, expected): the loss and its gradient by input name."""
+    with np.load(path) as arrays:
+        case = {name: arrays[name] for name in arrays.files}
+    meta = json.loads(str(case.pop("meta")))
+    if meta["method"] not in ADAPTERS:
+        pytest.fail(f"{path.name}: no adapter for method '{meta['method']}', known are {', '.join(sorted(ADAPTERS))}")
+    gradients = {name.removeprefix("out/grad/"): value for name, value in case.items() if name.startswith("out/grad/")}
+    inputs = {
+        name.removeprefix("in/"): torch.from_numpy(value).requires_grad_(name.removeprefix("in/") in gradients)
+        for name, value in case.items()
+        if name.startswith("in/")
+    }
+    loss = ADAPTERS[meta["method"]](inputs, meta["params"])
+    found = torch.autograd.grad(loss, [inputs[name] for name in gradients])
+    by_name = dict(zip(gradients, (gradient.numpy() for gradient in found), strict=True))
+    return {"loss": loss.item(), **by_name}, {"loss": float(case["out/loss"]), **gradients}
+
+
+@pytest.mark.parametrize("path", cases())
+def test_loss_and_gradient_equal_the_reference(path):
+    found, expected = run_case(path)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, **CLOSE, err_msg=f"{path.name}: {name}")
+
+
+def test_every_adapter_has_a_case():
+    covered = {param.values[0].stem.split("-")[0] for param in cases()}
+    assert set(ADAPTERS) <= covered
+
+
+def test_a_case_of_an_unknown_method_fails_and_names_it(tmp_path):
+    path = tmp_path / "mystery-a.npz"
+    np.savez(path, meta=json.dumps({"method": "mystery", "params": {}}))
+    with pytest.raises(pytest.fail.Exception, match="no adapter for method 'mystery', known are"):
+        run_case(path)

@@ -1,0 +1,113 @@
+"""A small world for ASIB: linear networks on separable vectors, and a training step as the contract describes it."""
+
+import torch
+from torch import nn
+
+from kd.asib.method import ASIB
+from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Output, Progress, Stage, teacher
+from kd.spec.cards import card
+
+CLASSES = 5
+INPUTS = 12
+START = Progress(0.0, 1)
+
+
+def settings_of(**given):
+    return card("asib").resolve(given, "test")
+
+
+def method_of(teachers=2, **given) -> ASIB:
+    method = ASIB(settings_of(**{"embed_dim": 16, **given}))
+    method.teachers = teachers
+    return method
+
+
+class Net(nn.Module):
+    """Vectors (B,INPUTS) to an embedding, normalised over the batch so that train and eval mode differ, and logits."""
+
+    def __init__(self, width: int, classes: int = CLASSES, inputs: int = INPUTS) -> None:
+        super().__init__()
+        self.width = width
+        self.body = nn.Sequential(nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU())
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x: torch.Tensor) -> Output:
+        embedding = self.body(x)
+        return Output(self.head(embedding), {"embedding": embedding})
+
+
+class World:
+    """Student, teachers and extra modules, run by role as the engine runs them."""
+
+    def __init__(self, method: ASIB, widths=(10, 10), student_width=8, classes=CLASSES, inputs=INPUTS, seed=0) -> None:
+        torch.manual_seed(seed)
+        self.method = method
+        self.nets = {STUDENT: Net(student_width, classes, inputs)}
+        self.nets |= {teacher(k): Net(width, classes, inputs) for k, width in enumerate(widths)}
+        shapes = {role: {"embedding": torch.Size([net.width])} for role, net in self.nets.items()}
+        taps = dict.fromkeys(self.nets, ("embedding",))
+        self.context = Context(classes, torch.zeros(0, dtype=torch.long), shapes, taps, {})
+        method.bind(self.context)
+        self.extra = method.build(self.context)
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {**self.nets, EXTRA: self.extra}
+
+    def enter(self, stage: Stage) -> None:
+        for role, module in self.modules().items():
+            module.train(role in stage.trained()).requires_grad_(role in stage.trained())
+
+    def outputs(self, x: torch.Tensor, trained=frozenset()) -> dict[str, Output]:
+        found = {}
+        for role, net in self.nets.items():
+            with torch.set_grad_enabled(role in trained):
+                found[role] = net(x)
+        return found
+
+    def terms(self, half: str, batch: Batch, progress=START) -> dict[str, torch.Tensor]:
+        stage = self.method.half_stage(half)
+        return self.method.loss(half, batch, self.outputs(batch.images, stage.trained()), self.extra, progress)
+
+    def loss(self, half: str, batch: Batch, progress=START) -> torch.Tensor:
+        terms = self.terms(half, batch, progress)
+        return sum(self.method.weight(name, progress) * term for name, term in terms.items())
+
+    def train(self, half: str, batches, epochs: int = 1, lr: float | None = None) -> None:
+        stage = self.method.half_stage(half)
+        (update,) = stage.updates
+        self.enter(stage)
+        lr = lr or stage.recipe.get("lr", 0.05)
+        groups = [
+            {"params": list(self.modules()[role].parameters()), "lr": lr * update.lr_scale.get(role, 1.0)}
+            for role in update.trains
+        ]
+        optimizer = torch.optim.Adam(groups)
+        for epoch in range(epochs):
+            for step, batch in enumerate(batches):
+                optimizer.zero_grad()
+                self.loss(half, batch, Progress(epoch + step / len(batches), epochs)).backward()
+                optimizer.step()
+
+    @torch.no_grad()
+    def synergy_accuracy(self, batch: Batch) -> float:
+        for module in self.modules().values():
+            module.eval()
+        logits = self.method.heads(self.outputs(batch.images), self.extra)["synergy"]
+        return 100 * (logits.argmax(1) == batch.labels).float().mean().item()
+
+
+def separable(count: int, classes=CLASSES, inputs=INPUTS, noise=0.5, seed=0) -> Batch:
+    """Return `count` noisy copies of fixed class centres."""
+    centres = torch.randn(classes, inputs, generator=torch.Generator().manual_seed(99))
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count,), generator=generator)
+    x = centres[labels] + noise * torch.randn(count, inputs, generator=generator)
+    return batch_of(x, labels)
+
+
+def batch_of(x: torch.Tensor, labels: torch.Tensor) -> Batch:
+    return Batch(x, labels, torch.arange(len(labels)), labels)
+
+
+def split(batch: Batch, size: int) -> list[Batch]:
+    return [batch_of(x, y) for x, y in zip(batch.images.split(size), batch.labels.split(size), strict=True)]

@@ -1,0 +1,144 @@
+"""The restricted unpickler and the sources that use it."""
+
+import collections
+import os
+import pickle
+import pickletools
+import subprocess
+
+import numpy as np
+import pytest
+from data_builders import write_cifar, write_imagenet32
+
+from kd.data.source import open_source
+from kd.data.unpickle import load_pickle
+from kd.spec.config import DatasetSettings
+from kd.spec.errors import UserError
+
+
+class Calls:
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def write(path, value, protocol=2):
+    path.write_bytes(value if isinstance(value, bytes) else pickle.dumps(value, protocol))
+    return path
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(12, dtype=np.uint8).reshape(3, 4),
+        np.asfortranarray(np.arange(12, dtype=">i4").reshape(3, 4)),
+        np.arange(4, dtype=np.float32)[::2],
+        np.array([b"ab", b"c"]),
+        np.array(["ab", "c"]),
+    ],
+    ids=["uint8", "big-endian", "strided", "bytes", "text"],
+)
+def test_arrays_and_plain_values_come_back(tmp_path, array, protocol):
+    value = {"data": array, "labels": [1, 2], "more": ({"x"}, None, 2.5, b"raw\xff", "text"), "one": np.float32(3)}
+    loaded = load_pickle(write(tmp_path / "p", value, protocol))
+    np.testing.assert_array_equal(loaded["data"], array)
+    assert loaded["data"].dtype.newbyteorder("=") == array.dtype.newbyteorder("=")
+    assert loaded["labels"] == [1, 2]
+    assert loaded["more"] == ({"x"}, None, 2.5, b"raw\xff", "text")
+    assert loaded["one"] == 3
+
+
+def test_python_2_strings_stay_bytes_but_keys_become_text(tmp_path):
+    stream = b"\x80\x02}U\x04dataU\x02\xff\x00s."  # what Python 2 wrote for {'data': '\xff\x00'}
+    pickletools.dis(stream, out=open(os.devnull, "w"))  # noqa: SIM115
+    assert load_pickle(write(tmp_path / "p", stream)) == {"data": b"\xff\x00"}
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (Calls(os.system, "true"), r"posix\.system"),
+        (Calls(subprocess.check_output, "true"), r"subprocess\.check_output"),
+        (Calls(eval, "1"), r"builtins\.eval"),
+        (collections.OrderedDict(a=1), r"collections\.OrderedDict"),
+        (Calls(np.load, "x"), r"numpy\.load"),
+        ([np.float32], r"numpy\.float32"),
+    ],
+)
+def test_any_other_class_is_refused_by_name(tmp_path, value, named):
+    with pytest.raises(UserError, match=rf"p refers to {named}, but only numpy arrays"):
+        load_pickle(write(tmp_path / "p", value, protocol=4))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.array([{}, "x"], dtype=object),
+        np.zeros(2, dtype=[("a", "i4"), ("b", "O")]),
+        np.zeros(2, dtype="V8"),
+        np.array(["2020-01-01"], dtype="M8[D]"),
+    ],
+    ids=["objects", "records", "void", "dates"],
+)
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_arrays_of_anything_but_plain_values_are_refused(tmp_path, value, protocol):
+    with pytest.raises(UserError, match=r"more than numpy arrays and plain values|cannot be read as a pickle"):
+        load_pickle(write(tmp_path / "p", value, protocol))
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps({"data": np.zeros(999)})[:500]])
+def test_damaged_files(tmp_path, content):
+    with pytest.raises(UserError, match=r"p cannot be read as a pickle|p is damaged"):
+        load_pickle(write(tmp_path / "p", content))
+
+
+def test_numpys_own_constructor_is_never_handed_out(tmp_path):
+    stand_in = load_pickle(write(tmp_path / "p", b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n."))
+    assert stand_in.__module__ == "kd.data.unpickle"
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="nowhere does not exist"):
+        load_pickle(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: (f / "train").unlink(), "lacks train"),
+        (lambda f: write(f / "train", {"data": np.zeros((4, 3072), np.uint8)}), "train is not a CIFAR batch"),
+        (lambda f: write(f / "test", Calls(os.system, "true")), r"test refers to posix\.system"),
+        (lambda f: write(f / "test", {"data": [], "fine_labels": [0, 1, 2, 9]}), "a test label lies outside the 4"),
+        (lambda f: write(f / "test", {"data": [], "fine_labels": [0, 1, 2]}), "class 'dog' has no test image"),
+        (lambda f: write(f / "meta", {}), "holds 0 class"),
+    ],
+)
+def test_cifar_folders_that_cannot_be_used(tmp_path, change, message):
+    change(write_cifar(tmp_path / "root") / "cifar-100-python")
+    with pytest.raises(UserError, match=message):
+        open_source(DatasetSettings(source="cifar100", root=str(tmp_path / "root")))
+
+
+@pytest.mark.parametrize("data", [np.zeros((4, 3000), np.uint8), np.zeros((4, 3072)), np.zeros(9, np.uint8)])
+def test_cifar_data_of_another_shape(tmp_path, data):
+    root = write_cifar(tmp_path / "root")
+    write(root / "cifar-100-python" / "train", {"data": data, "fine_labels": [0, 1, 2, 3]})
+    source = open_source(DatasetSettings(source="cifar100", root=str(root)))
+    with pytest.raises(UserError, match=r"train holds data .* expected uint8"):
+        list(source.blocks())
+
+
+def test_imagenet32_that_lacks_a_batch(tmp_path):
+    root = write_imagenet32(tmp_path / "root")
+    (root / "train_data_batch_7").unlink()
+    with pytest.raises(UserError, match="lacks train_data_batch_7"):
+        open_source(DatasetSettings(source="imagenet32", root=str(root)))
+
+
+def test_imagenet32_labels_from_zero_are_refused(tmp_path):
+    root = write_imagenet32(tmp_path / "root", first_label=0)
+    with pytest.raises(UserError, match="labels must count from 1, found 0"):
+        open_source(DatasetSettings(source="imagenet32", root=str(root)))

@@ -1,0 +1,118 @@
+"""Subsets, the validation carve, class subsets."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kd.data.splits import _subset, class_map, divide, make_split
+from kd.spec.config import DatasetSettings, SplitRatios
+from kd.spec.errors import UserError
+
+LABELS = np.repeat(np.arange(10), 50)
+
+
+def split(seed=0, labels=LABELS, own=False, **settings):
+    return make_split(labels, DatasetSettings(source="digits", **settings), seed, own)
+
+
+def test_validation_is_stratified_and_disjoint():
+    found = split(validation=0.2)
+    assert np.bincount(LABELS[found.validation]).tolist() == [10] * 10
+    assert np.intersect1d(found.train, found.validation).size == 0
+    assert np.array_equal(np.union1d(found.train, found.validation), np.arange(500))
+    assert (np.diff(found.train) > 0).all()
+
+
+def test_same_seed_same_split_other_seed_another():
+    first, same, other = split(3), split(3), split(4)
+    assert np.array_equal(first.validation, same.validation)
+    assert not np.array_equal(first.validation, other.validation)
+
+
+def test_split_is_the_same_on_every_platform():
+    """Recorded once: a change here would silently change what every earlier run was trained on."""
+    assert split(validation=0.02).validation.tolist() == [0, 91, 120, 150, 249, 279, 339, 370, 429, 450]
+
+
+@pytest.mark.parametrize(("kind", "spread"), [("stratified", [13] * 10), ("uniform", None)])
+def test_subset_size_counts_training_images_before_the_carve(kind, spread):
+    found = split(subset_size=130, subset=kind, validation=0.1)
+    rows = np.union1d(found.train, found.validation)
+    assert len(rows) == 130
+    assert len(found.validation) == 13
+    counts = np.bincount(LABELS[rows]).tolist()
+    assert counts == spread if spread else counts != [13] * 10
+
+
+@given(st.lists(st.integers(4, 60), min_size=2, max_size=12), st.data())
+def test_stratified_subsets_keep_every_class_and_their_size(counts, data):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    size = data.draw(st.integers(len(counts), len(labels)))
+    rows = _subset(labels, DatasetSettings(source="digits", subset_size=size), np.random.default_rng(0))
+    assert len(np.unique(rows)) == size
+    drawn = np.bincount(labels[rows], minlength=len(counts))
+    assert (drawn >= 1).all()
+    assert (drawn <= counts).all()
+    exact = np.array(counts) * size / len(labels)
+    assert (drawn - exact < 1 + 1e-9).all()
+
+
+def test_classes_left_out_are_never_taken():
+    mapping = class_map([f"c{k}" for k in range(10)], ["c7", "c2"])
+    found = split(labels=mapping[LABELS])
+    rows = np.union1d(found.train, found.validation)
+    assert set(LABELS[rows]) == {2, 7}
+    assert len(rows) == 100
+
+
+def test_a_source_with_its_own_validation_keeps_all_training_images():
+    found = split(own=True, validation=0.3)
+    assert len(found.train) == 500
+    assert len(found.validation) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"subset_size": 501}, "subset_size is 501, but there are only 500 training images"),
+        ({"subset_size": 9}, "subset_size is 9, below the 10 classes"),
+        ({"validation": 0.0}, "validation is 0 but the data set has no val split of its own"),
+        ({"subset_size": 11}, "has 1 training images, too few for a train and a validation split"),
+        ({"labels": np.array([0, 0, 1])}, "class 1 has 1 training images, too few"),
+    ],
+)
+def test_splits_that_cannot_be_made(settings, message):
+    with pytest.raises(UserError, match=message):
+        split(**settings)
+
+
+@pytest.mark.parametrize(
+    ("subset", "expected"),
+    [(None, [0, 1, 2]), (["cat", "ant"], [1, -1, 0]), ([2, 1], [-1, 1, 0])],
+)
+def test_class_map(subset, expected):
+    assert class_map(["ant", "bee", "cat"], subset).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("subset", "message"),
+    [
+        (["ant", "catt"], "unknown class in class_subset 'catt': did you mean 'cat'"),
+        ([0, 3], "names class 3, allowed are 0 to 2"),
+        ([0, -1], "names class -1, allowed are 0 to 2"),
+        (["ant", "ant"], "names class 'ant' twice"),
+    ],
+)
+def test_class_subsets_that_cannot_be_used(subset, message):
+    with pytest.raises(UserError, match=message):
+        class_map(["ant", "bee", "cat"], subset)
+
+
+@given(st.lists(st.integers(3, 40), min_size=2, max_size=8), st.integers(0, 5))
+def test_divide_covers_all_and_leaves_no_class_out(counts, seed):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    parts = divide(labels, SplitRatios(train=0.7, val=0.1, test=0.2), seed, "data")
+    assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(len(labels)))
+    for rows in parts.values():
+        assert set(labels[rows]) == set(range(len(counts)))

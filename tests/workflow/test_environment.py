@@ -1,0 +1,78 @@
+"""The pinned environment: one list of exact versions, the same for everybody."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ENVS = Path(__file__).resolve().parents[2] / "envs"
+PINS = ["requirements.txt", "requirements-dev.txt"]
+PIN = re.compile(r"([A-Za-z0-9._-]+)==([A-Za-z0-9.!+]+)")
+MACHINE = re.compile(
+    r"https?://|file:|--(extra-)?index|--find-links|@ |(^|[\s\"'=])/(home|root|opt|tmp|work|usr|mnt)/", re.M
+)
+
+
+def canonical(name: str) -> str:
+    """A package's name in the one spelling of the registry."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def requirements(file: str) -> list[str]:
+    """The lines of a requirement file that name a package."""
+    lines = (line.split("#")[0].split(";")[0].strip() for line in (ENVS / file).read_text().splitlines())
+    return [line for line in lines if line and not line.startswith("-")]
+
+
+def pins(file: str) -> dict[str, str]:
+    """Package -> version of a file of pins."""
+    found = (PIN.fullmatch(line) for line in requirements(file))
+    return {canonical(match[1]): match[2] for match in found if match}
+
+
+def conda_requirements() -> tuple[list[str], list[str]]:
+    """The conda packages and the pip lines of environment.yaml."""
+    dependencies = yaml.safe_load((ENVS / "environment.yaml").read_text())["dependencies"]
+    pip = [line for entry in dependencies if isinstance(entry, dict) for line in entry["pip"]]
+    return [entry for entry in dependencies if isinstance(entry, str)], pip
+
+
+@pytest.mark.parametrize("file", PINS)
+def test_every_requirement_is_one_exact_version(file):
+    loose = [line for line in requirements(file) if not PIN.fullmatch(line)]
+    assert not loose
+    assert len(pins(file)) == len(requirements(file)), "a package is pinned twice"
+
+
+@pytest.mark.parametrize(("sources", "file"), [("requirements.in", PINS[0]), ("requirements-dev.in", PINS[1])])
+def test_all_that_was_asked_for_is_pinned(sources, file):
+    asked = {canonical(line.split("==")[0]) for line in requirements(sources)}
+    assert asked <= pins(file).keys(), "run: python3 envs/task.py pin"
+
+
+def test_both_files_agree():
+    run, develop = map(pins, PINS)
+    assert {name: develop[name] for name in run.keys() & develop.keys()} == {
+        name: run[name] for name in run.keys() & develop.keys()
+    }
+
+
+def test_torch_and_torchvision_are_of_one_family():
+    # torchvision 0.(15 + n) is built against torch 2.n; another pair fails at import (operator torchvision::nms)
+    run = pins(PINS[0])
+    torch, torchvision = (tuple(map(int, run[name].split(".")[:2])) for name in ("torch", "torchvision"))
+    assert (torch[0], torchvision) == (2, (0, torch[1] + 15))
+
+
+def test_conda_file_installs_the_same_pins():
+    packages, pip = conda_requirements()
+    assert pip == ["-r requirements.txt"]
+    # whatever conda itself installed beside Python and pip would be a second list of versions
+    assert [package.split("=")[0] for package in packages] == ["python", "pip"]
+    assert packages[0] == "python=3.11"
+
+
+@pytest.mark.parametrize("path", sorted(path for path in ENVS.iterdir() if path.is_file()), ids=lambda path: path.name)
+def test_no_address_and_no_path_of_a_machine(path):
+    assert not MACHINE.search(path.read_text())

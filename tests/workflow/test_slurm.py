@@ -1,0 +1,184 @@
+"""The quick start through a real Slurm: daemons of this machine's own, started and ended here."""
+
+import csv
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ONEBOX = Path(__file__).with_name("slurm_onebox.sh")
+PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "munged")
+LOCK = Path("/run/lock/kd-slurm-onebox.lock")  # per machine, as /etc/slurm is
+# What a shared file system, a busy controller and large nodes need is of no use on one machine.
+QUICK = [
+    *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
+    *("--latency-wait", "15", "--set-threads", "prepare_data=2"),
+]
+# A submission costs two starts of Snakemake, as much as a small job itself: what follows upon one another shares one.
+GROUPS = [
+    "--groups",
+    *("train_teacher=teacher", "evaluate_teacher=teacher", "train_student=student", "evaluate=student"),
+    *("asib_teacher_update=chain", "asib_student_update=chain"),
+]
+# Costs differ from run to run; everything else in the table is a result.
+COST = re.compile(r"seconds|memory|_mb|_mib|time|hours|cost|speed|device", re.IGNORECASE)
+
+# one worker: two clusters cannot share a machine's /etc/slurm
+pytestmark = [pytest.mark.workflow, pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+
+
+def installed() -> bool:
+    """Whether all of Slurm's programs are here; the daemons lie in sbin, which is not on everybody's path."""
+    path = os.environ.get("PATH", os.defpath) + os.pathsep + "/usr/sbin"
+    return all(shutil.which(program, path=path) for program in PROGRAMS)
+
+
+def install() -> str:
+    """Install Debian's Slurm and return the reason if that cannot be done here."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return "Slurm is not installed, and only root on a Debian machine can install it"
+    # another process may be installing something: apt then waits for its lock
+    apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300"]
+    for arguments in (["update"], ["install", "-y", "--no-install-recommends", "slurm-wlm", "munge"]):
+        done = subprocess.run(
+            [*apt, *arguments],
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    return "" if installed() else f"Slurm could not be installed: {done.stderr.strip()[-300:]}"
+
+
+def foreign_slurm() -> str:
+    """The reason not to start daemons: a Slurm of this machine's own. What a killed test left is taken down."""
+    conf = Path("/etc/slurm/slurm.conf")
+    if not conf.exists():
+        return ""
+    if conf.is_symlink() and "ClusterName=onebox\n" in conf.read_text():
+        # we hold the lock, so whoever started it is gone
+        subprocess.run([ONEBOX, "down", os.readlink(conf).removesuffix("/slurm.conf")], check=False)
+        return ""
+    return f"{conf} configures a Slurm that is not this test's"
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory) -> Iterator[Path]:
+    """A running Slurm: two nodes of two cores, two null devices each in the place of GPUs."""
+    if not installed() and (reason := install()):
+        pytest.skip(reason)
+    if os.geteuid() != 0:
+        pytest.skip("the Slurm daemons need root")
+    folder = tmp_path_factory.mktemp("slurm")
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if reason := foreign_slurm():
+            pytest.skip(reason)
+        try:
+            # the daemons inherit no pipe of ours: reading it to its end would wait for them
+            with (folder / "up.log").open("w") as log:
+                up = subprocess.run([ONEBOX, "up", folder, "2", "2", "2"], stdout=log, stderr=log, check=False)
+            assert up.returncode == 0, (folder / "up.log").read_text()
+            yield folder
+        finally:
+            subprocess.run([ONEBOX, "down", folder], check=False)
+
+
+def sources() -> list[str]:
+    """The repository's files: what git knows or would add; without git, all but what runs and tools write."""
+    if (REPOSITORY / ".git").exists() and shutil.which("git"):
+        command = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+        return [name for name in names if name and (REPOSITORY / name).is_file()]
+    skipped = {".git", ".venv", ".snakemake", "results", "__pycache__"}
+    paths = (path.relative_to(REPOSITORY) for path in REPOSITORY.rglob("*") if path.is_file())
+    return [str(path) for path in paths if not skipped & set(path.parts)]
+
+
+def copy_repository(target: Path) -> Path:
+    """Copy the repository's files, and nothing that was run in it."""
+    for name in sources():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(REPOSITORY / name, target / name)
+    return target
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A user's environment with a home of its own and the tools of this Python first on the path."""
+    dropped = ("SLURM_", "SBATCH_", "SNAKEMAKE_", "PYTEST_", "CUDA_VISIBLE_DEVICES", "XDG_", "COV_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath), "/usr/sbin"])
+    return {**kept, "HOME": str(home), "PATH": path}
+
+
+def documented_setup(repository: Path, home: Path) -> None:
+    """The one step that the README asks for before `snakemake --profile slurm`."""
+    step = 'mkdir -p ~/.config/snakemake && ln -sfn "$PWD/config/profiles/slurm" ~/.config/snakemake/slurm'
+    subprocess.run(["bash", "-c", step], cwd=repository, env=environment(home), check=True)
+
+
+def run_through_slurm(repository: Path, home: Path, *arguments: str) -> None:
+    """Run the literal command, with waits that fit one machine."""
+    log = repository / "slurm.log"
+    with log.open("w") as stream:
+        command = ["snakemake", "--profile", "slurm", *QUICK, *arguments]
+        done = subprocess.run(command, cwd=repository, env=environment(home), stdout=stream, stderr=stream, check=False)
+    assert done.returncode == 0, log.read_text()[-6000:]
+
+
+def results_of(table: Path) -> list[dict[str, str]]:
+    """The rows of a comparison without its cost columns."""
+    with table.open(newline="") as stream:
+        return [{name: value for name, value in row.items() if not COST.search(name)} for row in csv.DictReader(stream)]
+
+
+def jobs_of_slurm() -> dict[str, dict[str, str]]:
+    """What the controller remembers: job number -> its fields."""
+    text = subprocess.run(["scontrol", "--oneliner", "show", "job"], capture_output=True, text=True, check=True).stdout
+    fields = (dict(word.split("=", 1) for word in line.split() if "=" in word) for line in text.splitlines())
+    return {job["JobId"]: job for job in fields if "JobId" in job}
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory) -> tuple[Path, Path]:
+    """A clone and a home in which the documented step was done."""
+    repository = copy_repository(tmp_path_factory.mktemp("clone"))
+    home = tmp_path_factory.mktemp("home")
+    documented_setup(repository, home)
+    return repository, home
+
+
+def test_quick_start_through_slurm_gives_the_table_of_a_local_run(slurm, user, quickstart_run):
+    repository, home = user
+    run_through_slurm(repository, home, *GROUPS)
+    table = Path("results/quickstart/tables/comparison.csv")
+    assert results_of(repository / table) == results_of(quickstart_run / table)
+    jobs = jobs_of_slurm()
+    assert jobs
+    assert {job["JobState"] for job in jobs.values()} == {"COMPLETED"}
+    assert all(job["TimeLimit"] != "UNLIMITED" for job in jobs.values())
+
+
+def test_a_job_that_asks_for_a_gpu_is_given_one(slurm, user):
+    # no device stands behind the null device, so torch trains on the CPU; what Slurm granted is what is looked at
+    repository, home = user
+    experiment = yaml.safe_load((repository / "config" / "config.yaml").read_text())
+    dataset, teacher = next(iter(experiment["datasets"])), experiment["pairs"][0]["teachers"][0]
+    run = f"results/{experiment['experiment']}/{dataset}/teachers/{teacher}/seed{experiment['seeds'][0]}/run.json"
+    before = jobs_of_slurm().keys()
+    run_through_slurm(repository, home, run, "--config", "gpus=1", "--forcerun", "train_teacher")
+    asked = [job for number, job in jobs_of_slurm().items() if number not in before and "TresPerJob" in job]
+    assert [job["TresPerJob"] for job in asked] == ["gres:gpu:1"]
+    hardware = json.loads((repository / run).read_text())["hardware"]
+    assert hardware["slurm_job"] == asked[0]["JobId"]
+    assert hardware["visible_devices"] in ("0", "1")

@@ -1,0 +1,76 @@
+"""Read the test split, once, for the last and the validation-selected weights of a network."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kd.analysis.metrics import expected_calibration_error, negative_log_likelihood, top1_agreement, top_k_accuracy
+from kd.console.device import lease_gpus
+from kd.console.entry import run
+from kd.console.training_script import start_torch
+from kd.spec.files import atomic_path, write_json
+from kd.spec.job import parse_job
+
+if TYPE_CHECKING:
+    from kd.engine.evaluation import Predictions
+
+WEIGHTS = ("last", "best")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write predictions.npz and evaluation.json."""
+    job = parse_job(arguments.settings)
+    lease_gpus(arguments.gpus)
+    start_torch(arguments.threads)
+    from kd.engine.jobs import Files, evaluate_network
+
+    files = Files(data=arguments.data, folder=arguments.out)
+    found = {
+        name: evaluate_network(job, files, arguments.out / "checkpoints" / f"{name}.safetensors") for name in WEIGHTS
+    }
+    first = found["best"]
+    arrays: dict[str, Any] = {f"labels_{split}": first[split].labels for split in ("val", "test")}
+    arrays["features_test"] = first["test"].features
+    for name, splits in found.items():
+        arrays.update({f"logits_{split}_{name}": splits[split].logits for split in splits})
+    with atomic_path(arguments.out / "predictions.npz") as path:
+        np.savez_compressed(path, **arrays)
+    teacher = np.load(arguments.teacher)["logits_test_best"] if arguments.teacher else None
+    report: dict[str, Any] = {name: scores(splits, teacher) for name, splits in found.items()}
+    report["test_top1_tracked_max"] = tracked_maximum(arguments.out / "metrics.csv")
+    write_json(arguments.out / "evaluation.json", report)
+
+
+def scores(splits: dict[str, "Predictions"], teacher: np.ndarray | None) -> dict[str, float | None]:
+    """Return what tables need of one set of weights; accuracies in percent."""
+    logits, labels = splits["test"].logits, splits["test"].labels
+    return {
+        "val_top1": top_k_accuracy(splits["val"].logits, splits["val"].labels),
+        "test_top1": top_k_accuracy(logits, labels),
+        "test_top5": top_k_accuracy(logits, labels, 5),
+        "test_nll": negative_log_likelihood(logits, labels),
+        "test_ece": expected_calibration_error(logits, labels),
+        "agreement": None if teacher is None else top1_agreement(logits, teacher),
+    }
+
+
+def tracked_maximum(metrics: Path) -> float | None:
+    """Return the highest test accuracy over epochs where recipe.track_test recorded it."""
+    import csv
+
+    with metrics.open() as file:
+        values = [float(row["test_top1"]) for row in csv.DictReader(file) if row.get("test_top1")]
+    return max(values, default=None)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, help="the job's settings as JSON")
+    parser.add_argument("--data", type=Path, required=True, help="folder of packed arrays")
+    parser.add_argument("--out", type=Path, required=True, help="run folder that holds checkpoints/")
+    parser.add_argument("--teacher", type=Path, help="predictions.npz of the first teacher")
+    parser.add_argument("--gpus", type=int, default=0, help="devices to reserve")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    run(main, parser, "evaluate")

@@ -1,0 +1,68 @@
+"""A chain of half-stages as one run."""
+
+import csv
+import io
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kd.spec.files import atomic_path, atomic_write, read_json, write_json
+
+STUDENT_HALF = "student_update"
+
+
+def join_chain(folders: Sequence[Path], out: Path) -> None:
+    """Write a run folder from half-stage folders `stage<k>/<half>` in order.
+
+    Best weights are those of the student update with the highest validation accuracy (the earliest of equals), last
+    weights those of the last one; epochs are numbered through; seconds and FLOPs are sums, memory is the maximum.
+    """
+    records = [read_json(folder / "run.json") for folder in folders]
+    rows, best_epoch, best_folder = _histories(folders)
+    _write_rows(out / "metrics.csv", rows)
+    last = [folder for folder in folders if folder.name == STUDENT_HALF][-1]
+    for name, source in (("best", best_folder), ("last", last)):
+        with atomic_path(out / "checkpoints" / f"{name}.safetensors") as temporary:
+            shutil.copyfile(source / "checkpoints" / f"{name}.safetensors", temporary)
+    joined = {
+        **records[-1],
+        "settings": [record["settings"] for record in records],
+        "seconds": {"train": round(sum(record["seconds"]["train"] for record in records), 3)},
+        "peak_memory_mb": max(record["peak_memory_mb"] for record in records),
+        "flops": {"train": sum(record["flops"]["train"] for record in records)},
+        "epochs": len(rows),
+        "best_epoch": best_epoch,
+        "half_stages": [
+            {
+                "stage": int(folder.parent.name.removeprefix("stage")),
+                "half": folder.name,
+                "seconds": record["seconds"]["train"],
+                "validation": record["validation"],
+            }
+            for folder, record in zip(folders, records, strict=True)
+        ],
+    }
+    write_json(out / "run.json", joined)
+
+
+def _histories(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], int, Path]:
+    rows: list[dict[str, Any]] = []
+    best = (-1.0, 0, folders[0])
+    for folder in folders:
+        with (folder / "metrics.csv").open() as file:
+            for row in csv.DictReader(file):
+                stage = f"{folder.parent.name}/{row['stage']}"
+                rows.append({**row, "epoch": len(rows) + 1, "stage": stage})
+                if folder.name == STUDENT_HALF and float(row["val_top1"]) > best[0]:
+                    best = (float(row["val_top1"]), len(rows), folder)
+    return rows, best[1], best[2]
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue())

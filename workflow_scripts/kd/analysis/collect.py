@@ -1,0 +1,151 @@
+"""One row a planned run: what it reached, what it cost, or why it has no numbers."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kd.spec.errors import UserError
+from kd.spec.files import atomic_write, read_json
+
+IDENTITY = ["experiment", "dataset", "pair", "teachers", "student", "method", "base_method", "seed"]
+COLUMNS = [
+    *IDENTITY,
+    *["status", "reason", "epochs", "best_epoch"],
+    *["val_top1_last", "val_top1_best", "test_top1_last", "test_top1_best", "test_top5_last", "test_top5_best"],
+    *["test_nll_best", "test_ece_best", "test_top1_tracked_max", "teacher_test_top1", "agreement_best"],
+    *["train_seconds", "teacher_seconds", "pretrain_seconds", "device", "peak_memory_mb"],
+    *["train_flops", "teacher_flops", "pretrain_flops"],
+    *["student_params", "extra_params_train", "extra_params_inference", "path"],
+]
+SCORES = ["val_top1", "test_top1", "test_top5"]
+
+Cache = dict[Path, Any]
+
+
+def collect(runs: Sequence[Mapping[str, Any]], out_csv: str | Path) -> None:
+    """Write runs.csv, one row for each planned run in the order given, whether it finished or not.
+
+    `runs` holds IDENTITY, path, teacher_paths, pretrain_path and kind of each; accuracies are in percent, times in
+    seconds. A run without results has status failed or missing, its reason, and empty numbers.
+    """
+    cache: Cache = {}  # teachers are shared by every method: each file is read once
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, COLUMNS, lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows(row_of(run, cache) for run in runs)
+    atomic_write(out_csv, buffer.getvalue())
+
+
+def row_of(run: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
+    """Return the row of one planned run; numbers that are not known are absent, never 0."""
+    row = {key: run[key] for key in IDENTITY} | {"path": str(run["path"])}
+    folder = Path(run["path"])
+    try:
+        record, evaluation = _read(folder / "run.json", cache), _read(folder / "evaluation.json", cache)
+        problem = _problem(run, record, evaluation, cache)
+        if problem is None:
+            return row | {"status": "ok"} | _results(record, evaluation) | _inherited(run, cache)
+    except UserError as error:
+        problem = {"status": "failed", "reason": str(error)}
+    except (KeyError, TypeError) as error:
+        problem = {"status": "failed", "reason": f"{folder} holds an incomplete record: {error}"}
+    return row | problem | {"reason": " ".join(str(problem["reason"]).split())}
+
+
+def _problem(run: Mapping[str, Any], record: Any, evaluation: Any, cache: Cache) -> dict[str, str] | None:
+    """Return status and reason of a run that has no usable result, None for one that has."""
+    if record is None or evaluation is None:
+        return _failure(run, cache) or {"status": "missing", "reason": _missing(run, record, evaluation, cache)}
+    if record.get("status", "ok") != "ok":
+        return {"status": "failed", "reason": record.get("reason") or f"run.json has status {record['status']}"}
+    unusable = [which for which in ("last", "best") if _number(evaluation[which]["test_top1"]) is None]
+    if unusable:
+        return {"status": "failed", "reason": f"evaluation.json has no finite test accuracy for {unusable[0]} weights"}
+    return None
+
+
+def _failure(run: Mapping[str, Any], cache: Cache) -> dict[str, str] | None:
+    """Return the recorded failure of the run itself or of a half-stage of its chain."""
+    folder = Path(run["path"])
+    for path in [folder / "failure.json", *sorted(folder.glob("stage*/*/failure.json"))]:
+        failure = _read(path, cache)
+        if failure is not None:
+            where = "" if path.parent == folder else f"{path.parent.relative_to(folder)}: "
+            return {"status": "failed", "reason": where + (failure.get("reason") or "no reason was recorded")}
+    return None
+
+
+def _missing(run: Mapping[str, Any], record: Any, evaluation: Any, cache: Cache) -> str:
+    """Return why a run was never made: a stage before it failed, or else which files are not there."""
+    for before in [*run["teacher_paths"], *([run["pretrain_path"]] if run["pretrain_path"] else [])]:
+        failure = _read(Path(before) / "failure.json", cache)
+        if failure is not None and _read(Path(before) / "run.json", cache) is None:
+            return f"{before} failed before it: {failure.get('reason') or 'no reason was recorded'}"
+    files = (("run.json", record), ("evaluation.json", evaluation))
+    return f"{' and '.join(name for name, value in files if value is None)} not found"
+
+
+def _results(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the run itself reached and cost."""
+    last, best, parameters = evaluation["last"], evaluation["best"], record.get("params") or {}
+    scores = {f"{key}_{which}": scored.get(key) for which, scored in (("last", last), ("best", best)) for key in SCORES}
+    numbers = scores | {
+        "epochs": record.get("epochs"),
+        "best_epoch": record.get("best_epoch"),
+        "test_nll_best": best.get("test_nll"),
+        "test_ece_best": best.get("test_ece"),
+        "test_top1_tracked_max": evaluation.get("test_top1_tracked_max"),
+        "agreement_best": best.get("agreement"),
+        "train_seconds": _train_of(record, "seconds"),
+        "peak_memory_mb": record.get("peak_memory_mb"),
+        "train_flops": _train_of(record, "flops"),
+        "student_params": parameters.get("student"),
+        "extra_params_train": parameters.get("extra_train"),
+        "extra_params_inference": parameters.get("extra_inference"),
+    }
+    return {key: _number(value) for key, value in numbers.items()} | {"device": _device(record)}
+
+
+def _inherited(run: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
+    """Return what the run owes to its teachers and its pre-stage; unknown if one of them left no record."""
+    teachers = [Path(path) for path in run["teacher_paths"]]
+    prestage = [Path(run["pretrain_path"])] if run.get("pretrain_path") else []
+    evaluations = [_read(teacher / "evaluation.json", cache) for teacher in teachers]
+    scores = [_number(found["best"]["test_top1"]) if found else None for found in evaluations]
+    return {
+        "teacher_test_top1": ";".join("" if score is None else f"{score:.4f}" for score in scores),
+        "teacher_seconds": _total(teachers, "seconds", cache),
+        "pretrain_seconds": _total(prestage, "seconds", cache),
+        "teacher_flops": _total(teachers, "flops", cache),
+        "pretrain_flops": _total(prestage, "flops", cache),
+    }
+
+
+def _total(folders: Sequence[Path], key: str, cache: Cache) -> float | None:
+    """Return the sum over stages; none at all cost 0, and one unknown makes the sum unknown."""
+    values = [_train_of(_read(folder / "run.json", cache) or {}, key) for folder in folders]
+    return None if None in values else sum(value for value in values if value is not None)
+
+
+def _train_of(record: Mapping[str, Any], key: str) -> float | None:
+    return _number((record.get(key) or {}).get("train"))
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _device(record: Mapping[str, Any]) -> str:
+    hardware = record.get("hardware") or {}
+    device = str(hardware.get("device") or "")
+    name = hardware.get("gpu") if device.startswith("cuda") else hardware.get("cpu")
+    return f"{device} ({name})" if device and name else device
+
+
+def _read(path: Path, cache: Cache) -> Any:
+    if path not in cache:
+        cache[path] = read_json(path) if path.is_file() else None
+    return cache[path]

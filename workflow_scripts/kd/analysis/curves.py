@@ -1,0 +1,50 @@
+"""Learning curves of several seeds, read from their metrics.csv (numpy only)."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One quantity over epochs, a row a seed; NaN where a seed has no value."""
+
+    epochs: np.ndarray
+    values: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Return the mean over seeds for each epoch."""
+        return np.nanmean(self.values, axis=0)
+
+    @property
+    def low(self) -> np.ndarray:
+        """Return the smallest seed for each epoch."""
+        return np.nanmin(self.values, axis=0)
+
+    @property
+    def high(self) -> np.ndarray:
+        """Return the largest seed for each epoch."""
+        return np.nanmax(self.values, axis=0)
+
+
+def read_curves(folders: Sequence[str | Path], column: str) -> Curves | None:
+    """Return a column of metrics.csv over the run folders given, None where no folder has it."""
+    series = [found for folder in folders if (found := _series(Path(folder) / "metrics.csv", column))]
+    if not series:
+        return None
+    epochs = np.array(sorted(set().union(*series)))
+    values = np.array([[one.get(epoch, np.nan) for epoch in epochs.tolist()] for one in series])
+    return Curves(epochs, values)
+
+
+def _series(path: Path, column: str) -> dict[int, float]:
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        pairs = [(row.get("epoch"), row.get(column)) for row in csv.DictReader(file)]
+    found = {int(float(epoch)): float(value) for epoch, value in pairs if epoch and value}
+    return {epoch: value for epoch, value in found.items() if np.isfinite(value)}

@@ -1,0 +1,57 @@
+"""How every script starts and ends: arguments, logging, one sentence and a non-zero status for a user's mistake."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from kd.spec.errors import UserError
+from kd.spec.files import write_json
+
+log = logging.getLogger("kd")
+
+
+def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, rule: str) -> None:
+    """Parse arguments, run `main`, and turn a UserError into one line on stderr and exit status 1.
+
+    With --out the reason is also left as failure.json there, so that tables can show it.
+    """
+    parser.add_argument("--log", type=Path, help="file that gets the log of this attempt")
+    arguments = parser.parse_args()
+    folder: Path | None = getattr(arguments, "out", None)
+    start_logging(arguments.log, folder / "train.log" if folder and getattr(arguments, "history", False) else None)
+    try:
+        main(arguments)
+    except UserError as error:
+        reason = str(error)
+        log.error("%s", reason)
+    except MemoryError:
+        reason = "out of memory"
+        log.error("%s", reason)
+    except KeyboardInterrupt:
+        log.error("interrupted; a later run goes on from the last finished epoch")
+        sys.exit(130)
+    except Exception as error:
+        log.exception("unexpected error")
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+    else:
+        return
+    if folder is not None and folder.suffix == "":
+        write_json(folder / "failure.json", {"reason": reason, "rule": rule})
+    sys.exit(1)
+
+
+def start_logging(attempt: Path | None, history: Path | None) -> None:
+    """Log plain lines to stderr, to this attempt's file, and to the run's train.log, which keeps earlier attempts."""
+    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    for path, mode in ((attempt, "w"), (history, "a")):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handlers.append(logging.FileHandler(path, mode=mode))
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    for handler in handlers:
+        handler.setFormatter(formatter)
+    level = os.environ.get("KD_LOG_LEVEL", "INFO").upper()
+    logging.basicConfig(level=level, handlers=handlers, force=True)

@@ -1,0 +1,72 @@
+"""What the training scripts share: their arguments, and the start of a job."""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kd.console.device import lease_gpus
+from kd.console.entry import run
+from kd.console.progress import Progress
+from kd.spec.job import parse_job
+
+if TYPE_CHECKING:
+    from kd.spec.job import Job
+
+log = logging.getLogger("kd")
+
+
+def training_parser(description: str | None, *inputs: str) -> argparse.ArgumentParser:
+    """Return the parser of a training script; `inputs` adds the file arguments that it takes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--settings", required=True, help="the job's settings as JSON")
+    parser.add_argument("--data", type=Path, required=True, help="folder of packed arrays")
+    parser.add_argument("--out", type=Path, required=True, help="folder that the job fills")
+    parser.add_argument("--code", default="", help="digest of the code, recorded in run.json")
+    parser.add_argument("--gpus", type=int, default=0, help="devices to reserve")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    if "teachers" in inputs:
+        parser.add_argument("--teachers", type=Path, nargs="*", default=[], help="weights of the teachers, in order")
+    for name in set(inputs) - {"teachers"}:
+        parser.add_argument(f"--{name}", type=Path, default=None)
+    parser.set_defaults(history=True)
+    return parser
+
+
+def run_training(function: str, parser: argparse.ArgumentParser, rule: str) -> None:
+    """Run one of the functions of kd.engine.jobs as a script."""
+
+    def main(arguments: argparse.Namespace) -> None:
+        job = parse_job(arguments.settings)
+        lease_gpus(arguments.gpus)
+        start_torch(arguments.threads)
+        from kd.engine import jobs
+
+        log.info("%s", jobs.describe(job))
+        files = jobs.Files(
+            data=arguments.data,
+            folder=arguments.out,
+            teachers=getattr(arguments, "teachers", []),
+            pretrained=getattr(arguments, "pretrained", None),
+            previous=getattr(arguments, "previous", None),
+            code=arguments.code,
+        )
+        work: Any = getattr(jobs, function)
+        with Progress(jobs.planned_epochs(job), rule) as on_epoch:
+            result = work(job, files, on_epoch)
+        log.info("done in %.1f s, best validation epoch %d", result.seconds, result.best_epoch)
+
+    run(main, parser, rule)
+
+
+def start_torch(threads: int) -> None:
+    """Import torch with so many threads; one process a core is how the workflow fills a machine."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+__all__ = ["Job", "run_training", "start_torch", "training_parser"]

@@ -1,0 +1,76 @@
+"""A packed data set: arrays mapped from disk and their manifest."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kd.spec.errors import UserError
+from kd.spec.files import read_json
+
+_KEYS = ("source", "classes", "counts", "shape", "mean", "std", "digests")
+
+
+class Packed:
+    """A folder that `pack` wrote, checked against its manifest when opened.
+
+    `images[split]` is a read-only memory map (N, 3, S, S) uint8, `labels[split]` an int64 array; the splits are
+    "train", "test" and, where the source brings its own, "val". Errors: UserError for a missing or changed file.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json")
+        missing = [key for key in _KEYS if key not in self.manifest]
+        if missing:
+            raise UserError(f"{self.folder / 'manifest.json'} lacks {missing[0]}: pack the data set again")
+        self.images = {split: self._open(split, "images") for split in self.splits}
+        self.labels = {split: np.array(self._open(split, "labels")) for split in self.splits}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits there are."""
+        return tuple(self.manifest["counts"])
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names, in the order of their labels."""
+        return self.manifest["classes"]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the packed data have."""
+        return len(self.classes)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.manifest["shape"][-1]
+
+    @cached_property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of each channel over the training images, in 0..1."""
+        return tuple(self.manifest["mean"])
+
+    @cached_property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of each channel over the training images, in 0..1."""
+        return tuple(self.manifest["std"])
+
+    def _open(self, split: str, kind: str) -> np.ndarray:
+        path = self.folder / f"{split}_{kind}.npy"
+        count = self.manifest["counts"][split]["images"]
+        dtype, shape = (np.uint8, (count, *self.manifest["shape"])) if kind == "images" else (np.int64, (count,))
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError as error:
+            raise UserError(f"{path} is missing: pack the data set again") from error
+        except (ValueError, OSError, EOFError) as error:
+            raise UserError(f"{path} is damaged, pack the data set again: {error}") from error
+        if array.shape != shape or array.dtype != dtype:
+            raise UserError(
+                f"{path} holds {array.dtype} {array.shape}, its manifest says {np.dtype(dtype)} {shape}:"
+                " pack the data set again"
+            )
+        return array

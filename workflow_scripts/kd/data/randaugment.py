@@ -1,0 +1,184 @@
+"""RandAugment (Cubuk et al. 2020) on whole batches, each image with operations and signs of its own.
+
+The fourteen operations and their strengths are those of torchvision.transforms.RandAugment for uint8 tensors, nearest
+neighbour and black borders included; torchvision applies one draw to a whole batch, this module one to each image.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+OPERATIONS = (
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Rotate",
+    "Brightness",
+    "Color",
+    "Contrast",
+    "Sharpness",
+    "Posterize",
+    "Solarize",
+    "AutoContrast",
+    "Equalize",
+    "Identity",
+)
+GEOMETRIC = 5  # the first operations move pixels, and are done together
+LEVELS = 31
+
+
+def rand_augment(images: Tensor, ops: int, magnitude: int, generator: Generator) -> Tensor:
+    """Apply `ops` random operations of the given magnitude (0 to 30) to each uint8 image (B, 3, H, W)."""
+    for _ in range(ops):
+        choice = torch.randint(len(OPERATIONS), (len(images),), generator=generator)
+        negative = torch.randint(2, (len(images),), generator=generator)
+        images = apply_operations(images, choice, negative, magnitude)
+    return images
+
+
+def apply_operations(images: Tensor, choice: Tensor, negative: Tensor, magnitude: int) -> Tensor:
+    """Apply to each image the operation `choice` (B,), reversed where `negative` (B,) is 1; both on the CPU.
+
+    Images are sorted by operation, so that each operation runs once, on all images that drew it.
+    """
+    order = choice.argsort(stable=True)
+    sizes = choice.bincount(minlength=len(OPERATIONS)).tolist()
+    sizes = [sum(sizes[:GEOMETRIC]), *sizes[GEOMETRIC:]]
+    rows = order.to(images.device, non_blocking=True)
+    done = []
+    parts = images.index_select(0, rows).split(sizes)
+    drawn = zip(choice[order].split(sizes), negative[order].split(sizes), strict=True)
+    for operation, part, (chosen, sign) in zip(_BATCHED, parts, drawn, strict=True):
+        if len(part):
+            done.append(operation(part, chosen, sign, magnitude))
+    return torch.cat(done).index_select(0, order.argsort().to(images.device, non_blocking=True))
+
+
+def _level(low: float, high: float, magnitude: int) -> float:
+    return float(torch.linspace(low, high, LEVELS)[magnitude])
+
+
+@functools.lru_cache(maxsize=8)
+def _matrices(magnitude: int, height: int, width: int) -> Tensor:
+    """Return (operation, sign, 2, 3): from a pixel of the result to its origin, both in pixels about the centre."""
+    shear, degrees = _level(0.0, 0.3, magnitude), _level(0.0, 30.0, magnitude)
+    across, down = (int(_level(0.0, 150 / 331 * length, magnitude)) for length in (width, height))
+    matrices = []
+    for sign in (1.0, -1.0):
+        s, angle = sign * shear, math.radians(sign * degrees)
+        cos, sin = math.cos(angle), math.sin(angle)
+        matrices.append(
+            [
+                [[1.0, s, s * height / 2], [0.0, 1.0, 0.0]],  # shears leave the top row or left column in place
+                [[1.0, 0.0, 0.0], [s, 1.0, s * width / 2]],
+                [[1.0, 0.0, -sign * across], [0.0, 1.0, 0.0]],
+                [[1.0, 0.0, 0.0], [0.0, 1.0, -sign * down]],
+                [[cos, -sin, 0.0], [sin, cos, 0.0]],  # counter-clockwise for a positive angle, y pointing down
+            ]
+        )
+    return torch.tensor(matrices).transpose(0, 1).contiguous()
+
+
+def _move(images: Tensor, choice: Tensor, negative: Tensor, magnitude: int) -> Tensor:
+    height, width = images.shape[-2:]
+    matrix = _matrices(magnitude, height, width)[choice, negative].to(images.device, non_blocking=True)
+    matrix = matrix.transpose(1, 2) / matrix.new_tensor([0.5 * width, 0.5 * height])
+    x = torch.arange(width, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, device=images.device) - (height - 1) / 2
+    points = torch.stack([x.expand(height, -1), y[:, None].expand(-1, width), x.new_ones(height, width)], dim=-1)
+    grid = (points.view(1, -1, 3) @ matrix).view(-1, height, width, 2)
+    moved = F.grid_sample(images.float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return moved.to(torch.uint8)
+
+
+def _blend(images: Tensor, other: Tensor | float, negative: Tensor, magnitude: int) -> Tensor:
+    """Return factor * images + (1 - factor) * other, where factor is 1 plus or minus the strength."""
+    strength = _level(0.0, 0.9, magnitude)
+    factors = torch.tensor([1 + strength, 1 - strength], dtype=torch.float64)[negative].view(-1, 1, 1, 1)
+    factor, rest = (part.float().to(images.device, non_blocking=True) for part in (factors, 1 - factors))
+    return (factor * images + rest * other).clamp_(0, 255).to(torch.uint8)
+
+
+def _grey(images: Tensor) -> Tensor:
+    red, green, blue = images.unbind(1)
+    return (0.2989 * red + 0.587 * green + 0.114 * blue).to(torch.uint8).unsqueeze(1)
+
+
+def _brightness(images: Tensor, _choice: Tensor, negative: Tensor, magnitude: int) -> Tensor:
+    return _blend(images, 0.0, negative, magnitude)
+
+
+def _color(images: Tensor, _choice: Tensor, negative: Tensor, magnitude: int) -> Tensor:
+    return _blend(images, _grey(images), negative, magnitude)
+
+
+def _contrast(images: Tensor, _choice: Tensor, negative: Tensor, magnitude: int) -> Tensor:
+    return _blend(images, _grey(images).float().mean(dim=(1, 2, 3), keepdim=True), negative, magnitude)
+
+
+def _sharpness(images: Tensor, _choice: Tensor, negative: Tensor, magnitude: int) -> Tensor:
+    if min(images.shape[-2:]) <= 2:
+        return images
+    # The 3x3 kernel of ones with a 5 in its middle, over 13; sums of shifts beat a depthwise convolution on the CPU.
+    blurred = images.float()
+    rows = blurred[..., :-2, :] + blurred[..., 1:-1, :] + blurred[..., 2:, :]
+    square = rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]
+    blurred[..., 1:-1, 1:-1] = ((square + 4 * blurred[..., 1:-1, 1:-1]) / 13).round_()
+    return _blend(images, blurred, negative, magnitude)
+
+
+def _posterize(images: Tensor, _choice: Tensor, _negative: Tensor, magnitude: int) -> Tensor:
+    dropped = round(magnitude / ((LEVELS - 1) / 4))
+    return images & (256 - (1 << dropped))
+
+
+def _solarize(images: Tensor, _choice: Tensor, _negative: Tensor, magnitude: int) -> Tensor:
+    # In uint8 throughout: a whole threshold, and 255 - x as x ^ 255, where -1 is 255.
+    bright = images >= math.ceil(_level(255.0, 0.0, magnitude))
+    return images ^ bright.to(torch.uint8).neg_()
+
+
+def _autocontrast(images: Tensor, _choice: Tensor, _negative: Tensor, _magnitude: int) -> Tensor:
+    low = images.amin(dim=(2, 3), keepdim=True).float()
+    high = images.amax(dim=(2, 3), keepdim=True).float()
+    flat = low == high
+    scale = torch.where(flat, 1.0, 255 / (high - low).clamp_min(1))
+    return ((images - low.masked_fill(flat, 0.0)) * scale).clamp_(0, 255).to(torch.uint8)
+
+
+def _equalize(images: Tensor, _choice: Tensor, _negative: Tensor, _magnitude: int) -> Tensor:
+    """Spread the values of each channel evenly; a channel with too few values stays as it is."""
+    values = images.flatten(2).flatten(0, 1).long()
+    channels, pixels = values.shape
+    places = values + 256 * torch.arange(channels, device=images.device)[:, None]
+    counts = torch.zeros(channels * 256, dtype=torch.long, device=images.device)
+    counts = counts.scatter_add_(0, places.flatten(), torch.ones_like(places).flatten()).view(channels, 256)
+    brightest = counts.gather(1, values.amax(dim=1, keepdim=True))
+    step = (pixels - brightest) // 255
+    table = (counts.cumsum(1) + step // 2) // step.clamp_min(1)
+    table = F.pad(table, [1, 0])[:, :-1].clamp(0, 255)
+    spread = torch.where(step == 0, values, table.gather(1, values))
+    return spread.to(torch.uint8).view_as(images)
+
+
+def _identity(images: Tensor, _choice: Tensor, _negative: Tensor, _magnitude: int) -> Tensor:
+    return images
+
+
+_BATCHED: tuple[Callable[[Tensor, Tensor, Tensor, int], Tensor], ...] = (
+    _move,
+    _brightness,
+    _color,
+    _contrast,
+    _sharpness,
+    _posterize,
+    _solarize,
+    _autocontrast,
+    _equalize,
+    _identity,
+)

@@ -1,0 +1,64 @@
+"""Downsampled ImageNet (Chrabaszcz et al. 2017): pickled batches, labels counted from 1."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from kd.data.cifar_pickles import planes_to_pixels
+from kd.data.source import Block, Source, array_blocks
+from kd.data.unpickle import load_pickle
+from kd.spec.config import DatasetSettings
+from kd.spec.errors import UserError
+
+FILES = {"train": tuple(f"train_data_batch_{number}" for number in range(1, 11)), "test": ("val_data",)}
+CLASS_NAMES = "map_clsloc.txt"
+
+
+def open_source(settings: DatasetSettings) -> Source:
+    """Open the ten training batches and the validation batch, which is the test split, in `root`.
+
+    Class names come from `map_clsloc.txt` (folder, label, name on each line) where it is present, else they are the
+    labels of the files, "1" and up.
+    """
+    assert settings.root is not None
+    root = Path(settings.root)
+    missing = [name for files in FILES.values() for name in files if not (root / name).is_file()]
+    if missing:
+        raise UserError(f"root {root} lacks {missing[0]}: expected train_data_batch_1 to _10 and val_data")
+    # Labels first, batch by batch: only one batch of pixels is ever in memory.
+    labels = {split: np.concatenate([_labels(root / name) for name in files]) for split, files in FILES.items()}
+
+    def blocks() -> Iterator[Block]:
+        for split, files in FILES.items():
+            yield from array_blocks(split, ((str(root / name), _pixels(root / name)) for name in files))
+
+    return Source(_classes(root, 1 + int(labels["train"].max())), labels, blocks, encoded=False)
+
+
+def _batch(path: Path, key: str) -> np.ndarray:
+    content = load_pickle(path)
+    if not isinstance(content, dict) or key not in content:
+        raise UserError(f"{path} is not a batch of downsampled ImageNet: it must hold data and labels")
+    return np.asarray(content[key])
+
+
+def _labels(path: Path) -> np.ndarray:
+    labels = _batch(path, "labels").astype(np.int64) - 1
+    if labels.size == 0 or labels.min() < 0:
+        raise UserError(f"{path}: labels must count from 1, found {labels.min() + 1 if labels.size else 'none'}")
+    return labels
+
+
+def _pixels(path: Path) -> np.ndarray:
+    return planes_to_pixels(_batch(path, "data"), path)
+
+
+def _classes(root: Path, count: int) -> list[str]:
+    names = [str(number) for number in range(1, count + 1)]
+    if (root / CLASS_NAMES).is_file():
+        for line in (root / CLASS_NAMES).read_text().splitlines():
+            fields = line.split()
+            if len(fields) >= 2 and fields[1].isdigit() and 1 <= int(fields[1]) <= count:
+                names[int(fields[1]) - 1] = fields[0]
+    return names

@@ -1,0 +1,130 @@
+"""Choose which images train and which validate: seeded, stratified, the same on every platform."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kd.spec.config import DatasetSettings, SplitRatios
+from kd.spec.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the packed training split, each sorted ascending."""
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def class_map(classes: Sequence[str], class_subset: Sequence[str] | Sequence[int] | None) -> np.ndarray:
+    """Return for each packed label its new label, -1 where `class_subset` leaves the class out.
+
+    New labels follow the order of `class_subset`. Errors: UserError for a class that does not exist or stands twice.
+    """
+    if class_subset is None:
+        return np.arange(len(classes))
+    mapping = np.full(len(classes), -1, np.int64)
+    for new, wanted in enumerate(class_subset):
+        old = _class_index(classes, wanted)
+        if mapping[old] >= 0:
+            raise UserError(f"class_subset names class '{wanted}' twice")
+        mapping[old] = new
+    return mapping
+
+
+def _class_index(classes: Sequence[str], wanted: str | int) -> int:
+    if isinstance(wanted, str):
+        if wanted not in classes:
+            raise unknown("class in class_subset", wanted, classes)
+        return list(classes).index(wanted)
+    if not 0 <= wanted < len(classes):
+        raise UserError(f"class_subset names class {wanted}, allowed are 0 to {len(classes) - 1}")
+    return wanted
+
+
+def make_split(labels: np.ndarray, settings: DatasetSettings, seed: int, own_validation: bool = False) -> Split:
+    """Take the training subset and carve the validation split from it.
+
+    `labels` are those of the packed training split; rows with a negative label (classes left out) are never taken.
+    With `own_validation` (the source has a "val" split) nothing is carved and `validation` is empty.
+    Errors: UserError for a subset that cannot be taken, and for no validation at all.
+    """
+    chosen = _subset(labels, settings, np.random.default_rng([seed, 0]))
+    if own_validation:
+        return Split(chosen, chosen[:0])
+    if settings.validation == 0:
+        raise UserError("validation is 0 but the data set has no val split of its own: give a share between 0 and 1")
+    counts = _class_counts(labels[chosen])
+    if counts.min() < 2:
+        raise UserError(
+            f"class {counts.argmin()} has {counts.min()} training images, too few for a train and a validation split"
+        )
+    rng = np.random.default_rng([seed, 1])
+    total = max(1, round(settings.validation * len(chosen)))
+    carved = _take(labels, chosen, np.minimum(_apportion(counts, total, rng), counts - 1), rng)
+    return Split(np.setdiff1d(chosen, carved, assume_unique=True), carved)
+
+
+def _subset(labels: np.ndarray, settings: DatasetSettings, rng: np.random.Generator) -> np.ndarray:
+    rows, size = np.flatnonzero(labels >= 0), settings.subset_size
+    if size is None or size == len(rows):
+        return rows
+    if size > len(rows):
+        raise UserError(f"subset_size is {size}, but there are only {len(rows)} training images")
+    if settings.subset == "uniform":
+        return np.sort(_shuffled(rows, rng)[:size])
+    counts = _class_counts(labels[rows])
+    if size < len(counts):
+        raise UserError(
+            f"subset_size is {size}, below the {len(counts)} classes of which a stratified subset needs one"
+        )
+    return _take(labels, rows, _apportion(counts, size, rng), rng)
+
+
+def divide(labels: np.ndarray, ratios: SplitRatios, seed: int, where: str) -> dict[str, np.ndarray]:
+    """Divide images into "train", "test" and, if asked for, "val", in each class by the same shares.
+
+    Returns sorted rows. Errors: UserError for a class with too few images to have one in each split.
+    """
+    shares = {"test": ratios.test} | ({"val": ratios.val} if ratios.val else {})
+    rng = np.random.default_rng([seed, 2])
+    counts = _class_counts(labels)
+    if counts.min() <= len(shares):
+        raise UserError(
+            f"{where}: class {counts.argmin()} has {counts.min()} images, too few for {len(shares) + 1} splits"
+        )
+    left, parts = np.arange(len(labels)), {}
+    for split, share in shares.items():
+        wanted = np.maximum(1, np.floor(share * counts + 0.5).astype(np.int64))
+        parts[split] = _take(labels, left, np.minimum(wanted, _class_counts(labels[left]) - 1), rng)
+        left = np.setdiff1d(left, parts[split], assume_unique=True)
+    return {"train": left} | parts
+
+
+def _class_counts(labels: np.ndarray) -> np.ndarray:
+    return np.bincount(labels)
+
+
+def _apportion(counts: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
+    """Divide `total` over classes by largest remainder, ties drawn, with at least one each where it suffices."""
+    exact = counts * (total / counts.sum())
+    shares = np.floor(exact).astype(np.int64)
+    order = np.lexsort((rng.random(len(counts)), shares - exact))
+    shares[order[: total - shares.sum()]] += 1
+    if total >= len(counts):
+        for empty in np.flatnonzero(shares == 0):
+            shares[shares.argmax()] -= 1
+            shares[empty] = 1
+    return shares
+
+
+def _take(labels: np.ndarray, rows: np.ndarray, amounts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Draw `amounts[c]` of the rows of each class c; sorted."""
+    drawn = [_shuffled(rows[labels[rows] == label], rng)[:amount] for label, amount in enumerate(amounts)]
+    return np.sort(np.concatenate(drawn))
+
+
+def _shuffled(rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    # Ranking uniform draws relies on PCG64's doubles alone, which no numpy release changes, unlike `shuffle`.
+    return rows[np.argsort(rng.random(len(rows)), kind="stable")]

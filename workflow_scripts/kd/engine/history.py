@@ -1,0 +1,75 @@
+"""The record of a training: one row an epoch, kept in the checkpoint and written to metrics.csv."""
+
+import csv
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd.spec.errors import DivergenceError
+from kd.spec.files import atomic_write
+
+Row = dict[str, Any]
+
+
+def write_metrics(path: Path, rows: list[Row]) -> None:
+    """Write metrics.csv; columns in the order in which they first appear, empty where a row has none."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _shown(value) for key, value in row.items()} for row in rows)
+    atomic_write(path, text.getvalue())
+
+
+def _shown(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+class Sums:
+    """Sums over an epoch that stay on the device until they are read, so that no step waits for the host."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._values: dict[str, Tensor] = {}
+        self._images: dict[str, int] = {}
+        self._bad_step: dict[str, Tensor] = {}
+
+    def add(self, name: str, mean: Tensor, images: int) -> None:
+        """Add a batch mean over so many images."""
+        value = mean.detach().double() * images
+        self._values[name] = self._values[name] + value if name in self._values else value
+        self._images[name] = self._images.get(name, 0) + images
+
+    def watch(self, name: str, value: Tensor, step: int) -> None:
+        """Remember the first step at which a loss was not finite."""
+        here = torch.where(torch.isfinite(value.detach()), torch.inf, float(step))
+        self._bad_step[name] = torch.minimum(self._bad_step[name], here) if name in self._bad_step else here
+
+    def means(self) -> dict[str, float]:
+        """Read the means of the epoch."""
+        return {name: float(value) / self._images[name] for name, value in self._values.items()}
+
+    def check(self, epoch: int, steps: int) -> None:
+        """Raise a DivergenceError if a loss was not finite in this epoch."""
+        for name, bad in self._bad_step.items():
+            if (step := float(bad)) < float("inf"):
+                raise DivergenceError(
+                    f"training diverged: loss {name} was not finite at step {int(step) + 1} of {steps} in epoch {epoch}; "
+                    "lower recipe.lr or set recipe.grad_clip"
+                )
+
+
+class Clock:
+    """Seconds of training, carried over interruptions."""
+
+    def __init__(self, before: float = 0.0) -> None:
+        self._before = before
+        self._start = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return the seconds so far, those before an interruption included."""
+        return self._before + time.perf_counter() - self._start

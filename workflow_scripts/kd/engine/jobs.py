@@ -1,0 +1,280 @@
+"""The training jobs of the workflow: from a job's settings and files to the folder that it leaves."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from torch import nn
+
+from kd.engine.checkpoint import ResumeFile, load_state, save_state
+from kd.engine.data import Data, load_data
+from kd.engine.evaluation import Predictions, predict
+from kd.engine.history import Row, write_metrics
+from kd.engine.precision import Precision, choose_precision, make_deterministic, training_device
+from kd.engine.provenance import git_state, hardware, peak_memory_mb, versions
+from kd.engine.resolve import build_method
+from kd.engine.team import Team, measure
+from kd.engine.training import OnEpoch, Result, Training, derived_seed
+from kd.methods.contract import STUDENT, Method, Stage, peer, teacher
+from kd.models.base import TappedModel
+from kd.models.build import build_model
+from kd.models.freezing import freeze
+from kd.models.weights import load_weights, read_state, save_weights
+from kd.spec.digests import canonical, text_digest
+from kd.spec.errors import UserError
+from kd.spec.files import atomic_path, atomic_write, write_json
+from kd.spec.job import Job
+
+log = logging.getLogger(__name__)
+
+FEATURE_IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a job reads and writes."""
+
+    data: Path
+    folder: Path
+    teachers: Sequence[Path] = ()
+    pretrained: Path | None = None
+    previous: Path | None = None
+    """State of the half-stage before this one."""
+    code: str = ""
+    """Digest of the code that the workflow saw."""
+
+    def digest(self) -> str:
+        """Return a digest of everything that the job reads."""
+        inputs = [self.data / "manifest.json", *self.teachers, self.pretrained, self.previous]
+        return text_digest("".join(_file_digest(path) for path in inputs if path is not None))
+
+
+@dataclass
+class Workbench:
+    """A job made ready: data on the device, team built, method bound."""
+
+    job: Job
+    data: Data
+    team: Team
+    method: Method
+    precision: Precision
+
+
+def train_student(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
+    """Train a student (or, with the card ce, a teacher) and write its run folder."""
+    bench = prepare(job, files)
+    result = _train(bench, files, bench.method.plan(), on_epoch)
+    student = bench.team.models[STUDENT]
+    _save_student(files.folder, job, student, result)
+    _finish(bench, files, result)
+    return result
+
+
+def pretrain(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
+    """Train what a method prepares on the teacher alone and write extra.safetensors."""
+    bench = prepare(job, files)
+    result = _train(bench, files, bench.method.pretrain_plan(), on_epoch)
+    with atomic_path(files.folder / "extra.safetensors") as temporary:
+        save_file(bench.team.extra.state_dict(), temporary)
+    _finish(bench, files, result)
+    return result
+
+
+def train_half_stage(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
+    """Train one half of one stage of a chain and write the state that the next half starts from."""
+    bench = prepare(job, files)
+    before = load_state(files.previous) if files.previous else {"optimizers": {}}
+    assert job.half is not None, "a half-stage job names its half"
+    stage = bench.method.half_stage(job.half)
+    result = _train(bench, files, stage, on_epoch, before["optimizers"])
+    if STUDENT in stage.trained():
+        _save_student(files.folder, job, bench.team.models[STUDENT], result)
+        # the next half starts from the weights that validation selected, as the run's result does
+        bench.team.models[STUDENT].load_state_dict(result.best)
+    optimizers = {**before["optimizers"], **result.optimizers}
+    save_state(files.folder / "state.pt", {"team": bench.team.state(), "optimizers": optimizers})
+    _finish(bench, files, result)
+    return result
+
+
+def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predictions]:
+    """Return what finished weights make of the validation and test images, as 'val' and 'test'."""
+    device = training_device()
+    data = load_data(files.data, job, device)
+    assert job.student is not None, "an evaluation names its network"
+    model = build_model(job.student.model_copy(update={"pretrained": False}), data.num_classes, data.image_size)
+    load_weights(model, weights)
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    precision = choose_precision(job.recipe.precision, device)
+    stores = {"val": (data.validation, 0), "test": (data.test, FEATURE_IMAGES)}
+    return {
+        split: predict(model, store, data.augmenter, precision, job.recipe.eval_batch_size, features, True)
+        for split, (store, features) in stores.items()
+    }
+
+
+# --- making ready ---------------------------------------------------------------------------------
+
+
+def prepare(job: Job, files: Files) -> Workbench:
+    """Load data and networks, measure shapes, build the method's modules; every draw is seeded for its purpose."""
+    device = training_device()
+    make_deterministic(job.recipe.deterministic)
+    data = load_data(files.data, job, device)
+    method = build_method(job.method, len(job.teachers))
+    models = _models(job, files, data, method)
+    team = Team(models, device, job.recipe.channels_last)
+    context = measure(team, data.image_size, data.train.labels, data.num_classes)
+    method.bind(context)
+    torch.manual_seed(derived_seed(job.seed, "extra"))
+    team.add_extra(method.build(context))
+    if files.pretrained is not None:
+        _load_pretrained(team.extra, files.pretrained)
+    if files.previous is not None:
+        team.load_state(load_state(files.previous)["team"])
+    for role in models:
+        needs = method.needs()
+        taps = needs.student_taps if role == STUDENT or role.startswith("peer") else needs.teacher_taps
+        team.taps[role] = context.resolve(role, taps)
+    return Workbench(job, data, team, method, choose_precision(job.recipe.precision, device))
+
+
+def _models(job: Job, files: Files, data: Data, method: Method) -> dict[str, TappedModel]:
+    models: dict[str, TappedModel] = {}
+    size = (data.num_classes, data.image_size)
+    if job.student is not None:
+        for k in range(method.needs().peers + 1):
+            # the student's initialisation is the same for every method of a seed
+            torch.manual_seed(derived_seed(job.seed, "student" if k == 0 else peer(k)))
+            model = build_model(job.student, *size)
+            freeze(model, job.student.freeze, job.student.freeze_bn)
+            models[STUDENT if k == 0 else peer(k)] = model
+    for k, settings in enumerate(job.teachers):
+        model = build_model(settings, *size)
+        if files.previous is None:
+            load_weights(model, files.teachers[k])
+        models[teacher(k)] = model
+    return models
+
+
+def _load_pretrained(extra: nn.ModuleDict, path: Path) -> None:
+    """Load the modules of a pre-stage into the modules of the same name, wherever a combination nests them."""
+    state, _ = read_state(path)
+    missing = extra.load_state_dict(state, strict=False)
+    if missing.unexpected_keys:
+        raise UserError(f"{path} holds {missing.unexpected_keys[0]}, which this method does not have")
+
+
+# --- training and what it leaves ------------------------------------------------------------------
+
+
+def _train(
+    bench: Workbench,
+    files: Files,
+    stages: Stage | list[Stage],
+    on_epoch: OnEpoch,
+    optimizers: dict[str, Any] | None = None,
+) -> Result:
+    job, folder = bench.job, files.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = job.model_dump(mode="json")
+    atomic_write(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=True))
+    stamp = text_digest(canonical([settings, files.code, files.digest()]))
+    training = Training(
+        bench.team,
+        bench.method,
+        bench.data,
+        job.recipe,
+        bench.precision,
+        job.seed,
+        ResumeFile(folder / "resume.pt", stamp),
+        on_epoch,
+    )
+    result = training.run([stages] if isinstance(stages, Stage) else stages, optimizers)
+    write_metrics(folder / "metrics.csv", result.rows)
+    return result
+
+
+def _save_student(folder: Path, job: Job, student: TappedModel, result: Result) -> None:
+    assert job.student is not None, "a run without a student has no weights to keep"
+    for name, state in (("best", result.best), ("last", result.last)):
+        student.load_state_dict(state)
+        epoch = result.best_epoch if name == "best" else len(result.rows)
+        metadata = {"arch": job.student.arch, "epoch": str(epoch)}
+        save_weights(student, folder / "checkpoints" / f"{name}.safetensors", metadata)
+
+
+def _finish(bench: Workbench, files: Files, result: Result) -> None:
+    """Write run.json, the last file of a job, and drop the resume file."""
+    device = bench.team.device
+    record = {
+        "status": "ok",
+        "settings": bench.job.model_dump(mode="json"),
+        "digests": {"code": files.code, "inputs": files.digest(), "split": bench.data.digest},
+        "versions": versions(),
+        "hardware": hardware(device, bench.precision.name),
+        "seconds": {"train": round(result.seconds, 3)},
+        "peak_memory_mb": peak_memory_mb(device),
+        "flops": {"train": result.flops},
+        "params": _parameters(bench),
+        "images": {"train": len(bench.data.train), "validation": len(bench.data.validation)},
+        "epochs": len(result.rows),
+        "best_epoch": result.best_epoch,
+        "validation": validation_of(result.rows[-1]),
+        "git": git_state(),
+    }
+    write_json(files.folder / "run.json", record)
+    (files.folder / "failure.json").unlink(missing_ok=True)
+    (files.folder / "resume.pt").unlink(missing_ok=True)
+
+
+def validation_of(row: Row) -> dict[str, float]:
+    """Return the validation accuracies in a history row."""
+    return {key: value for key, value in row.items() if key.startswith("val_top1") and value is not None}
+
+
+def _parameters(bench: Workbench) -> dict[str, int]:
+    def count(module: nn.Module) -> int:
+        return sum(p.numel() for p in module.parameters())
+
+    extra, models = bench.team.extra, bench.team.models
+    peers = sum(count(model) for role, model in models.items() if role.startswith("peer"))
+    deployed = sum(count(extra[name]) for name in bench.method.deployed if name in extra)
+    return {
+        "student": count(models[STUDENT]) if STUDENT in models else 0,
+        "extra_train": count(extra) + peers,
+        "extra_inference": deployed,
+    }
+
+
+def _file_digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def describe(job: Job) -> str:
+    """Return one line on who teaches whom."""
+    names = ", ".join(part.card for part in job.method)
+    teachers = " + ".join(model.arch for model in job.teachers) or "no teacher"
+    student = job.student.arch if job.student else "pre-stage"
+    stage = f", stage {job.stage} {job.half}" if job.stage else ""
+    return f"{names}: {teachers} -> {student}, seed {job.seed}{stage}, {job.recipe.epochs} epochs"
+
+
+def planned_epochs(job: Job) -> int:
+    """Return how many epochs a job will train, all of its stages counted."""
+    method = build_method(job.method, len(job.teachers))
+    if job.student is None:
+        stages = [method.pretrain_plan()]
+    else:
+        stages = [method.half_stage(job.half)] if job.half else method.plan()
+    return sum(stage.recipe.get("epochs", job.recipe.epochs) for stage in stages)

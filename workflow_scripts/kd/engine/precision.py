@@ -1,0 +1,59 @@
+"""Device, number format and memory layout of a training."""
+
+import contextlib
+from dataclasses import dataclass
+
+import torch
+
+from kd.spec.errors import UserError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def training_device() -> torch.device:
+    """Return the first visible GPU, or the CPU."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 are faster than in float32 on this device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    # Without AMX tiles a CPU emulates bfloat16, several times slower than float32.
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How forward passes run; losses are always computed in float32."""
+
+    name: str
+    device: torch.device
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Return the context that forward passes run in."""
+        if self.name == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=DTYPES[self.name])
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Return the gradient scaler, which does nothing but for fp16."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16", init_scale=1024.0)
+
+
+def choose_precision(name: str, device: torch.device) -> Precision:
+    """Resolve 'auto' to what the device does well; fp16 on a CPU is a UserError."""
+    if name == "auto":
+        if has_fast_bf16(device):
+            name = "bf16"
+        else:
+            name = "fp16" if device.type == "cuda" else "fp32"
+    if name == "fp16" and device.type == "cpu":
+        raise UserError("recipe.precision: fp16 needs a GPU, found a CPU; allowed there are auto, fp32 and bf16")
+    return Precision(name, device)
+
+
+def make_deterministic(enabled: bool) -> None:
+    """Ask for kernels that give the same bits every time."""
+    torch.use_deterministic_algorithms(enabled, warn_only=True)
+    torch.backends.cudnn.benchmark = not enabled

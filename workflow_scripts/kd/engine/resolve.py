@@ -1,0 +1,89 @@
+"""From a card to the method's code: the one place where a method's name becomes a class."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from kd.methods.contract import Batch, Context, Method, Outputs, Progress, Stage
+from kd.spec.cards import card
+from kd.spec.errors import UserError
+from kd.spec.job import MethodPart
+from kd.spec.needs import Needs
+
+
+def method_class(name: str) -> type[Method]:
+    """Return the one Method subclass that the card's module defines."""
+    module = importlib.import_module(card(name).module)
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
+    ]
+    assert len(found) == 1, f"{module.__name__} must define exactly one Method, found {found}"
+    return found[0]
+
+
+def build_method(parts: Sequence[MethodPart], teachers: int) -> Method:
+    """Return the method of a run: one loss, or several that add up."""
+    built: dict[str, Method] = {}
+    for part in parts:
+        settings: dict[str, Any] = part.settings
+        method = method_class(part.card)(card(part.card).resolve(settings, part.card))
+        method.teachers = teachers
+        built[part.card] = method
+    return next(iter(built.values())) if len(built) == 1 else Combined(built)
+
+
+class Combined(Method):
+    """Several methods trained together: losses add up, needs are united, extra modules live side by side."""
+
+    def __init__(self, methods: dict[str, Method]) -> None:
+        self.methods = methods
+        self.deployed = tuple(name for name, method in methods.items() if method.deployed)
+        plans = {name: method.plan() for name, method in methods.items()}
+        longest = max(plans.values(), key=len)
+        several = [name for name, plan in plans.items() if len(plan) > 1 or len(plan[0].updates) > 1]
+        if several:
+            raise UserError(f"{', '.join(several)} trains in several stages or updates and cannot be combined")
+        self._plan = longest
+
+    def needs(self) -> Needs:
+        """Unite the needs of all methods."""
+        united = Needs()
+        for method in self.methods.values():
+            united = united | method.needs()
+        return united
+
+    def plan(self) -> list[Stage]:
+        """Return the one stage that all methods share."""
+        return self._plan
+
+    def pretrain_plan(self) -> Stage:
+        """Return the pre-stage of the method that has one."""
+        return next(method for name, method in self.methods.items() if card(name).pretrain).pretrain_plan()
+
+    def bind(self, context: Context) -> None:
+        """Resolve the taps of each method."""
+        for method in self.methods.values():
+            method.bind(context)
+
+    def build(self, context: Context) -> nn.ModuleDict:
+        """Return each method's modules under its name."""
+        return nn.ModuleDict({name: method.build(context) for name, method in self.methods.items()})
+
+    def loss(
+        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Return every method's terms, named 'method.term'."""
+        terms: dict[str, Tensor] = {}
+        for name, method in self.methods.items():
+            own = method.loss(update, batch, outputs, extra[name], progress)  # type: ignore[arg-type]
+            terms.update({f"{name}.{term}": value for term, value in own.items()})
+        return terms
+
+    def weight(self, term: str, progress: Progress) -> float:
+        """Ask the method that the term belongs to."""
+        name, own = term.split(".", 1)
+        return self.methods[name].weight(own, progress)

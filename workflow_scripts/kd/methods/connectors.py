@@ -1,0 +1,43 @@
+"""Learned modules between student features and teacher targets, built from measured shapes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd.spec.errors import UserError
+
+
+def hint_regressor(student: torch.Size, teacher: torch.Size, where: str) -> nn.Sequential:
+    """Return convolution, BatchNorm and ReLU that turn student maps (C,H,W) into maps of the teacher's shape.
+
+    A map of twice the teacher's size is strided (3x3), one of half its size transposed (4x4), any other that is not
+    smaller is cut by a valid convolution with kernel 1 + s - t (the regressors of Tian et al. 2020). Every other ratio is a
+    UserError that names the taps given in `where`.
+    """
+    inputs, outputs = student[0], teacher[0]
+    s, t = tuple(student[1:]), tuple(teacher[1:])
+    convolution: nn.Module
+    if s == tuple(2 * side for side in t):
+        convolution = nn.Conv2d(inputs, outputs, 3, stride=2, padding=1)
+    elif t == tuple(2 * side for side in s):
+        convolution = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)
+    elif s[0] >= t[0] and s[1] >= t[1]:
+        convolution = nn.Conv2d(inputs, outputs, (1 + s[0] - t[0], 1 + s[1] - t[1]))
+    else:
+        raise UserError(
+            f"{where}: no regressor leads from student maps of {s[0]}x{s[1]} to teacher maps of {t[0]}x{t[1]}: "
+            "allowed are maps of half the teacher's size, of the same size or larger"
+        )
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class UnitEmbedding(nn.Module):
+    """A linear layer whose output has length one."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """Embed features (B, ...), flattened, as unit vectors (B,D)."""
+        return F.normalize(self.linear(feature.flatten(1)), dim=1)

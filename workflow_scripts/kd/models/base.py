@@ -1,0 +1,161 @@
+"""What every network of the benchmark can do: return logits together with the features asked for."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kd.spec.errors import unknown
+
+Keep = Callable[[str, Tensor], Tensor]
+"""Notes a feature under its tap name if it was asked for, and returns it unchanged."""
+
+
+class TappedModel(nn.Module, ABC):
+    """A classifier whose inner features can be read by name.
+
+    `tap_names` holds every tap in forward order. "stem", "stage1", ... are maps (B, C, H, W), "embedding" is the pooled
+    vector (B, D); "<tap>.pre", where there is one, is the same feature before its activation. `stage_taps` are the maps
+    without the stem.
+    """
+
+    def __init__(
+        self, arch: str, num_classes: int, tap_names: Sequence[str], stage_taps: Sequence[str] | None = None
+    ) -> None:
+        super().__init__()
+        self.arch = arch
+        self.num_classes = num_classes
+        self.tap_names = tuple(tap_names)
+        self.stage_taps = tuple(
+            [name for name in tap_names if name.startswith("stage") and "." not in name]
+            if stage_taps is None
+            else stage_taps
+        )
+
+    def forward(self, x: Tensor, taps: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the logits (B, classes) of images (B, 3, H, W) and the features asked for, in the order asked.
+
+        A tap that does not exist is a UserError.
+        """
+        for tap in taps:
+            if tap not in self.tap_names:
+                raise unknown(f"tap of {self.arch}", tap, self.tap_names)
+        kept: dict[str, Tensor] = {}
+
+        def keep(name: str, value: Tensor) -> Tensor:
+            if name in taps:
+                kept[name] = value
+            return value
+
+        logits = self.compute(x, taps, keep)
+        return logits, {tap: kept[tap] for tap in taps}
+
+    @abstractmethod
+    def compute(self, x: Tensor, taps: Sequence[str], keep: Keep) -> Tensor:
+        """Return the logits and pass every feature through `keep` on the way."""
+
+    @property
+    @abstractmethod
+    def classifier(self) -> nn.Module:
+        """The last linear layer."""
+
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """Return the parts before the head, shallow to deep, stem first."""
+
+    def head(self) -> nn.Module:
+        """Return what trains at every freeze level: the classifier (both where a net has two)."""
+        return self.classifier
+
+
+def activate(keep: Keep, name: str, value: Tensor) -> Tensor:
+    """Return ReLU(value), noting the value before as `<name>.pre` and the value after as `<name>`."""
+    keep(f"{name}.pre", value)
+    return keep(name, F.relu(value))
+
+
+def pool(x: Tensor) -> Tensor:
+    """Average maps (B, C, H, W) of any size over their positions: (B, C)."""
+    return F.adaptive_avg_pool2d(x, 1).flatten(1)
+
+
+def with_twins(names: Sequence[str]) -> list[str]:
+    """Return the names, each after its pre-activation twin."""
+    return [tap for name in names for tap in (f"{name}.pre", name)]
+
+
+def stage_names(count: int) -> list[str]:
+    """Return stage1 ... stage<count>."""
+    return [f"stage{number}" for number in range(1, count + 1)]
+
+
+def conv(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
+    """Return a bias-free convolution with padding that keeps the resolution at stride 1."""
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=False)
+
+
+def conv_bn(inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """Return a bias-free convolution followed by BatchNorm."""
+    return nn.Sequential(conv(inputs, outputs, size, stride, groups), nn.BatchNorm2d(outputs))
+
+
+def initialise(model: nn.Module) -> None:
+    """Set convolutions to Kaiming normal (fan out, He et al. 2015) and BatchNorm to 1 and 0; linear layers stay."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+
+class StagedNet(TappedModel):
+    """A stem, stages of blocks, an optional neck, global average pooling and one linear layer.
+
+    Blocks return their output before the last ReLU, which is applied here, so both sides of it can be tapped.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        num_classes: int,
+        stem: nn.Module,
+        stages: Sequence[nn.Sequential],
+        width: int,
+        neck: nn.Module | None = None,
+    ) -> None:
+        names = stage_names(len(stages))
+        super().__init__(arch, num_classes, [*with_twins(["stem", *names]), "embedding"])
+        self.stem = stem
+        self.stages = nn.ModuleList(stages)
+        self.neck = neck or nn.Identity()
+        self.fc = nn.Linear(width, num_classes)
+        initialise(self)
+
+    def compute(self, x: Tensor, taps: Sequence[str], keep: Keep) -> Tensor:
+        """Return the logits and pass every feature through `keep` on the way."""
+        x = activate(keep, "stem", self.stem(x))
+        for name, stage in zip(self.stage_taps, self.stages, strict=True):
+            assert isinstance(stage, nn.Sequential)
+            x = self.run_stage(stage, name, x, keep)
+        return self.fc(keep("embedding", pool(self.neck(x))))
+
+    def run_stage(self, stage: nn.Sequential, name: str, x: Tensor, keep: Keep) -> Tensor:
+        """Return the output of one stage, tapped before and after its last ReLU."""
+        *first, last = stage
+        for block in first:
+            x = F.relu(block(x))
+        return activate(keep, name, last(x))
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The last linear layer."""
+        return self.fc
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the stem and the stages, the neck with the last of them."""
+        *first, last = self.stages
+        return [self.stem, *first, nn.ModuleList([last, self.neck])]

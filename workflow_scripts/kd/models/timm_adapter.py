@@ -1,0 +1,255 @@
+"""Any timm model as a TappedModel: taps, stems for small images, pretrained weights, blocks for freezing."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models._manipulate import group_with_matcher
+from timm.models.convnext import ConvNeXt
+from timm.models.efficientnet import EfficientNet
+from timm.models.mobilenetv3 import MobileNetV3
+from timm.models.resnet import ResNet
+from torch import Tensor, nn
+
+from kd.models.base import Keep, TappedModel, stage_names
+from kd.models.weights import State, first_difference, fit, head_names, load_fitted, misfit, read_state
+from kd.spec.architectures import TIMM_PREFIX
+from kd.spec.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_STEM = re.compile(r"stem|conv_stem|conv1|bn1|act1|features\.(conv|norm)0")
+_UNMATCHED = "?"  # no parameter has this name, so timm's matcher files it where it files the head
+_LARGE_CONVNEXT = 192  # channels of the first stage from ConvNeXt-L on
+
+
+class TimmModel(TappedModel):
+    """A timm network behind the taps "stem" (where timm lists one), "stage1", ..., "embedding".
+
+    Stages are timm's features in their order: resolutions for CNNs and hierarchical transformers, blocks for plain
+    ViTs, whose tokens are given as maps (B, C, H, W) without class and register tokens.
+    """
+
+    def __init__(self, arch: str, num_classes: int, net: nn.Module) -> None:
+        features = _feature_modules(net)
+        stem = ["stem"] if features and _STEM.match(features[0]) else []
+        self_taps = [*stem, *stage_names(len(features) - len(stem))]
+        super().__init__(arch, num_classes, [*self_taps, "embedding"])
+        self.net = net
+        self._index = {name: index for index, name in enumerate(self_taps)}
+
+    def compute(self, x: Tensor, taps: Sequence[str], keep: Keep) -> Tensor:
+        """Return the logits and pass the features asked for through `keep` on the way."""
+        net: Any = self.net
+        wanted = [name for name in self._index if name in taps]
+        if wanted:
+            indices = [self._index[name] for name in wanted]
+            last, maps = net.forward_intermediates(x, indices=indices, output_fmt="NCHW")
+            for name, value in zip(wanted, maps, strict=True):
+                keep(name, value)
+        else:
+            last = net.forward_features(x)
+        embedding = keep("embedding", net.forward_head(last, pre_logits=True).flatten(1))
+        linear = self.classifier
+        if len(_classifiers(net)) > 1:  # distilled transformers join two heads in a way of their own
+            return net.forward_head(last)
+        return linear(embedding[..., None, None]).flatten(1) if isinstance(linear, nn.Conv2d) else linear(embedding)
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The last linear layer (a 1x1 convolution in some nets, the first of two in distilled transformers)."""
+        return _classifiers(self.net)[0]
+
+    def blocks(self) -> list[nn.Module]:
+        """Return timm's coarse layer groups: stages of CNNs and Swin, blocks of ViTs.
+
+        Whatever stands between the last of them and the classifier (norms, 1x1 convolutions) belongs to the last.
+        """
+        return [nn.ModuleList(group) for group in _layer_groups(self.net)]
+
+    def head(self) -> nn.Module:
+        """Return the classifier (both in distilled transformers)."""
+        return nn.ModuleList(_classifiers(self.net))
+
+
+def build(arch: str, num_classes: int, pretrained: bool | str, small_input: bool, image_size: int) -> TimmModel:
+    """Return timm's model `timm:NAME` for square images.
+
+    `pretrained` True takes timm's own weights, a string a file. `small_input` changes the stem of the ResNet,
+    EfficientNet and ConvNeXt families so that it keeps the resolution; other nets stay as they are.
+    """
+    name = arch.removeprefix(TIMM_PREFIX)
+    net = _create(name, num_classes, pretrained is True, image_size)
+    change: Callable[[nn.Module], None] = shrink_stem if small_input else _unchanged
+    if isinstance(pretrained, str):
+        _load_file(net, arch, pretrained, change)
+    else:
+        change(net)
+    for module in net.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]  # else it would overwrite a tapped feature
+    return TimmModel(arch, num_classes, net)
+
+
+def shrink_stem(net: nn.Module) -> None:
+    """Make the stem keep the resolution of small images, where the family has a known way to do so."""
+    if isinstance(net, ResNet):
+        _shrink_resnet(net)
+    elif isinstance(net, EfficientNet | MobileNetV3):
+        net.conv_stem.stride = (1, 1)  # the weights stay
+    elif isinstance(net, ConvNeXt):
+        _shrink_convnext(net)
+    else:
+        log.info("small_input: the stem of %s stays as it is", type(net).__name__)
+
+
+def _unchanged(net: nn.Module) -> None:
+    """Leave the stem alone."""
+
+
+def _shrink_resnet(net: ResNet) -> None:
+    """Replace the stem by a fresh 3x3 convolution of stride 1 (a deep stem only loses its stride); no max-pooling."""
+    if isinstance(net.conv1, nn.Sequential):
+        for layer in net.conv1:
+            if isinstance(layer, nn.Conv2d):
+                layer.stride = (1, 1)
+    else:
+        fresh = nn.Conv2d(net.conv1.in_channels, net.conv1.out_channels, 3, 1, 1, bias=net.conv1.bias is not None)
+        nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
+        net.conv1 = fresh
+    net.maxpool = nn.Identity()  # type: ignore[assignment]
+
+
+def _shrink_convnext(net: ConvNeXt) -> None:
+    """Lower the patch stride: 1 and no norm behind it for ConvNeXt-L and larger, 2 for the smaller ones.
+
+    The 4x4 weights stay; padding makes the resolution exactly the input's (or half of it).
+    """
+    first, *rest = net.stem
+    if not isinstance(first, nn.Conv2d) or len(rest) != 1:  # an overlapping stem of several layers
+        log.info("small_input: the overlapping stem of this ConvNeXt stays as it is")
+        return
+    large = first.out_channels >= _LARGE_CONVNEXT
+    stride = 1 if large else 2
+    padding: str | int = "same" if large else (first.kernel_size[0] - 1) // 2
+    side = first.kernel_size[0]
+    conv = nn.Conv2d(first.in_channels, first.out_channels, side, stride, padding, bias=first.bias is not None)
+    conv.load_state_dict(first.state_dict())
+    net.stem = nn.Sequential(conv, nn.Identity() if large else rest[0])
+
+
+def _create(name: str, num_classes: int, pretrained: bool, image_size: int) -> nn.Module:
+    """Return timm's model, told the image size if it takes one (transformers do, most CNNs do not)."""
+    options: dict[str, Any] = {"num_classes": num_classes, "pretrained": pretrained}
+    if pretrained and not timm.is_model_pretrained(name):
+        raise UserError(f"pretrained: timm has no weights for {name}; give the path of a file or false")
+    try:
+        try:
+            return timm.create_model(name, **options, img_size=image_size)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+            return timm.create_model(name, **options)
+    except (AssertionError, ValueError, RuntimeError, OSError, ZeroDivisionError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        task = "fetching its weights" if pretrained else f"building it for {image_size}x{image_size} images"
+        raise UserError(f"timm:{name}: {task} failed: {reason}") from error
+
+
+def _load_file(net: nn.Module, arch: str, path: str | Path, change: Callable[[nn.Module], None]) -> None:
+    """Load a file into the net and change its stem: a file may come from before that change or from after it."""
+    state, metadata = read_state(path)
+    optional = head_names(net, nn.ModuleList(_classifiers(net)))
+    before = _fit_any(net, state, optional)
+    if before is not None:
+        load_fitted(net, before, optional, path)
+        change(net)
+        return
+    difference = first_difference(net.state_dict(), state, optional)
+    change(net)
+    after = fit(net, state, optional)
+    if after is None:
+        raise misfit(path, arch, difference, metadata)
+    load_fitted(net, after, optional, path)
+
+
+def _fit_any(net: nn.Module, state: State, optional: set[str]) -> State | None:
+    """Fit the state as it is, or as timm's filter for the family rewrites it (foreign names, position embeddings)."""
+    fitted = fit(net, state, optional)
+    convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
+    if fitted is not None or convert is None:
+        return fitted
+    try:
+        return fit(net, convert(dict(state), net), optional)
+    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError, AssertionError):
+        return None  # the filter met names it does not know: weights of another family
+
+
+def _feature_modules(net: nn.Module) -> list[str]:
+    """Return the module behind each of timm's features; none if the model cannot return them."""
+    if not hasattr(net, "forward_intermediates"):
+        return []
+    return [str(entry["module"]) for entry in net.feature_info]  # type: ignore[union-attr]
+
+
+def _classifiers(net: Any) -> list[nn.Module]:
+    found = net.get_classifier()
+    listed = list(found) if isinstance(found, tuple | list | nn.ModuleList) else [found]
+    # A few nets return their whole head, pooling included.
+    return [part.fc if hasattr(part, "global_pool") and hasattr(part, "fc") else part for part in listed]
+
+
+def _layer_groups(net: Any) -> list[list[nn.Module]]:
+    """Return the modules of each layer group before the classifier, shallow to deep.
+
+    Parameters that hang directly on the net, such as class token and position embedding, belong to the stem: they train
+    only when everything does, so they need no place here.
+    """
+    layer_of = _timm_layers(net) if hasattr(net, "group_matcher") else _listed_layers(net)
+    for name in head_names(net, nn.ModuleList(_classifiers(net))):
+        layer_of[name] = None
+    groups: dict[int, list[nn.Module]] = {}
+    for layer, module in _whole_modules(net, "", layer_of):
+        groups.setdefault(layer, []).append(module)
+    return [groups[layer] for layer in sorted(groups)]
+
+
+def _timm_layers(net: Any) -> dict[str, int | None]:
+    """Return the layer group of each parameter as timm's matcher has it; the unmatched belong to the last group."""
+    named = chain(net.named_parameters(), [(_UNMATCHED, None)])
+    layer_of: dict[str, int] = group_with_matcher(named, net.group_matcher(coarse=True), reverse=True)
+    unmatched = layer_of.pop(_UNMATCHED)
+    last = max((layer for layer in layer_of.values() if layer != unmatched), default=unmatched)
+    return {name: min(layer, last) for name, layer in layer_of.items()}
+
+
+def _listed_layers(net: nn.Module) -> dict[str, int | None]:
+    """Return the layer group of each parameter of a net without a matcher: one for each member of its lists."""
+    heads = {name.partition(".")[0] for name in head_names(net, nn.ModuleList(_classifiers(net)))}
+    layer_of: dict[str, int | None] = {}
+    seen: list[str] = ["stem"]
+    for name, _ in net.named_parameters():
+        child, _, inner = name.partition(".")
+        if child not in heads and isinstance(getattr(net, child), nn.Sequential | nn.ModuleList):
+            member = f"{child}.{inner.partition('.')[0]}"
+            if member not in seen:
+                seen.append(member)
+        layer_of[name] = len(seen) - 1  # what stands outside lists belongs to the member before it
+    return layer_of
+
+
+def _whole_modules(module: nn.Module, prefix: str, layer_of: dict[str, int | None]) -> Iterator[tuple[int, nn.Module]]:
+    """Yield the largest modules whose parameters all belong to one layer group, with that group."""
+    for name, child in module.named_children():
+        path = f"{prefix}{name}"
+        layers = {layer_of[f"{path}.{inner}"] for inner, _ in child.named_parameters()}
+        only = layers.pop() if len(layers) == 1 else None
+        if only is not None:
+            yield only, child
+        elif layers:
+            yield from _whole_modules(child, f"{path}.", layer_of)

@@ -1,0 +1,183 @@
+"""Reading and writing weights: strictly for this project's checkpoints, by name or by order for foreign ones."""
+
+import logging
+import pickle
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from kd.models.base import TappedModel
+from kd.spec.errors import UserError
+from kd.spec.files import atomic_path
+
+log = logging.getLogger(__name__)
+
+State = dict[str, Tensor]
+
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys under which training scripts put the weights
+_PREFIXES = ("module.", "_orig_mod.", "net.", "model.")  # what DataParallel, torch.compile and wrappers prepend
+_COUNTER = "num_batches_tracked"  # absent from old checkpoints, and not needed to classify
+
+
+def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write parameters and buffers as safetensors, with the metadata and the architecture's name and class count."""
+    notes = dict(metadata or {})
+    if isinstance(model, TappedModel):
+        notes |= {"arch": model.arch, "num_classes": str(model.num_classes)}
+    # Cloned, because safetensors refuses tensors that share memory.
+    state = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in _state(model)}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, metadata=notes)
+
+
+def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
+    """Load a checkpoint that `save_weights` wrote and return its metadata; one of another network is a UserError."""
+    state, metadata = read_state(path)
+    expected = dict(_state(model))
+    difference = first_difference(expected, state)
+    if difference:
+        raise misfit(path, _name(model), difference, metadata)
+    model.load_state_dict(state)
+    return metadata
+
+
+def load_pretrained(model: TappedModel, path: str | Path) -> None:
+    """Start a network from a file: this project's checkpoint, or a foreign one with the same layers in the same order.
+
+    A head for another number of classes stays as initialised, with a log line; any other difference is a UserError.
+    """
+    state, metadata = read_state(path)
+    names = head_names(model, model.head())
+    fitted = fit(model, state, names)
+    if fitted is None:
+        difference = first_difference(dict(_state(model)), state, names)
+        raise misfit(path, model.arch, difference, metadata)
+    load_fitted(model, fitted, names, path)
+
+
+def read_state(path: str | Path) -> tuple[State, dict[str, str]]:
+    """Return the tensors and the metadata of a .safetensors or torch file; nothing is unpickled but weights."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file of weights")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                metadata = dict(file.metadata() or {})
+            return load_file(path), metadata
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle raises almost anything
+        # torch's own text would advise to load the file unsafely.
+        refused = isinstance(error, pickle.UnpicklingError)
+        reason = "it is damaged or holds more than tensors" if refused else " ".join(str(error).split()) or repr(error)
+        raise UserError(
+            f"{path} cannot be read as weights (.safetensors, or a torch file of tensors): {reason}"
+        ) from error
+    return _unwrap(content, path), {}
+
+
+def fit(model: nn.Module, state: State, optional: set[str]) -> State | None:
+    """Return the state under the model's own names, or None if it belongs to another network.
+
+    Names are tried first (with known prefixes removed), then order: the same shapes and the same kinds of tensor in the
+    same sequence. Entries in `optional` (the head) may differ in shape; they are then left out.
+    """
+    expected = dict(_state(model))
+    for candidate in _without_prefixes(state):
+        if not first_difference(expected, candidate, optional):
+            return _usable(expected, candidate)
+    paired = _pair_by_order(expected, state, optional)
+    if paired is None:
+        return None
+    log.info("weights matched by order and shape, since their names differ from the network's")
+    return _usable(expected, paired)
+
+
+def load_fitted(model: nn.Module, fitted: State, optional: set[str], path: str | Path) -> None:
+    """Copy a state that `fit` returned into the model, telling the log which parts of the head stay fresh."""
+    fresh = sorted(optional - set(fitted))
+    if fresh:
+        log.info("%s: %s not loaded (another number of classes), initialised afresh", path, ", ".join(fresh))
+    model.load_state_dict(fitted, strict=False)
+
+
+def first_difference(
+    expected: Mapping[str, Tensor], found: Mapping[str, Tensor], optional: Collection[str] = ()
+) -> str:
+    """Describe the first entry in which two states differ; empty if `found` fits."""
+    for name, value in expected.items():
+        if name in optional or (name not in found and name.endswith(_COUNTER)):
+            continue
+        if name not in found:
+            return f"it lacks '{name}'"
+        if found[name].shape != value.shape:
+            return f"'{name}' has shape {_shape(found[name])} there and {_shape(value)} here"
+    extra = [name for name in found if name not in expected]
+    return f"it holds '{extra[0]}', which the network does not have" if extra else ""
+
+
+def misfit(path: str | Path, arch: str, difference: str, metadata: Mapping[str, str]) -> UserError:
+    """Return the error for weights of another network, naming both where the file says what it is."""
+    holds = metadata.get("arch")
+    same = holds in (None, arch)
+    origin = "" if same else f" (the file holds {holds} with {metadata.get('num_classes', 'unknown')} classes)"
+    return UserError(f"{path} does not fit {arch}{origin}: {difference or 'its tensors differ in order or shape'}")
+
+
+def head_names(model: nn.Module, head: nn.Module) -> set[str]:
+    """Return the names within the model of the parameters and buffers of its head."""
+    own = {id(value) for _, value in _state(head)}
+    return {name for name, value in _state(model) if id(value) in own}
+
+
+def _state(model: nn.Module) -> list[tuple[str, Tensor]]:
+    return list(model.state_dict(keep_vars=True).items())
+
+
+def _name(model: nn.Module) -> str:
+    return model.arch if isinstance(model, TappedModel) else type(model).__name__
+
+
+def _shape(value: Tensor) -> str:
+    return "x".join(str(side) for side in value.shape) or "scalar"
+
+
+def _unwrap(content: object, path: Path) -> State:
+    """Return the state dict of a torch file that holds it plainly or under a usual key."""
+    for _ in range(2):
+        if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
+            return dict(content)
+        if isinstance(content, Mapping):
+            content = next((content[key] for key in _WRAPPERS if key in content), None)
+    raise UserError(f"{path} holds no state dict, neither plainly nor under one of the keys {', '.join(_WRAPPERS)}")
+
+
+def _without_prefixes(state: State) -> list[State]:
+    """Return the state as it is, then with each known prefix removed that all its names share."""
+    candidates = [state]
+    while prefix := next((known for known in _PREFIXES if all(name.startswith(known) for name in state)), None):
+        state = {name.removeprefix(prefix): value for name, value in state.items()}
+        candidates.append(state)
+    return candidates
+
+
+def _pair_by_order(expected: State, found: State, optional: set[str]) -> State | None:
+    """Give foreign tensors the model's names if both sequences agree in shape and in the last part of the name."""
+    ours = [(name, value) for name, value in expected.items() if not name.endswith(_COUNTER)]
+    theirs = [(name, value) for name, value in found.items() if not name.endswith(_COUNTER)]
+    if len(ours) != len(theirs):
+        return None
+    for (own, wanted), (foreign, value) in zip(ours, theirs, strict=True):
+        # Weight and bias, or a mean and a variance, have one shape: their kinds must agree as well.
+        same_kind = own.rpartition(".")[2] == foreign.rpartition(".")[2]
+        if not same_kind or (value.shape != wanted.shape and own not in optional):
+            return None
+    return {own: value for (own, _), (_, value) in zip(ours, theirs, strict=True)}
+
+
+def _usable(expected: State, found: State) -> State:
+    return {name: value for name, value in found.items() if value.shape == expected[name].shape}

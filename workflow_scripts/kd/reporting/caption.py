@@ -1,0 +1,106 @@
+"""What a reader must know to read a table: data, weights, seeds, intervals, tests, teachers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kd.reporting import text
+from kd.spec.config import Reporting
+
+Raw = dict[str, Any]  # the numbers of one row
+
+WEIGHTS = {
+    "best": "weights of the epoch selected on the validation split; the test split selects nothing",
+    "last": "weights of the last epoch; the test split selects nothing",
+}
+
+
+def caption_of(
+    dataset: str, report: Reporting, meta: Mapping[str, Any], raws: Sequence[Raw], differences: Sequence[Raw]
+) -> str:
+    """Return the caption of one section; raws are its rows, differences its paired comparisons."""
+    students = [raw for raw in raws if raw["role"] == "student"]
+    sentences = [
+        f"Test top-1 accuracy (%) on {_dataset(dataset, meta)}; {WEIGHTS[report.weights]}.",
+        _seeds(students, report.confidence),
+        *_paired(differences, report.confidence),
+        teacher_sentence(meta, students),
+        "Methods are sorted by mean" + _bold(students),
+        "Times, memory and FLOPs are means a run; total time and FLOPs include the teachers and the pre-stage in full, "
+        "and a multiply-add counts as two FLOPs.",
+        *_devices(students),
+        *_published(raws),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _dataset(name: str, meta: Mapping[str, Any]) -> str:
+    """Return the name of the data set and the facts about it that the experiment knows."""
+    known = meta["datasets"].get(name, {})
+    facts = [f"source {known['source']}"] if known.get("source") else []
+    if known.get("subset_size"):
+        facts.append(f"{known['subset_size']:,} of the training images")
+    counts = [("n_classes", "classes"), ("n_train", "training"), ("n_validation", "validation"), ("n_test", "test")]
+    facts += [
+        f"{known[key]:,} {what}{'' if what == 'classes' else ' images'}" for key, what in counts if known.get(key)
+    ]
+    return f"{name} ({', '.join(facts)})" if facts else name
+
+
+def _seeds(students: Sequence[Raw], confidence: float) -> str:
+    counts = sorted({raw["n_planned"] for raw in students})
+    planned = text.listing([str(count) for count in counts]) or "0"
+    if counts == [1]:
+        return "Mean of n = 1 seed: no interval and no p value can be given."
+    return (
+        f"Mean ± half-width of the {confidence:.0%} Student t interval over seeds (n = {planned} planned); "
+        "n counts the finished ones."
+    )
+
+
+def _paired(differences: Sequence[Raw], confidence: float) -> list[str]:
+    """Return how differences were tested, and how small p can get at all with so few seeds."""
+    tested = [one for one in differences if one["p"] is not None]
+    if not tested:
+        return []
+    exact = all(one["p_exact"] for one in tested)
+    how = "exact two-sided" if exact else f"two-sided ({max(one['flips'] for one in tested):,} seeded random flips)"
+    largest = max(one["n"] for one in tested)
+    floor = f"; with n = {largest} no uncorrected p can be below {2.0 ** (1 - largest):.3g}" if largest <= 8 else ""
+    flat = " An interval of no width says only that all seeds gave the same difference."
+    return [
+        f"Δ: difference paired by seed with its {confidence:.0%} t interval; "
+        f"p: {how} sign-flip test, Holm-corrected over the methods of this table{floor}."
+        + (flat if any(one["sd"] == 0 for one in tested) else "")
+    ]
+
+
+def teacher_sentence(meta: Mapping[str, Any], students: Sequence[Raw]) -> str:
+    """Return whether the intervals speak of one teacher checkpoint or of many."""
+    if not any(raw["teachers"] not in {"none", ""} for raw in students):
+        return ""
+    seed = meta.get("teacher_seed", "same")
+    if seed == "same":
+        return "Each seed distils a teacher trained with that seed, so the intervals include the teacher's variation."
+    return f"All seeds distil the one teacher of seed {seed}: the intervals are conditional on that checkpoint."
+
+
+def _bold(students: Sequence[Raw]) -> str:
+    if any(raw["tied_with_best"] is True for raw in students):
+        return "; bold: not told apart from the best by the paired interval (uncorrected)."
+    return "."
+
+
+def _devices(students: Sequence[Raw]) -> list[str]:
+    devices = sorted({device for raw in students for device in raw["devices"]})
+    if len(devices) < 2:
+        return []
+    return [f"Times come from different devices and do not compare across them: {text.listing(devices)}."]
+
+
+def _published(raws: Sequence[Raw]) -> list[str]:
+    if not any(raw["published"] for raw in raws):
+        return []
+    return [
+        "Published numbers come from the cards and from other recipes; in brackets ours minus theirs, last epoch "
+        "against last epoch and best test epoch against the tracked maximum where it was tracked."
+    ]

@@ -1,0 +1,27 @@
+"""Where tables and figures lie, known before any of them is drawn (no heavy imports: a Snakefile may read it)."""
+
+from collections.abc import Iterable
+
+TABLE_FORMATS = ("csv", "md", "tex", "json")
+FIGURES = ("learning_curves", "accuracy", "differences", "cost")
+FIGURE_FORMATS = ("png", "pdf")
+
+
+def table_files() -> list[str]:
+    """Return the names that `write_tables` makes in its folder."""
+    return [f"comparison.{ending}" for ending in TABLE_FORMATS]
+
+
+def figure_name(dataset: str, pair: str, figure: str, ending: str) -> str:
+    """Return the path of one figure inside the figures folder."""
+    return f"{dataset}/{pair}/{figure}.{ending}"
+
+
+def figure_files(groups: Iterable[tuple[str, str]]) -> list[str]:
+    """Return the paths that `write_figures` makes for these (dataset, pair) groups."""
+    return [
+        figure_name(dataset, pair, figure, ending)
+        for dataset, pair in groups
+        for figure in FIGURES
+        for ending in FIGURE_FORMATS
+    ]

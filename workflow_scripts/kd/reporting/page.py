@@ -1,0 +1,198 @@
+"""report.html: the whole comparison on one page that opens offline."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kd.reporting import text
+from kd.reporting.caption import Raw
+from kd.reporting.comparison import Section, Sources, build_sections, load_sources
+from kd.reporting.figures import Group, load_groups, method_curves
+from kd.reporting.layout import FIGURES, figure_name
+from kd.reporting.style import styled
+from kd.spec.cards import Card
+from kd.spec.config import Reporting
+from kd.spec.errors import UserError
+from kd.spec.files import atomic_write, read_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+CAPTIONS = {
+    "accuracy": "Accuracy of each method: mean, t interval and every seed.",
+    "differences": "Difference to the reference, seed by seed.",
+    "cost": "Accuracy against all the training time it takes; dotted: what no method beats in both.",
+    "learning_curves": "Validation accuracy over epochs.",
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """A picture inside the page."""
+
+    source: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One data set and pair on the page."""
+
+    section: Section
+    images: list[Image]
+    folds: list[dict[str, Any]]
+
+
+def write_page(
+    runs_csv: str | Path,
+    statistics_json: str | Path,
+    figures_folder: str | Path,
+    out: str | Path,
+    report: Reporting,
+    cards: Mapping[str, Card],
+    experiment_meta: Mapping[str, Any],
+    command: str = "",
+) -> None:
+    """Write the self-contained page: tables, figures, a fold-out a method, what is missing, provenance.
+
+    `figures_folder` holds the PNG files of `write_figures`; run folders are read for settings and provenance.
+    """
+    import jinja2
+
+    sources = load_sources(runs_csv, statistics_json, report, cards, experiment_meta)
+    groups = load_groups(runs_csv, statistics_json, report)
+    records = _records(sources)
+    pairs = zip(build_sections(sources), groups, strict=True)
+    with styled():
+        chapters = [_chapter(section, group, sources, Path(figures_folder), records) for section, group in pairs]
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    page = environment.from_string(TEMPLATE.read_text()).render(
+        meta=experiment_meta,
+        question=_question(sources),
+        chapters=chapters,
+        problems=_problems(sources),
+        provenance=_provenance(sources, list(records.values()), command),
+        recipe=_pretty(experiment_meta.get("recipe", {})),
+    )
+    atomic_write(out, page)
+
+
+def _question(sources: Sources) -> str:
+    students = [one for one in sources.statistics["methods"] if one["role"] == "student"]
+    methods = sorted({one["method"] for one in students})
+    pairs = len({(one["dataset"], one["pair"]) for one in students})
+    seeds = text.seed_list(list(sources.meta["seeds"]))
+    return (
+        f"Which distillation method is worth it? {len(methods)} method{'s' if len(methods) != 1 else ''} under one "
+        f"recipe on {pairs} combination{'s' if pairs != 1 else ''} of data set, teachers and student, with {seeds}."
+    )
+
+
+def _records(sources: Sources) -> dict[str, Any]:
+    """Return run.json of every finished run, by run folder."""
+    finished = sources.runs[sources.runs["status"] == "ok"]
+    return {path: read_json(Path(path) / "run.json") for path in dict.fromkeys(finished["path"])}
+
+
+def _chapter(section: Section, group: Group, sources: Sources, folder: Path, records: Mapping[str, Any]) -> Chapter:
+    images = []
+    for figure in ("accuracy", "differences", "cost", "learning_curves"):
+        path = folder / figure_name(group.dataset, group.pair, figure, "png")
+        if not path.is_file():
+            raise UserError(f"{path} does not exist, it belongs to the figures ({', '.join(FIGURES)}) of the page")
+        images.append(Image(_data_uri(path.read_bytes()), CAPTIONS[figure]))
+    students = [row.raw for row in section.rows if row.raw["role"] == "student"]
+    return Chapter(section, images, [_fold(raw, group, sources.cards, records) for raw in students])
+
+
+def _fold(raw: Raw, group: Group, cards: Mapping[str, Card], records: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the fold-out of one method shows."""
+    card = cards.get(raw["base_method"])
+    rows = group.runs[group.runs["method"] == raw["method"]].sort_values("seed")
+    settings = records[rows.iloc[0]["path"]].get("settings", {}) if len(rows) else None
+    figure = method_curves(group, raw["method"]) if len(rows) else None
+    return {
+        "name": raw["method"],
+        "mean": text.decimal(raw["mean"]),
+        "card": card,
+        "settings": None if settings is None else _pretty(settings),
+        "seed": int(rows.iloc[0]["seed"]) if len(rows) else None,
+        "curves": _data_uri(_png(figure)) if figure else None,
+        "facts": _facts(raw),
+    }
+
+
+def _facts(raw: Raw) -> list[tuple[str, str]]:
+    """Return names and values of what else was measured and what it cost, means over the finished seeds."""
+    memory = None if raw["peak_memory_mb"] is None else raw["peak_memory_mb"] * 1e6
+    return [
+        ("Test top-5 (%)", text.decimal(raw["test_top5"])),
+        ("Test negative log-likelihood (nats)", text.decimal(raw["test_nll"], 3)),
+        ("Expected calibration error", text.decimal(raw["test_ece"], 3)),
+        ("Agreement with the first teacher (%)", text.decimal(raw["agreement"])),
+        ("Training time: student, teachers, pre-stage", _costs(raw, "seconds", text.duration)),
+        ("Training FLOPs: student, teachers, pre-stage", _costs(raw, "flops", text.quantity)),
+        ("Peak memory", text.quantity(memory, "B")),
+        ("Parameters of the student", text.quantity(raw["student_params"])),
+        ("Extra parameters while training", text.quantity(raw["extra_params_train"])),
+        ("Extra parameters at inference", text.quantity(raw["extra_params_inference"])),
+    ]
+
+
+def _costs(raw: Raw, unit: str, show: Any) -> str:
+    return " + ".join(show(raw[f"{stage}_{unit}"]) for stage in ("train", "teacher", "pretrain"))
+
+
+def _problems(sources: Sources) -> list[dict[str, Any]]:
+    """Return the rows of the runs without result."""
+    lost = sources.runs[sources.runs["status"] != "ok"]
+    return lost[["dataset", "pair", "method", "student", "seed", "status", "reason", "path"]].to_dict("records")
+
+
+def _provenance(sources: Sources, records: Sequence[Mapping[str, Any]], command: str) -> list[tuple[str, str]]:
+    """Return names and values of the footer; what differs between runs is listed in full."""
+    git = [_git(record.get("git")) for record in records]
+    facts = [
+        ("Command", command),
+        ("Seeds", text.listing([str(seed) for seed in sources.meta["seeds"]])),
+        ("Seed of the teachers", str(sources.meta.get("teacher_seed", "same"))),
+        ("Runs", f"{int((sources.runs['status'] == 'ok').sum())} finished of {len(sources.runs)} rows in runs.csv"),
+        ("Devices", _distinct([one for one in sources.runs["device"] if one])),
+        ("Versions", _distinct([_pairs(record.get("versions") or {}) for record in records])),
+        ("Git", _distinct([one for one in git if one])),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _git(state: Any) -> str:
+    known = {name: value for name, value in (state or {}).items() if value is not None}
+    return f"{known['commit']}{' with uncommitted changes' if known.get('dirty') else ''}" if "commit" in known else ""
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _distinct(values: Sequence[str]) -> str:
+    return " | ".join(dict.fromkeys(value for value in values if value))
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)
+
+
+def _png(figure: "Figure") -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

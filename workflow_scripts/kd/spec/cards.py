@@ -1,0 +1,163 @@
+"""Method cards: what a method is, what it needs and which settings it takes, readable without torch.
+
+A card is the one source of a method's settings: names, types, defaults, bounds. The pydantic model made from it (strict,
+frozen, unknown keys forbidden) checks an experiment before any job starts and is what the method's code receives.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import Field, ValidationError, create_model
+
+from kd.spec.config import Name, Strict
+from kd.spec.errors import UserError, unknown
+
+CARD_FOLDER = Path(__file__).resolve().parents[3] / "config" / "methods"
+
+TYPES: dict[str, Any] = {
+    "bool": bool,
+    "int": int,
+    "float": float,
+    "str": str,
+    "list[str]": list[str],
+    "list[float]": list[float],
+    "list[int]": list[int],
+}
+
+
+class MethodSettings(Strict):
+    """Base of the settings models that cards define."""
+
+    if TYPE_CHECKING:  # the fields come from the card at run time
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
+class Setting(Strict):
+    """One setting of a card."""
+
+    default: Any
+    doc: str
+    type: Literal["bool", "int", "float", "str", "list[str]", "list[float]", "list[int]"]
+    optional: bool = False
+    """Whether null is allowed."""
+    per_stage: bool = False
+    """Whether a list with one value a stage is allowed (methods that run as a chain of stages)."""
+    min: float | None = None
+    max: float | None = None
+    above: float | None = None
+    choices: list[str] | None = None
+
+    def annotation(self) -> Any:
+        """Return the type that pydantic checks."""
+        if self.choices:
+            kind: Any = Literal[tuple(self.choices)]
+        else:
+            kind = TYPES[self.type]
+            if self.type in {"int", "float"}:
+                kind = Annotated[kind, Field(ge=self.min, le=self.max, gt=self.above)]
+        if self.per_stage:
+            kind = Union[kind, list[kind]]
+        return kind | None if self.optional else kind
+
+
+class Paper(Strict):
+    """Where a method was published."""
+
+    title: str
+    authors: str
+    year: int
+    url: str = ""
+
+
+class Published(Strict):
+    """A published accuracy on the full data set, labelled by the epoch it was taken at."""
+
+    teacher: str
+    student: str
+    top1: float
+    epoch: Literal["last", "best"]
+    source: str
+    dataset: str = "cifar100"
+
+
+class Card(Strict):
+    """One method card (config/methods/<name>.yaml)."""
+
+    name: Name
+    title: str
+    family: Literal["baseline", "logits", "features", "relational", "online", "self", "multi-teacher"]
+    paper: Paper
+    loss: str
+    """One line of maths."""
+    module: str
+    """Where the code is, e.g. kd.methods.kd."""
+    teachers: Literal["none", "one", "many"]
+    pretrain: bool = False
+    """Has a pre-stage that depends on the teacher alone and is a job of its own."""
+    chain: bool = False
+    """Runs as a chain of alternating stages, each half a job of its own."""
+    mixed_labels: bool = True
+    """Whether the loss is defined for MixUp and CutMix batches."""
+    settings: dict[str, Setting]
+    published: list[Published] = []
+    notes: str = ""
+
+    def settings_model(self) -> type[MethodSettings]:
+        """Return the pydantic model of this method's settings."""
+        return _settings_model(self.name)
+
+    def resolve(self, given: dict[str, Any], where: str) -> MethodSettings:
+        """Check settings and fill in defaults; `where` names the place in the configuration."""
+        for key in given:
+            if key not in self.settings:
+                raise unknown(f"setting of method {self.name} in {where}", key, self.settings)
+        try:
+            return self.settings_model()(**given)
+        except ValidationError as error:
+            raise UserError(first_problem(error, where)) from error
+
+
+def first_problem(error: ValidationError, where: str) -> str:
+    """Turn a pydantic error into one sentence: the key, what is wrong, what was found."""
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "literal[", "list["))]
+    key = ".".join([where, *location]) if where else ".".join(location)
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem.get("input")
+    shown = "" if isinstance(found, dict | list) and len(str(found)) > 80 else f", found {found!r}"
+    return f"{key}: {message[:1].lower()}{message[1:]}{shown}"
+
+
+@cache
+def load_cards() -> dict[str, Card]:
+    """Read every card of the repository."""
+    cards = {path.stem: _read(path) for path in sorted(CARD_FOLDER.glob("*.yaml"))}
+    assert all(name == card.name for name, card in cards.items()), "a card is named after its file"
+    return cards
+
+
+def card(name: str) -> Card:
+    """Return one card; an unknown name is a UserError with the nearest right one."""
+    cards = load_cards()
+    if name not in cards:
+        raise unknown("method", name, cards)
+    return cards[name]
+
+
+def _read(path: Path) -> Card:
+    try:
+        return Card(**yaml.safe_load(path.read_text()))
+    except (ValidationError, TypeError) as error:
+        sentence = first_problem(error, str(path)) if isinstance(error, ValidationError) else f"{path}: {error}"
+        raise UserError(sentence) from error
+
+
+@cache
+def _settings_model(name: str) -> type[MethodSettings]:
+    fields: dict[str, Any] = {}
+    for key, setting in load_cards()[name].settings.items():
+        fields[key] = (setting.annotation(), Field(default=setting.default, validate_default=True))
+    return create_model(f"{name}_settings", __base__=MethodSettings, **fields)

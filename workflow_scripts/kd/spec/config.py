@@ -1,0 +1,227 @@
+"""The configuration: what an experiment file may hold, checked before any job starts."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"  # one path component; '+' and '--' join names and stay reserved
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Strict(BaseModel):
+    """Base of every settings model: typed strictly, frozen, unknown keys forbidden, documented by field."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+def _absent_or_positive(value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise ValueError("must be at least 1")
+    return value
+
+
+OptionalCount = Annotated[int | None, AfterValidator(_absent_or_positive)]
+
+
+class SplitRatios(Strict):
+    """Shares of one undivided image folder."""
+
+    train: float = Field(gt=0, lt=1)
+    val: float = Field(default=0.0, ge=0, lt=1)
+    test: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"train + val + test must be 1, found {self.train + self.val + self.test:g}")
+        return self
+
+
+class DatasetSettings(Strict):
+    """One data set: where it comes from and how much of it is used."""
+
+    source: Literal["digits", "cifar10", "cifar100", "imagefolder", "imagenet32", "imagenet100"]
+    root: str | None = None
+    """Folder that holds the data (not for digits)."""
+    archives: list[str] = []
+    """.tar, .tar.gz or .zip files that together hold one image folder tree (imagefolder only)."""
+    download: bool = False
+    """Let torchvision fetch cifar10 or cifar100 into root."""
+    image_size: OptionalCount = None
+    """Side in pixels; None keeps the size the images have, which must then be one size."""
+    class_list: str | None = None
+    """File with one class folder name a line (imagenet100)."""
+    split_ratios: SplitRatios | None = None
+    """For an image folder without train and test folders."""
+    split_seed: int = 0
+    subset_size: OptionalCount = None
+    """Training images used, before the validation split is carved from them."""
+    subset: Literal["stratified", "uniform"] = "stratified"
+    class_subset: list[str] | list[int] | None = None
+    """Classes kept, by name or index; labels are renumbered in this order."""
+    validation: Share = 0.1
+    """Share of the training images carved for validation (0 only if the source brings its own)."""
+    resident_limit_mb: int = Field(default=4096, ge=0)
+    """Larger training sets are read from disk batch by batch instead of living on the device."""
+
+    @model_validator(mode="after")
+    def _source_has_what_it_needs(self) -> Self:
+        if self.source in {"cifar10", "cifar100", "imagenet32", "imagenet100"} and self.root is None:
+            raise ValueError(f"root is required for source {self.source}")
+        if self.source == "imagenet100" and self.class_list is None:
+            raise ValueError("class_list is required for source imagenet100")
+        if self.source == "imagefolder" and (self.root is None) == (not self.archives):
+            raise ValueError("source imagefolder takes either root or archives")
+        if self.archives and self.source != "imagefolder":
+            raise ValueError("archives belong to source imagefolder")
+        if self.class_subset is not None and len(set(self.class_subset)) < 2:
+            raise ValueError("class_subset needs at least two different classes")
+        return self
+
+    def packing(self) -> dict[str, Any]:
+        """Return the settings that decide what is written to disk, and nothing of what acts at load time."""
+        keys = {"source", "root", "archives", "download", "image_size", "class_list", "split_ratios", "split_seed"}
+        return self.model_dump(mode="json", include=keys)
+
+    def files(self) -> list[Path]:
+        """Return the files that must exist before a job starts."""
+        listed = [Path(archive) for archive in self.archives]
+        return listed + ([Path(self.class_list)] if self.class_list else [])
+
+
+class RandAugment(Strict):
+    """RandAugment (Cubuk et al. 2020): operations an image, magnitude on the 0-30 scale."""
+
+    ops: int = Field(default=2, ge=1)
+    magnitude: int = Field(default=9, ge=0, le=30)
+
+
+class Augmentation(Strict):
+    """What happens to a training image, with draws of its own."""
+
+    crop: Literal["padded", "resized", "none"] = "padded"
+    padding: int = Field(default=4, ge=0)
+    flip: bool = True
+    randaugment: RandAugment | None = None
+    cutout: OptionalCount = None
+    """Side in pixels of the square that is blanked."""
+
+
+class Recipe(Strict):
+    """How a model is trained; every method of an experiment shares one."""
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(default=64, ge=2)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(default=0.05, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["step", "cosine", "constant"] = "step"
+    milestones: list[float] = []
+    """Ends of the epochs after which lr falls by gamma; values under 1 are shares of all epochs."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    min_lr: float = Field(default=0.0, ge=0)
+    label_smoothing: Share = 0.0
+    mixup_alpha: float = Field(default=0.0, ge=0)
+    cutmix_alpha: float = Field(default=0.0, ge=0)
+    """CutMix has priority over MixUp when both are on."""
+    augmentation: Augmentation = Augmentation()
+    grad_clip: float = Field(default=0.0, ge=0)
+    """Largest global gradient norm; 0 is off."""
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    track_test: bool = False
+    """Read the test split every epoch, for a column of its own that nothing selects on."""
+    eval_batch_size: int = Field(default=500, ge=1)
+    workers: int = Field(default=2, ge=0)
+    """Reader processes for data sets that do not fit on the device."""
+    deterministic: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        if self.milestones and self.schedule != "step":
+            raise ValueError(f"milestones belong to schedule step, found schedule {self.schedule}")
+        if any(milestone <= 0 for milestone in self.milestones):
+            raise ValueError("milestones must be positive")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) must be below epochs ({self.epochs})")
+        return self
+
+
+class ModelSettings(Strict):
+    """One network: architecture, initial weights, what of it is trained."""
+
+    arch: str
+    """A small-image net ('resnet8x4') or any timm model ('timm:resnet18')."""
+    pretrained: bool | str = False
+    """True: timm's own weights; a string: a .safetensors or torch file."""
+    small_input: bool = True
+    """Give timm models a stem that keeps the resolution of small images."""
+    freeze: int = Field(default=-1, ge=-1)
+    """k: the last k blocks and the head train; 0: the head only; -1: everything."""
+    freeze_bn: bool = False
+    recipe: dict[str, Any] = {}
+    """Recipe keys that differ for this network, e.g. {lr: 0.01} for MobileNetV2."""
+
+
+class Pair(Strict):
+    """A comparison group: methods with one teacher use the first, methods with several use all."""
+
+    teachers: list[Name] = Field(min_length=1)
+    student: Name
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.teachers)) != len(self.teachers):
+            raise ValueError(f"teachers of a pair must differ, found {self.teachers}")
+        return self
+
+
+class Reporting(Strict):
+    """What the tables and figures show."""
+
+    weights: Literal["best", "last"] = "best"
+    """best: the epoch selected on validation; last: the last epoch."""
+    references: list[Name] = ["kd", "ce"]
+    """Methods that paired differences are taken to."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+
+
+class Experiment(Strict):
+    """A whole experiment file."""
+
+    experiment: Name
+    description: str = ""
+    datasets: dict[Name, DatasetSettings] = Field(min_length=1)
+    models: dict[Name, ModelSettings] = {}
+    """Networks that need more than their architecture's name."""
+    pairs: list[Pair] = Field(min_length=1)
+    methods: list[str | dict[str, Any]] = Field(min_length=1)
+    """Card names, or {method: card, name: variant, ...settings, recipe: {...}, teacher: name}, or {name: n, combine: [...]}."""
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+    teacher_seed: Annotated[int, Field(ge=0)] | Literal["same"] = "same"
+    """'same': seed k distils the teacher of seed k; a number: one teacher (and one split) for all seeds."""
+    recipe: Recipe
+    teacher_recipe: Recipe | None = None
+    report: Reporting = Reporting()
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """Devices a training job asks for; 0 trains on the CPU (or on a GPU that is simply there)."""
+    threads: int = Field(default=1, ge=1)
+    """Cores a training job asks for."""
+    strict_environment: bool = False
+    """Let another torch, torchvision or timm version make results stale."""
+
+    @model_validator(mode="after")
+    def _seeds_distinct(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must differ, found {self.seeds}")
+        return self

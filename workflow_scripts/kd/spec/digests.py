@@ -1,0 +1,96 @@
+"""Which sources a job runs, and a digest of what they mean: comments, layout and docstrings do not count."""
+
+import ast
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SCRIPTS = Path(__file__).resolve().parents[2]
+
+SILENT = ("kd.spec", "kd.console")
+"""Packages that cannot change a result: what is in kd.spec reaches a job through its settings, the console only talks."""
+
+
+def canonical(value: Any) -> str:
+    """Return the one JSON text of a value: keys sorted, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def text_digest(text: str) -> str:
+    """Return 16 hexadecimal digits of SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def source_path(module: str) -> Path | None:
+    """Return the file of a module of this project ('kd.methods.crd', or a script's name), None for any other."""
+    base = SCRIPTS.joinpath(*module.split("."))
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    """Return the project's modules that one module imports, wherever in the file."""
+    path = source_path(module)
+    assert path is not None, f"no source for {module}"
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return frozenset(name for name in found if source_path(name) is not None)
+
+
+@cache
+def closure(modules: frozenset[str]) -> tuple[str, ...]:
+    """Return the modules and all that they import, directly or not, sorted, without what computes nothing."""
+    seen: set[str] = set()
+    waiting = list(modules)
+    while waiting:
+        module = waiting.pop()
+        if module not in seen and not module.startswith(SILENT):
+            seen.add(module)
+            waiting.extend(imports_of(module) - seen)
+    return tuple(sorted(seen))
+
+
+@cache
+def module_digest(module: str) -> str:
+    """Return the digest of one module's syntax tree without docstrings."""
+    path = source_path(module)
+    assert path is not None, f"no source for {module}"
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            node.body = _without_strings(node.body)
+    return text_digest(ast.dump(tree))
+
+
+def code_digest(modules: Iterable[str]) -> str:
+    """Return the digest of everything that the given modules run, they included."""
+    return _code_digest(frozenset(modules))
+
+
+@cache
+def _code_digest(modules: frozenset[str]) -> str:
+    return text_digest(canonical({module: module_digest(module) for module in closure(modules)}))
+
+
+def _without_strings(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Drop bare strings: docstrings, and the field descriptions below settings."""
+    return [
+        statement
+        for statement in body
+        if not (
+            isinstance(statement, ast.Expr)
+            and isinstance(statement.value, ast.Constant)
+            and isinstance(statement.value.value, str)
+        )
+    ]

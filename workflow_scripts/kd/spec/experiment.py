@@ -1,0 +1,218 @@
+"""From an experiment file to checked settings: every name resolved, every mistake told before a job starts."""
+
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kd.spec.architectures import check_architecture
+from kd.spec.cards import card, first_problem
+from kd.spec.chain import STUDENT_UPDATE, stage_settings, stages
+from kd.spec.config import Experiment, ModelSettings, Recipe
+from kd.spec.errors import UserError, unknown
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+ENTRY_KEYS = {"method", "name", "recipe", "teacher", "combine"}
+KINDS = {"none": 0, "one": 1, "many": 2}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the comparison: a method, or several whose losses add up, with settings of its own."""
+
+    name: str
+    parts: tuple[tuple[str, dict[str, Any]], ...]
+    """Card name and complete settings of each loss."""
+    recipe: dict[str, Any]
+    teacher: str | None
+
+    @property
+    def teachers(self) -> str:
+        """Return 'none', 'one' or 'many'."""
+        return max((card(name).teachers for name, _ in self.parts), key=KINDS.__getitem__)
+
+    @property
+    def pretrain(self) -> bool:
+        """Whether a pre-stage depends on the teacher alone."""
+        return any(card(name).pretrain for name, _ in self.parts)
+
+    @property
+    def chain(self) -> bool:
+        """Whether the run is a chain of half-stages."""
+        return any(card(name).chain for name, _ in self.parts)
+
+    @property
+    def base(self) -> str:
+        """Return the card name, or the names joined by '+'."""
+        return "+".join(name for name, _ in self.parts)
+
+
+def load_experiment(path: str | Path) -> Experiment:
+    """Read and check an experiment file."""
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"configuration file {path} does not exist") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold keys and values, found {type(content).__name__}")
+    return check_experiment(content)
+
+
+def workflow_configuration(given: Mapping[str, Any], default: Path) -> dict[str, Any]:
+    """Return the experiment that Snakemake was given; without one, the quick start with what --config changes.
+
+    An experiment file is complete: nothing of the quick start leaks into it.
+    """
+    if "experiment" in given:
+        return dict(given)
+    return {**yaml.safe_load(default.read_text()), **given}
+
+
+def check_experiment(content: Mapping[str, Any]) -> Experiment:
+    """Check the content of an experiment file, as far as it can be known before a job starts."""
+    experiment = checked(Experiment, content, "")
+    for name, settings in {**experiment.models, **_named_models(experiment)}.items():
+        check_architecture(settings.arch)
+        merged_recipe(experiment.recipe, settings.recipe, f"models.{name}.recipe")
+    for name, dataset in experiment.datasets.items():
+        for file in dataset.files():
+            if not file.exists():
+                raise UserError(f"datasets.{name}: {file} does not exist")
+        if dataset.root is not None and not dataset.download and not Path(dataset.root).is_dir():
+            raise UserError(f"datasets.{name}.root: folder {dataset.root} does not exist")
+    for reference in experiment.report.references:
+        if reference not in (names := [variant.name for variant in variants(experiment)]):
+            if "references" in experiment.report.model_fields_set:
+                raise unknown("method in report.references", reference, names)
+    return experiment
+
+
+def checked(model: type[Settings], content: Mapping[str, Any], where: str) -> Settings:
+    """Validate into a settings model; the first problem becomes one sentence."""
+    try:
+        return model(**content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        if problem["type"] == "extra_forbidden":
+            owner = _model_at(model, problem["loc"][:-1])
+            place = ".".join([where, *map(str, problem["loc"][:-1])]).strip(".")
+            raise unknown(f"key in {place}" if place else "key", problem["loc"][-1], owner.model_fields) from error
+        raise UserError(first_problem(error, where)) from error
+
+
+def merged_recipe(base: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """Return a recipe with some keys replaced, checked as a whole."""
+    if not changes:
+        return base
+    return checked(Recipe, {**base.model_dump(exclude_unset=False), **changes}, where)
+
+
+def model_settings(experiment: Experiment, name: str) -> ModelSettings:
+    """Return the settings behind a network's name; a name without an entry is an architecture."""
+    return experiment.models.get(name) or ModelSettings(arch=name)
+
+
+def variants(experiment: Experiment) -> list[Variant]:
+    """Resolve the methods of an experiment; names must differ."""
+    resolved = [_variant(experiment, entry, f"methods[{i}]") for i, entry in enumerate(experiment.methods)]
+    names = [variant.name for variant in resolved]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"methods: two variants are named '{name}': give one of them another name")
+    return resolved
+
+
+def _variant(experiment: Experiment, entry: str | dict[str, Any], where: str) -> Variant:
+    content: dict[str, Any] = {"method": entry} if isinstance(entry, str) else dict(entry)
+    if ("method" in content) == ("combine" in content):
+        raise UserError(f"{where}: give either method or combine, found {sorted(map(str, content))}")
+    if "combine" in content:
+        parts = _combined(content, where)
+    else:
+        settings = {key: value for key, value in content.items() if key not in ENTRY_KEYS}
+        parts = [_part(content["method"], settings, where)]
+    name = content.get("name", content.get("method"))
+    variant = Variant(str(name), tuple(parts), content.get("recipe", {}), content.get("teacher"))
+    _check_variant(experiment, variant, where)
+    return variant
+
+
+def _combined(content: dict[str, Any], where: str) -> list[tuple[str, dict[str, Any]]]:
+    if "name" not in content:
+        raise UserError(f"{where}: a combination needs a name")
+    for key in content:
+        if key not in ENTRY_KEYS:
+            raise unknown(f"key in {where}", key, ENTRY_KEYS)
+    parts = []
+    for i, part in enumerate(content["combine"]):
+        part = {"method": part} if isinstance(part, str) else dict(part)
+        if "method" not in part:
+            raise UserError(f"{where}.combine[{i}]: key method is missing")
+        name = part.pop("method")
+        parts.append(_part(name, part, f"{where}.combine[{i}]"))
+    names = [name for name, _ in parts]
+    if len(parts) < 2 or len(set(names)) < len(names):
+        raise UserError(f"{where}.combine: needs at least two different methods, found {names}")
+    if any(card(name).chain for name in names):
+        raise UserError(f"{where}.combine: a method that runs as a chain of jobs cannot be combined, found {names}")
+    return parts
+
+
+def _part(name: object, settings: dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    method = card(str(name))
+    return method.name, method.resolve(settings, where).model_dump(mode="json")
+
+
+def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None:
+    if not _is_path_part(variant.name):
+        raise UserError(f"{where}.name: letters, digits, '_' and '.' only, found '{variant.name}'")
+    recipe = merged_recipe(experiment.recipe, variant.recipe, f"{where}.recipe")
+    mixing = recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0
+    for name, _ in variant.parts:
+        if mixing and not card(name).mixed_labels:
+            raise UserError(f"{where}: method {name} is not defined for MixUp or CutMix, set both alphas to 0 for it")
+    if variant.chain:
+        ((_, settings),) = variant.parts
+        for stage in range(1, stages(settings) + 1):
+            stage_settings(settings, stage, STUDENT_UPDATE, recipe.epochs)
+    for pair in experiment.pairs:
+        if variant.teacher is not None and variant.teacher not in pair.teachers:
+            raise unknown(f"teacher in {where} for student {pair.student}", variant.teacher, pair.teachers)
+        if variant.teachers == "many" and len(pair.teachers) < 2:
+            raise UserError(f"{where}: {variant.name} needs several teachers, the pair has only {pair.teachers[0]}")
+
+
+def _is_path_part(name: str) -> bool:
+    return bool(name) and name[0].isalnum() and all(c.isalnum() or c in "_." for c in name)
+
+
+def _named_models(experiment: Experiment) -> dict[str, ModelSettings]:
+    names: Sequence[str] = [name for pair in experiment.pairs for name in (*pair.teachers, pair.student)]
+    return {name: model_settings(experiment, name) for name in names}
+
+
+def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
+    """Follow an error's location to the model whose key was wrong."""
+    kind: Any = model
+    for part in location:
+        kind = _inner(kind.model_fields[part].annotation if _is_model(kind) else get_args(kind)[-1])
+    assert _is_model(kind), f"{location} does not lead to a settings model"
+    return kind
+
+
+def _inner(kind: Any) -> Any:
+    """Drop None from an optional type."""
+    if get_origin(kind) in {Union, types.UnionType}:
+        return next(option for option in get_args(kind) if option is not type(None))
+    return kind
+
+
+def _is_model(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -1,0 +1,263 @@
+"""The runs of an experiment: which jobs there are, where they write, what each depends on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from kd.spec.architectures import module_of
+from kd.spec.cards import card
+from kd.spec.chain import stage_settings, stages
+from kd.spec.config import Experiment, ModelSettings, Pair, Recipe
+from kd.spec.digests import canonical, code_digest, text_digest
+from kd.spec.experiment import Variant, merged_recipe, model_settings, variants
+from kd.spec.job import Job, MethodPart
+
+RESULTS = "results"
+NO_TEACHER = "none"
+ENGINE = ("kd.engine.jobs",)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained student: a wildcard combination of the workflow."""
+
+    dataset: str
+    teachers: tuple[str, ...]
+    student: str
+    method: str
+    seed: int
+
+    @property
+    def team(self) -> str:
+        """Return 'teacher+teacher--student'."""
+        return f"{'+'.join(self.teachers) or NO_TEACHER}--{self.student}"
+
+    @property
+    def path(self) -> str:
+        """Return the run's folder below the experiment's."""
+        return f"{self.dataset}/{self.team}/{self.method}/seed{self.seed}"
+
+
+class Plan:
+    """Everything the workflow asks about an experiment."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.variants: dict[str, Variant] = {variant.name: variant for variant in variants(experiment)}
+        self.folder = f"{RESULTS}/{experiment.experiment}"
+
+    # --- which runs there are -------------------------------------------------------------------
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Return every student run once; pairs that share one list it once."""
+        return list(dict.fromkeys(run for _, _, run in self.grouped()))
+
+    def grouped(self) -> Iterator[tuple[str, Pair, Run]]:
+        """Yield every comparison group's runs: data set, pair, run."""
+        for dataset in self.experiment.datasets:
+            for pair in self.experiment.pairs:
+                for variant in self.variants.values():
+                    for seed in self.experiment.seeds:
+                        yield dataset, pair, self.run_of(dataset, pair, variant, seed)
+
+    def run_of(self, dataset: str, pair: Pair, variant: Variant, seed: int) -> Run:
+        """Return the run of one method in a comparison group: one-teacher methods take the first teacher."""
+        many = {"none": (), "one": (variant.teacher or pair.teachers[0],), "many": tuple(pair.teachers)}
+        return Run(dataset, many[variant.teachers], pair.student, variant.name, seed)
+
+    def teacher_seed(self, seed: int) -> int:
+        """Return the seed of the teacher (and of the split) that a student of this seed learns from."""
+        fixed = self.experiment.teacher_seed
+        return seed if fixed == "same" else fixed
+
+    @cached_property
+    def teacher_seeds(self) -> list[int]:
+        """Return every seed that teachers are trained with."""
+        return list(dict.fromkeys(self.teacher_seed(seed) for seed in self.experiment.seeds))
+
+    @cached_property
+    def teachers(self) -> list[tuple[str, str, int]]:
+        """Return every trained teacher: data set, name, seed."""
+        names = dict.fromkeys(name for pair in self.experiment.pairs for name in pair.teachers)
+        datasets = self.experiment.datasets
+        return [(dataset, name, seed) for dataset in datasets for name in names for seed in self.teacher_seeds]
+
+    @cached_property
+    def groups(self) -> list[tuple[str, str]]:
+        """Return every comparison group: data set and pair name."""
+        pairs = [self.pair_name(pair) for pair in self.experiment.pairs]
+        return [(dataset, pair) for dataset in self.experiment.datasets for pair in dict.fromkeys(pairs)]
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield what `collect` needs of every row of runs.csv: teachers first, then students, group by group."""
+        for dataset in self.experiment.datasets:
+            for pair in self.experiment.pairs:
+                for name in pair.teachers:
+                    for seed in self.teacher_seeds:
+                        yield self._row(dataset, pair, Run(dataset, (), name, "teacher", seed), "teacher", "ce")
+        for dataset, pair, run in self.grouped():
+            yield self._row(dataset, pair, run, "student", self.variants[run.method].base)
+
+    def _row(self, dataset: str, pair: Pair, run: Run, kind: str, base: str) -> dict[str, Any]:
+        seed = self.teacher_seed(run.seed) if kind == "student" else run.seed
+        home = f"{self.folder}/{dataset}"
+        pretrained = kind == "student" and self.variants[run.method].pretrain
+        return {
+            "experiment": self.experiment.experiment,
+            "dataset": dataset,
+            "pair": self.pair_name(pair),
+            "teachers": "+".join(run.teachers) or NO_TEACHER,
+            "student": run.student,
+            "method": run.method,
+            "base_method": base,
+            "seed": run.seed,
+            "path": f"{self.folder}/{run.path}" if kind == "student" else f"{home}/teachers/{run.student}/seed{seed}",
+            "teacher_paths": [f"{home}/teachers/{name}/seed{seed}" for name in run.teachers],
+            "pretrain_path": f"{home}/pretrain/{run.teachers[0]}/{run.method}/seed{seed}" if pretrained else None,
+            "kind": kind,
+        }
+
+    def cards_digest(self) -> str:
+        """Return the digest of the cards that tables quote."""
+        names = {name for variant in self.variants.values() for name, _ in variant.parts}
+        return text_digest(canonical({name: card(name).model_dump(mode="json") for name in names}))
+
+    def meta(self) -> dict[str, Any]:
+        """Return what tables and page say about the experiment."""
+        content = self.experiment.model_dump(mode="json")
+        keys = ("experiment", "description", "datasets", "seeds", "teacher_seed", "recipe")
+        names = [name for pair in self.experiment.pairs for name in (*pair.teachers, pair.student)]
+        archs = {name: model_settings(self.experiment, name).arch for name in names}
+        return {**{key: content[key] for key in keys}, "archs": archs}
+
+    @staticmethod
+    def pair_name(pair: Pair) -> str:
+        """Return the name of a comparison group."""
+        return f"{'+'.join(pair.teachers)}--{pair.student}"
+
+    # --- what a job depends on ------------------------------------------------------------------
+
+    def data_settings(self, dataset: str) -> str:
+        """Return what decides the packed arrays of a data set."""
+        return canonical(self.experiment.datasets[dataset].packing())
+
+    def teacher_job(self, dataset: str, teacher: str, seed: int) -> str:
+        """Return the settings of a teacher's training."""
+        model = model_settings(self.experiment, teacher)
+        base = self.experiment.teacher_recipe or self.experiment.recipe
+        recipe = merged_recipe(base, model.recipe, f"models.{teacher}.recipe")
+        part = MethodPart(card="ce", settings=card("ce").resolve({}, "ce").model_dump(mode="json"))
+        return self._job(dataset, student=_network(model), method=[part], recipe=recipe, seed=seed, split_seed=seed)
+
+    def pretrain_job(self, dataset: str, teacher: str, method: str, seed: int) -> str:
+        """Return the settings of a method's pre-stage; the seed is the teacher's."""
+        variant = self.variants[method]
+        parts = [self._part(name, settings) for name, settings in variant.parts if card(name).pretrain]
+        recipe = merged_recipe(self.experiment.recipe, variant.recipe, f"methods.{method}.recipe")
+        teachers = [_built(model_settings(self.experiment, teacher))]
+        return self._job(dataset, teachers=teachers, method=parts, recipe=recipe, seed=seed, split_seed=seed)
+
+    def student_job(self, run: Run) -> str:
+        """Return the settings of a student's training."""
+        return self._student(run, [self._part(*part) for part in self.variants[run.method].parts])
+
+    def half_job(self, run: Run, stage: int, half: str) -> str:
+        """Return the settings of one half of one stage of a chain."""
+        ((name, settings),) = self.variants[run.method].parts
+        part = self._part(name, stage_settings(settings, stage, half, self._student_recipe(run).epochs))
+        return self._student(run, [part], stage=stage, half=half)
+
+    def stages(self, method: str) -> int:
+        """Return how many stages a chain has."""
+        ((_, settings),) = self.variants[method].parts
+        return stages(settings)
+
+    def evaluation_job(self, dataset: str, network: str, seed: int, teacher: bool = False) -> str:
+        """Return the settings of the evaluation of a trained network; a teacher's seed is its own."""
+        model = _built(model_settings(self.experiment, network))
+        recipe = self.experiment.recipe
+        same = {"eval_batch_size", "precision", "channels_last", "augmentation", "deterministic"}
+        reading = Recipe(epochs=1, **{key: getattr(recipe, key) for key in same})
+        split_seed = seed if teacher else self.teacher_seed(seed)
+        return self._job(dataset, student=model, recipe=reading, seed=0, split_seed=split_seed)
+
+    def _student(self, run: Run, parts: list[MethodPart], **more: Any) -> str:
+        model, recipe = model_settings(self.experiment, run.student), self._student_recipe(run)
+        teachers = [_built(model_settings(self.experiment, name)) for name in run.teachers]
+        split_seed = self.teacher_seed(run.seed)
+        return self._job(
+            run.dataset,
+            student=_network(model),
+            teachers=teachers,
+            method=parts,
+            recipe=recipe,
+            seed=run.seed,
+            split_seed=split_seed,
+            **more,
+        )
+
+    def _student_recipe(self, run: Run) -> Recipe:
+        model = model_settings(self.experiment, run.student)
+        recipe = merged_recipe(self.experiment.recipe, model.recipe, f"models.{run.student}.recipe")
+        return merged_recipe(recipe, self.variants[run.method].recipe, f"methods.{run.method}.recipe")
+
+    def _job(self, dataset: str, **fields: Any) -> str:
+        settings = self.experiment.datasets[dataset]
+        loading = settings.model_dump(mode="json", exclude=set(settings.packing()) - {"source"})
+        job = Job(dataset=loading, environment=self._environment, **fields)
+        return canonical(job.model_dump(mode="json"))
+
+    @cached_property
+    def _environment(self) -> dict[str, str]:
+        if not self.experiment.strict_environment:
+            return {}
+        from importlib.metadata import version
+
+        return {name: version(name) for name in ("torch", "torchvision", "timm")}
+
+    @staticmethod
+    def _part(name: str, settings: dict[str, Any]) -> MethodPart:
+        return MethodPart(card=name, settings=settings)
+
+    # --- which code a job runs ------------------------------------------------------------------
+
+    def model_modules(self, *names: str) -> set[str]:
+        """Return the modules that build the named networks."""
+        return {module_of(model_settings(self.experiment, name).arch) for name in names}
+
+    def method_modules(self, method: str) -> set[str]:
+        """Return the modules of a method's losses."""
+        return {card(name).module for name, _ in self.variants[method].parts}
+
+    def data_code(self, dataset: str) -> str:
+        """Return the digest of the code that packs a data set."""
+        return code_digest({"prepare_data", f"kd.data.sources.{self.experiment.datasets[dataset].source}"})
+
+    def teacher_code(self, teacher: str) -> str:
+        """Return the digest of the code that trains a teacher."""
+        return code_digest({*ENGINE, card("ce").module, *self.model_modules(teacher)})
+
+    def run_code(self, run: Run) -> str:
+        """Return the digest of the code that trains a student."""
+        return code_digest({*ENGINE, *self.method_modules(run.method), *self.model_modules(run.student, *run.teachers)})
+
+    def pretrain_code(self, teacher: str, method: str) -> str:
+        """Return the digest of the code of a method's pre-stage."""
+        modules = {card(name).module for name, _ in self.variants[method].parts if card(name).pretrain}
+        return code_digest({*ENGINE, *modules, *self.model_modules(teacher)})
+
+    def evaluation_code(self, network: str) -> str:
+        """Return the digest of the code that evaluates a network."""
+        return code_digest({"evaluate", *ENGINE, *self.model_modules(network)})
+
+
+def _network(model: ModelSettings) -> ModelSettings:
+    """Drop what the job's recipe already holds."""
+    return model.model_copy(update={"recipe": {}})
+
+
+def _built(model: ModelSettings) -> ModelSettings:
+    """Keep what is needed to rebuild a trained network: its weights come from a file of the workflow."""
+    return ModelSettings(arch=model.arch, small_input=model.small_input)

@@ -1,0 +1,35 @@
+"""Write report.html: the whole comparison on one page that opens offline."""
+
+import argparse
+import json
+from pathlib import Path
+
+from kd.console.entry import run
+from kd.reporting.page import write_page
+from kd.spec.cards import load_cards
+from kd.spec.experiment import check_experiment
+from kd.spec.plan import Plan
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write the page."""
+    experiment = check_experiment(json.loads(arguments.experiment))
+    write_page(
+        arguments.runs,
+        arguments.statistics,
+        arguments.figures,
+        arguments.out,
+        experiment.report,
+        load_cards(),
+        Plan(experiment).meta(),
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiment", required=True, help="the experiment as JSON")
+    parser.add_argument("--runs", type=Path, required=True, help="runs.csv")
+    parser.add_argument("--statistics", type=Path, required=True, help="statistics.json")
+    parser.add_argument("--figures", type=Path, required=True, help="folder of the figures")
+    parser.add_argument("--out", type=Path, required=True, help="report.html")
+    run(main, parser, "page")

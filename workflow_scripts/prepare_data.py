@@ -1,0 +1,23 @@
+"""Pack a data set once into uint8 arrays with a manifest."""
+
+import argparse
+import json
+from pathlib import Path
+
+from kd.console.entry import run
+from kd.data.packing import pack
+from kd.spec.config import DatasetSettings
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Pack as the settings say."""
+    settings = DatasetSettings.model_validate(json.loads(arguments.settings))
+    pack(settings, arguments.out, workers=arguments.threads, progress=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--settings", required=True, help="the data set's packing settings as JSON")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the arrays")
+    parser.add_argument("--threads", type=int, default=1, help="processes that decode images")
+    run(main, parser, "prepare_data")
