@@ -3,7 +3,6 @@
 The cases are tests/data/parity/*.npz and, where KD_PARITY_DIR is set, every *.npz of that folder too.
 """
 
-import importlib.util
 import json
 import os
 from pathlib import Path
@@ -11,13 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parity import methods
+from parity import asib, methods
 
-ADAPTERS = dict(methods.ADAPTERS)
-if importlib.util.find_spec("parity.asib"):
-    from parity import asib
-
-    ADAPTERS |= asib.ADAPTERS
+ADAPTERS = {**methods.ADAPTERS, **asib.ADAPTERS}
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 

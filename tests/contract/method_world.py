@@ -15,6 +15,7 @@ from kd.spec.cards import card
 CLASSES, IMAGES, SIZE, BATCH = 4, 16, 8, 6
 CPU = torch.device("cpu")
 PLAIN = Precision("fp32", CPU)
+HALF_WAY = Progress(0.5, 2)
 
 
 def tiny_net(width: int) -> StagedNet:
@@ -85,7 +86,7 @@ class World:
         known = self.team.forward(batch.images, PLAIN, roles=[r for r in self.team.models if r not in update.trains])
         return self.team.forward(batch.images, PLAIN, frozenset(update.trains), known)
 
-    def terms(self, update, batch, progress=Progress(0.5, 2)):
+    def terms(self, update, batch, progress=HALF_WAY):
         """Return {term: (value, weight)} of one update."""
         terms = self.method.loss(update.name, batch, self.outputs(update, batch), self.team.extra, progress)
         return {name: (value, self.method.weight(name, progress)) for name, value in terms.items()}

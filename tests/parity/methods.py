@@ -1,10 +1,10 @@
 """How the methods compute a parity case.
 
-An adapter takes the case's inputs by name (without "in/") and its parameters, and returns the scalar loss. What it cannot
-take from `meta.params` is the default of the method's card.
+An adapter takes the case's inputs by name (without "in/") and its parameters, and returns the scalar loss. What a case
+does not state is the default of the method's card.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,8 +16,9 @@ from kd.methods.ft import ft_loss
 from kd.methods.hint import hint_loss
 from kd.methods.kd import kd_loss
 
-Inputs = dict[str, Tensor]
-Adapter = Callable[[Inputs, dict[str, Any]], Tensor]
+Inputs = Mapping[str, Tensor]
+Params = Mapping[str, Any]
+Adapter = Callable[[Inputs, Params], Tensor]
 
 
 def stages(inputs: Inputs, prefix: str) -> list[Tensor]:
@@ -30,24 +31,24 @@ def feature_pairs(inputs: Inputs) -> tuple[list[Tensor], list[Tensor]]:
     return stages(inputs, "student_feats"), stages(inputs, "teacher_feats")
 
 
-def kd(inputs: Inputs, params: dict[str, Any]) -> Tensor:
+def kd(inputs: Inputs, params: Params) -> Tensor:
     return kd_loss(inputs["student_logits"], inputs["teacher_logits"], params.get("temperature", 4.0))
 
 
-def hint(inputs: Inputs, params: dict[str, Any]) -> Tensor:
+def hint(inputs: Inputs, params: Params) -> Tensor:
     return hint_loss(*feature_pairs(inputs))
 
 
-def at(inputs: Inputs, params: dict[str, Any]) -> Tensor:
+def at(inputs: Inputs, params: Params) -> Tensor:
     return at_loss(*feature_pairs(inputs), **params)
 
 
-def ft(inputs: Inputs, params: dict[str, Any]) -> Tensor:
+def ft(inputs: Inputs, params: Params) -> Tensor:
     (student,), (target,) = feature_pairs(inputs)
     return ft_loss(student, target, **params)
 
 
-def crd(inputs: Inputs, params: dict[str, Any]) -> Tensor:
+def crd(inputs: Inputs, params: Params) -> Tensor:
     """The first call on a batch: Z of each direction comes from this batch."""
     drawn, size = inputs["contrast_index"], len(inputs["memory_student"])
     counts = torch.zeros(len(drawn), size).scatter_add_(1, drawn[:, 1:], torch.ones(drawn[:, 1:].shape))

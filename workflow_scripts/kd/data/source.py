@@ -57,8 +57,8 @@ def check_classes(classes: Sequence[str], labels: dict[str, np.ndarray], where: 
             raise UserError(f"{where}: class '{classes[missing[0]]}' has no {split} image")
 
 
-def chunks(items: Sequence, size: int = BLOCK_IMAGES) -> Iterator[tuple[np.ndarray, Sequence]]:
-    """Yield consecutive slices of a sequence with the positions they cover."""
+def chunks(items: np.ndarray, size: int = BLOCK_IMAGES) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield consecutive slices of an array with the positions they cover."""
     for start in range(0, len(items), size):
         part = items[start : start + size]
         yield np.arange(start, start + len(part)), part

@@ -19,7 +19,7 @@ def attention_map(feature: Tensor, p: int) -> Tensor:
 def at_loss(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor], p: int = 2, form: str = "code") -> Tensor:
     """Return the sum over stages of the distance between attention maps; larger maps are pooled to the smaller.
 
-    form "code": mean of squared differences over B and HW, as the authors released it, which the weight 1000 belongs to.
+    form "code": mean of squared differences over B and HW, as released, which the weight 1000 belongs to.
     form "paper": half the batch mean of the l2 norms, so that the weight is equation 2's beta.
     """
     total = student_feats[0].new_zeros(())

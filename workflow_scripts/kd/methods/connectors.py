@@ -11,8 +11,8 @@ def hint_regressor(student: torch.Size, teacher: torch.Size, where: str) -> nn.S
     """Return convolution, BatchNorm and ReLU that turn student maps (C,H,W) into maps of the teacher's shape.
 
     A map of twice the teacher's size is strided (3x3), one of half its size transposed (4x4), any other that is not
-    smaller is cut by a valid convolution with kernel 1 + s - t (the regressors of Tian et al. 2020). Every other ratio is a
-    UserError that names the taps given in `where`.
+    smaller is cut by a valid convolution with kernel 1 + s - t (the regressors of Tian et al. 2020). Every other ratio
+    is a UserError that names the taps given in `where`.
     """
     inputs, outputs = student[0], teacher[0]
     s, t = tuple(student[1:]), tuple(teacher[1:])

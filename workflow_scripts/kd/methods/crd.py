@@ -87,12 +87,12 @@ class Memory(nn.Module):
 class Sampler(nn.Module):
     """Draws positives and negatives by class, on the device, from its global generator.
 
-    The negatives of each anchor are a uniformly drawn set of `negatives` images of other classes. One random order of the
-    training images serves the whole batch: an anchor takes the first `negatives` images of other classes in it. So every
-    anchor's set has exactly the distribution of a draw of its own without replacement, and the expected loss and gradient
-    are those of independent draws; the sets of one batch overlap instead of being independent of each other, which is
-    what makes them cheap (no gather of B x K embeddings). Where other classes hold fewer images than asked for, each
-    negative of such an anchor is drawn on its own, with replacement.
+    The negatives of each anchor are a uniformly drawn set of `negatives` images of other classes. One random order of
+    the training images serves the whole batch: an anchor takes the first `negatives` images of other classes in it. So
+    every anchor's set has exactly the distribution of a draw of its own without replacement, and the expected loss and
+    gradient are those of independent draws. The sets of one batch overlap instead of being independent of each other,
+    which is what makes them cheap: no gather of B x K embeddings. Where other classes hold fewer images than asked for,
+    each negative of such an anchor is drawn on its own, with replacement.
     """
 
     labels: Tensor

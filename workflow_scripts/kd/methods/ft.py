@@ -36,7 +36,7 @@ PRETRAIN_RECIPE = {
 
 
 def factor(feature: Tensor, p1: int, form: str) -> Tensor:
-    """Return factors (B,K,H,W) as unit vectors: the channel mean of their p1-th power ("code") or all of them ("paper")."""
+    """Return factors (B,K,H,W) as unit vectors: ("code") their p1-th power's channel mean or ("paper") all of them."""
     vectors = feature.pow(p1).mean(dim=1) if form == "code" else feature
     return F.normalize(vectors.flatten(1), dim=1)
 

@@ -73,5 +73,5 @@ class Hint(Method):
         """Lower the weight of distillation linearly over the second stage, as the paper does."""
         if term != "kd":
             return super().weight(term, progress)
-        first, last = self.settings.kd_weight, self.settings.kd_weight_end
+        first, last = self.settings.kd_lambda, self.settings.kd_lambda_end
         return float(first + (last - first) * progress.share)

@@ -97,7 +97,8 @@ def _section(sources: Sources, dataset: str, pair: str) -> Section:
     raws = sorted((_raw(sources, record, differences, here) for record in records), key=_order)
     references = [name for name in sources.report.references if any(raw["method"] == name for raw in raws)]
     columns = _columns(sources.report, references, raws)
-    rows, notes = [], []
+    rows: list[Row] = []
+    notes: list[tuple[str, str]] = []
     for raw in raws:
         marks, texts = _lost(raw, len(notes))
         notes += list(zip(marks, texts, strict=True))
@@ -144,7 +145,8 @@ def _published(sources: Sources, raw: Raw) -> dict[str, Raw]:
     card = sources.cards.get(name)
     student, teachers = _scratch_architectures(sources.meta, raw)
     variant = raw["role"] == "student" and name != raw["base_method"]
-    if card is None or variant or student is None or None in teachers:
+    known = [teacher for teacher in teachers if teacher is not None]
+    if card is None or variant or student is None or len(known) < len(teachers):
         return {}
     dataset = sources.meta["datasets"].get(raw["dataset"], {})
     ours = {"last": raw["mean_last_epoch"], "best": raw["mean_tracked_max"]}  # like beside like, never mixed
@@ -154,7 +156,7 @@ def _published(sources: Sources, raw: Raw) -> dict[str, Raw]:
             "difference": None if ours[label] is None else round(ours[label] - entry.top1, 6),
             "source": entry.source,
         }
-        for label, entry in published_beside(card.published, dataset, teachers, student).items()
+        for label, entry in published_beside(card.published, dataset, known, student).items()
     }
 
 

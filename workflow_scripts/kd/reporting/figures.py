@@ -218,7 +218,7 @@ def _dots(axes: "Axes", group: Group, records: Sequence[Record], limits: tuple[f
 
 def cost(group: Group) -> "Figure":
     """Return accuracy against the seconds a method costs in all, teachers and pre-stage included."""
-    points = [(seconds, one) for one in group.methods if (seconds := _total_seconds(group, one)) is not None]
+    points = [(total, one) for one in group.methods if (total := _total_seconds(group, one)) is not None]
     if not points:
         return _nothing(group, "No finished run has a known cost.")
     figure = new_figure(6.8, 4.6 + 0.04 * len(points))

@@ -1,0 +1,81 @@
+"""Small real trainings: the embedded digits, the smallest nets."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd.data.packing import pack
+from kd.engine import jobs
+from kd.spec.config import DatasetSettings
+from kd.spec.experiment import check_experiment
+from kd.spec.job import Job, parse_job
+from kd.spec.plan import Plan
+
+DATASET = {"source": "digits", "image_size": 8, "subset_size": 200, "validation": 0.2}
+RECIPE = {"epochs": 2, "batch_size": 32, "lr": 0.05, "schedule": "cosine", "augmentation": {"padding": 1, "flip": False}}
+
+
+@pytest.fixture(scope="session")
+def packed(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    pack(DatasetSettings(source="digits", image_size=8), folder, workers=1, progress=False)
+    return folder
+
+
+class World:
+    """An experiment of one method on digits, and its jobs run in this process."""
+
+    def __init__(self, packed: Path, folder: Path, method, recipe=None, dataset=None, models=None) -> None:
+        self.packed, self.folder = packed, folder
+        self.plan = Plan(
+            check_experiment(
+                {
+                    "experiment": "unit",
+                    "datasets": {"digits": {**DATASET, **(dataset or {})}},
+                    "models": models or {},
+                    "pairs": [{"teachers": ["wrn_16_1", "resnet14"], "student": "resnet8"}],
+                    "methods": [method],
+                    "seeds": [0],
+                    "recipe": {**RECIPE, **(recipe or {})},
+                    "teacher_recipe": {**RECIPE, "epochs": 8},
+                }
+            )
+        )
+        self.run = self.plan.runs[0]
+
+    def job(self) -> Job:
+        return parse_job(self.plan.student_job(self.run))
+
+    def half(self, stage: int, half: str) -> Job:
+        return parse_job(self.plan.half_job(self.run, stage, half))
+
+    def teacher(self, name: str) -> Path:
+        """Train a teacher (once a session) and return its weights."""
+        folder = self.packed / "teachers" / name
+        if not (folder / "run.json").exists():
+            job = parse_job(self.plan.teacher_job("digits", name, 0))
+            jobs.train_student(job, jobs.Files(self.packed, folder), lambda row: None)
+        return folder / "checkpoints" / "best.safetensors"
+
+    def files(self, name: str, **more) -> jobs.Files:
+        weights = [self.teacher(teacher) for teacher in self.run.teachers]
+        if self.plan.variants[self.run.method].pretrain and "pretrained" not in more:
+            more["pretrained"] = self.pretrained(weights)
+        return jobs.Files(self.packed, self.folder / name, teachers=weights, code="test", **more)
+
+    def pretrained(self, weights) -> Path:
+        folder = self.folder / "pretrain"
+        if not folder.exists():
+            job = parse_job(self.plan.pretrain_job("digits", self.run.teachers[0], self.run.method, 0))
+            jobs.pretrain(job, jobs.Files(self.packed, folder, teachers=weights), lambda row: None)
+        return folder / "extra.safetensors"
+
+    def train(self, name: str = "run", on_epoch=lambda row: None):
+        return jobs.train_student(self.job(), self.files(name), on_epoch)
+
+
+@pytest.fixture
+def world(packed, tmp_path):
+    torch.set_num_threads(1)
+    return lambda method, **more: World(packed, tmp_path, method, **more)

@@ -1,0 +1,107 @@
+"""Schedules, optimisers, averages, precision, sums: each against values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from kd.engine.checkpoint import ResumeFile, load_state, save_state
+from kd.engine.ema import EMA
+from kd.engine.history import Sums, write_metrics
+from kd.engine.optim import build_optimizer, lr_factor, set_lr
+from kd.engine.precision import choose_precision
+from kd.engine.training import derived_seed
+from kd.spec.config import Recipe
+from kd.spec.errors import DivergenceError, UserError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("settings", "epoch", "expected"),
+    [
+        ({"milestones": [150.0, 180.0, 210.0]}, 149.99, 1.0),
+        ({"milestones": [150.0, 180.0, 210.0]}, 150.0, 0.1),
+        ({"milestones": [150.0, 180.0, 210.0]}, 239.0, 1e-3),
+        ({"milestones": [0.5]}, 119.9, 1.0),
+        ({"milestones": [0.5]}, 120.0, 0.1),
+        ({"schedule": "constant"}, 200.0, 1.0),
+        ({"schedule": "cosine"}, 0.0, 1.0),
+        ({"schedule": "cosine"}, 120.0, 0.5),
+        ({"schedule": "cosine", "min_lr": 0.005}, 240.0, 0.1),
+        ({"schedule": "cosine", "warmup_epochs": 10.0}, 5.0, 0.5),
+        ({"schedule": "cosine", "warmup_epochs": 10.0}, 125.0, 0.5),
+    ],
+)
+def test_learning_rate_factor(settings, epoch, expected):
+    assert math.isclose(lr_factor(Recipe(epochs=240, **settings), epoch), expected, rel_tol=1e-12)
+
+
+def test_warm_up_never_starts_at_zero():
+    assert lr_factor(Recipe(epochs=10, warmup_epochs=5.0), 0.0) > 0
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_optimizers_scale_groups_and_decay_everything(name):
+    first, second = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    optimizer = build_optimizer(Recipe(epochs=1, optimizer=name, lr=0.1), [([first], 1.0), ([second], 10.0)], CPU)
+    set_lr(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.5]
+    assert all(group["weight_decay"] == 5e-4 for group in optimizer.param_groups)
+
+
+def test_ema_moves_by_its_decay_and_copies_buffers():
+    model = nn.BatchNorm1d(2)
+    ema = EMA(model, 0.9)
+    with torch.no_grad():
+        model.weight.fill_(2.0)
+        model.running_mean.fill_(3.0)
+    ema.update(model)
+    assert torch.allclose(ema.model.weight, torch.full((2,), 1.1))
+    assert torch.equal(ema.model.running_mean, model.running_mean)
+
+
+def test_precision_of_a_cpu():
+    assert choose_precision("auto", CPU).name in {"fp32", "bf16"}
+    with pytest.raises(UserError, match="fp16 needs a GPU"):
+        choose_precision("fp16", CPU)
+
+
+def test_sums_average_over_images_and_name_the_first_bad_step():
+    sums = Sums(CPU)
+    sums.add("loss", torch.tensor(1.0), 64)
+    sums.add("loss", torch.tensor(4.0), 32)
+    assert sums.means() == {"loss": 2.0}
+    for step, value in enumerate([1.0, math.nan, math.inf]):
+        sums.watch("kd", torch.tensor(value), step)
+    with pytest.raises(DivergenceError, match="loss kd was not finite at step 2 of 3 in epoch 7"):
+        sums.check(7, 3)
+
+
+def test_metrics_keep_columns_of_all_rows(tmp_path):
+    write_metrics(tmp_path / "metrics.csv", [{"epoch": 1, "a": 0.5}, {"epoch": 2, "b": None}])
+    assert (tmp_path / "metrics.csv").read_text() == "epoch,a,b\n1,0.5,\n2,,\n"
+
+
+def test_states_hold_no_code(tmp_path):
+    save_state(tmp_path / "state.pt", {"a": torch.ones(2), "rows": [{"epoch": 1}]})
+    assert load_state(tmp_path / "state.pt")["rows"] == [{"epoch": 1}]
+    torch.save({"bad": nn.Linear(1, 1)}, tmp_path / "bad.pt")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_state(tmp_path / "bad.pt")
+
+
+def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
+    def full(*arguments, **keywords):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match=r"cannot write .*resume.pt: No space left on device"):
+        ResumeFile(tmp_path / "resume.pt", "stamp").save({})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seeds_of_different_purposes_differ():
+    seeds = {derived_seed(seed, purpose) for seed in range(50) for purpose in ("order", "augmentation", "student")}
+    assert len(seeds) == 150

@@ -1,0 +1,283 @@
+"""The loop: every kind of method through the same code, roles respected, interruptions invisible."""
+
+import csv
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kd.engine import jobs
+from kd.methods.contract import STUDENT
+from kd.spec.errors import DivergenceError, UserError
+from kd.spec.job import parse_job
+
+METHODS = {
+    "ce": "ce",
+    "kd": "kd",
+    "hint": "hint",
+    "hint_two_stage": {"method": "hint", "two_stage": True, "hint_epochs": 1},
+    "at": "at",
+    "crd": {"method": "crd", "negatives": 32},
+    "dml": "dml",
+    "ft": {"method": "ft", "paraphraser_epochs": 1},
+    "combined": {"name": "both", "combine": [{"method": "crd", "negatives": 32}, {"method": "kd", "ce_weight": 0.0}]},
+}
+
+
+class Interrupted(Exception):
+    pass
+
+
+def stop_after(epoch):
+    def on_epoch(row):
+        if row["epoch"] == epoch:
+            raise Interrupted
+
+    return on_epoch
+
+
+def states(folder):
+    return {name: load_file(folder / "checkpoints" / f"{name}.safetensors") for name in ("best", "last")}
+
+
+def assert_same(first, second):
+    for name in first:
+        for key, value in first[name].items():
+            assert torch.equal(value, second[name][key]), f"{name}: {key} differs"
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_an_interrupted_run_ends_bit_identical(world, method):
+    here = world(method)
+    here.train("whole")
+    with pytest.raises(Interrupted):
+        here.train("broken", stop_after(1))
+    assert not (here.folder / "broken" / "run.json").exists()
+    here.train("broken")
+    assert_same(states(here.folder / "whole"), states(here.folder / "broken"))
+    assert not (here.folder / "broken" / "resume.pt").exists(), "the resume file goes away on success"
+
+
+def test_a_run_interrupted_twice_and_with_everything_on_ends_bit_identical(world):
+    recipe = {
+        "epochs": 4,
+        "ema_decay": 0.9,
+        "mixup_alpha": 0.2,
+        "cutmix_alpha": 0.5,
+        "label_smoothing": 0.1,
+        "grad_clip": 1.0,
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "augmentation": {"padding": 1, "flip": True, "cutout": 2, "randaugment": {"ops": 1, "magnitude": 5}},
+    }
+    here = world("kd", recipe=recipe)
+    here.train("whole")
+    for epoch in (1, 3):
+        with pytest.raises(Interrupted):
+            here.train("broken", stop_after(epoch))
+    here.train("broken")
+    assert_same(states(here.folder / "whole"), states(here.folder / "broken"))
+
+
+def test_a_resume_file_of_other_settings_is_ignored(world, caplog):
+    here, other = world("kd"), world({"method": "kd", "temperature": 2.0})
+    with pytest.raises(Interrupted):
+        here.train("run", stop_after(1))
+    other.train("run")
+    other.train("fresh")
+    assert "belongs to other settings" in caplog.text
+    assert_same(states(here.folder / "run"), states(here.folder / "fresh"))
+
+
+def test_a_broken_resume_file_is_ignored(world, caplog):
+    here = world("ce")
+    folder = here.folder / "run"
+    folder.mkdir()
+    (folder / "resume.pt").write_bytes(b"not a state")
+    here.train("run")
+    assert "starting from the beginning" in caplog.text
+
+
+def test_frozen_teachers_stay_bit_identical(world):
+    here = world({"method": "crd", "negatives": 32})
+    bench = jobs.prepare(here.job(), here.files("run"))
+    before = {key: value.clone() for key, value in bench.team.models["teacher0"].state_dict().items()}
+    student = {key: value.clone() for key, value in bench.team.models[STUDENT].state_dict().items()}
+    jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+    after = bench.team.models["teacher0"].state_dict()
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    moved = [key for key, value in bench.team.models[STUDENT].state_dict().items() if not torch.equal(value, student[key])]
+    assert len(moved) == len(student), "every parameter and statistic of the student moves"
+
+
+def test_students_of_a_seed_start_alike_and_see_the_same_images(world):
+    starts, orders = [], []
+    for method in ("ce", "kd", {"method": "crd", "negatives": 32}, "dml"):
+        here = world(method)
+        bench = jobs.prepare(here.job(), here.files("run"))
+        starts.append({"student": {k: v.clone() for k, v in bench.team.models[STUDENT].state_dict().items()}})
+        result = []
+        loss = bench.method.loss
+        bench.method.loss = lambda update, batch, *rest, loss=loss, result=result: (
+            result.append(batch.images.clone()),
+            loss(update, batch, *rest),
+        )[1]
+        jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+        orders.append(result[:: len(bench.method.plan()[0].updates)])
+    for start, order in zip(starts[1:], orders[1:], strict=True):
+        assert_same(starts[0], start)
+        assert all(torch.equal(a, b) for a, b in zip(orders[0], order, strict=True))
+
+
+def test_a_run_folder_is_complete(world):
+    here = world("dml", recipe={"track_test": True})
+    here.train()
+    folder = here.folder / "run"
+    record = json.loads((folder / "run.json").read_text())
+    assert record["status"] == "ok"
+    assert record["params"]["extra_train"] == record["params"]["student"], "the peer is as large as the student"
+    assert record["flops"]["train"] > 0
+    assert record["settings"]["seed"] == 0
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    expected = {"lr", "seconds", "train_loss", "train_top1", "val_top1", "val_loss", "val_top1/peer1", "test_top1"}
+    assert expected <= rows[0].keys()
+    assert all(float(row["val_top1"]) <= 100 for row in rows)
+    assert (folder / "config.yaml").read_text()
+
+
+def test_best_weights_are_the_earliest_best_validation_epoch(world):
+    here = world("ce", recipe={"epochs": 4, "lr": 0.2, "schedule": "constant"})
+    rows = []
+    result = here.train(on_epoch=rows.append)
+    accuracies = [row["val_top1"] for row in rows]
+    assert result.best_epoch == accuracies.index(max(accuracies)) + 1
+    assert "test_top1" not in rows[0]
+
+
+def test_divergence_is_told_with_its_step(world):
+    here = world("ce", recipe={"lr": 1e6, "epochs": 3, "schedule": "constant"})
+    with pytest.raises(DivergenceError, match=r"loss ce was not finite at step \d+ of 5 in epoch \d"):
+        here.train()
+    assert not (here.folder / "run" / "run.json").exists()
+
+
+def test_a_network_with_nothing_to_train_is_refused(world):
+    here = world("ce")
+    bench = jobs.prepare(here.job(), here.files("run"))
+    bench.team._trainable = dict.fromkeys(bench.team._trainable, False)
+    with pytest.raises(UserError, match="nothing to train"):
+        jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+
+
+def test_partial_freezing_trains_the_last_blocks_only(world):
+    here = world("ce", models={"resnet8": {"arch": "resnet8", "freeze": 0}})
+    bench = jobs.prepare(here.job(), here.files("run"))
+    before = {key: value.clone() for key, value in bench.team.models[STUDENT].state_dict().items()}
+    jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+    after = bench.team.models[STUDENT].state_dict()
+    moved = {key for key in before if not torch.equal(before[key], after[key])}
+    assert moved
+    assert len(moved) == 2, f"the head's weight and bias only, not {moved}"
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(world):
+    here = world("kd")
+    files = here.files("run")
+    wrong = jobs.Files(files.data, files.folder, teachers=[here.teacher("resnet14")], code="test")
+    with pytest.raises(UserError, match="resnet14"):
+        jobs.train_student(here.job(), wrong, lambda row: None)
+
+
+def test_unknown_taps_are_refused_before_training(world):
+    here = world({"method": "at", "student_taps": ["stage9"], "teacher_taps": ["stage1"]})
+    with pytest.raises(UserError, match="stage9"):
+        here.train()
+
+
+def test_tap_lists_of_different_length_are_refused(world):
+    here = world({"method": "at", "student_taps": ["stage1", "stage2"], "teacher_taps": ["stage1"]})
+    with pytest.raises(UserError, match="one to one"):
+        here.train()
+
+
+def test_a_last_batch_of_one_image_is_left_out(world):
+    here = world("ce", recipe={"batch_size": 53})
+    assert len(jobs.prepare(here.job(), here.files("run")).data.train) % 53 == 1
+    here.train()
+
+
+# --- chains ---------------------------------------------------------------------------------------
+
+ASIB = {"method": "asib", "num_stages": 2, "teacher_epochs": 2, "student_epochs": 2, "embed_dim": 16, "teacher_lr": 3e-3}
+CHAIN = {"recipe": {"epochs": 4}, "dataset": {"subset_size": 600}}
+
+
+def run_chain(here, name, interrupt=None):
+    previous = None
+    for stage in (1, 2):
+        for half in ("teacher_update", "student_update"):
+            folder = f"{name}/stage{stage}/{half}"
+            files = here.files(folder, previous=previous)
+            if interrupt == (stage, half):
+                with pytest.raises(Interrupted):
+                    jobs.train_half_stage(here.half(stage, half), files, stop_after(1))
+            jobs.train_half_stage(here.half(stage, half), files, lambda row: None)
+            previous = here.folder / folder / "state.pt"
+    return torch.load(previous, weights_only=True)
+
+
+@pytest.mark.parametrize("interrupt", [(1, "teacher_update"), (2, "student_update")])
+def test_an_interrupted_chain_ends_bit_identical(world, interrupt):
+    here = world(ASIB, **CHAIN)
+    whole, broken = run_chain(here, "whole"), run_chain(here, "broken", interrupt)
+    for role, state in whole["team"].items():
+        assert_same({role: state}, {role: broken["team"][role]})
+
+
+def test_halves_move_only_what_they_train(world):
+    here = world(ASIB, **CHAIN)
+    run_chain(here, "run")
+    state = {
+        half: torch.load(here.folder / f"run/stage1/{half}/state.pt", weights_only=True)["team"]
+        for half in ("teacher_update", "student_update")
+    }
+    first, second = state["teacher_update"], state["student_update"]
+    for role in ("teacher0", "teacher1", "extra"):
+        assert_same({role: first[role]}, {role: second[role]})
+    assert any(not torch.equal(first[STUDENT][key], second[STUDENT][key]) for key in first[STUDENT])
+    record = json.loads((here.folder / "run/stage1/teacher_update/run.json").read_text())
+    assert {"val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"} <= record["validation"].keys()
+
+
+def test_a_synergy_at_chance_stops_the_chain(world):
+    here = world({**ASIB, "teacher_lr": 1e-12}, **CHAIN)
+    with pytest.raises(UserError, match="does not beat chance"):
+        run_chain(here, "run")
+
+
+def test_teacher_freeze_of_a_stage_is_applied(world):
+    here = world({**ASIB, "teacher_freeze": 0}, **CHAIN)
+    files = here.files("run")
+    bench = jobs.prepare(here.half(1, "teacher_update"), files)
+    stage = bench.method.half_stage("teacher_update")
+    bench.team.enter(stage)
+    trained = [name for name, p in bench.team.models["teacher0"].named_parameters() if p.requires_grad]
+    assert len(trained) == 2, trained
+
+
+# --- evaluation -----------------------------------------------------------------------------------
+
+
+def test_evaluation_reads_weights_and_gives_logits_of_every_image(world):
+    here = world("ce")
+    result = here.train()
+    folder = here.folder / "run"
+    job = parse_job(here.plan.evaluation_job("digits", "resnet8", 0))
+    found = jobs.evaluate_network(job, jobs.Files(here.packed, folder), folder / "checkpoints" / "best.safetensors")
+    assert found["test"].logits.shape == (len(found["test"].labels), 10)
+    assert found["test"].features.shape[0] == min(jobs.FEATURE_IMAGES, len(found["test"].labels))
+    accuracy = 100 * (found["val"].logits.argmax(1) == found["val"].labels).mean()
+    assert math.isclose(accuracy, result.best_top1), "evaluation and training see the same validation images"

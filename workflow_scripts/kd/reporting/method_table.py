@@ -1,0 +1,128 @@
+"""The table of all methods, config/methods/README.md, written from the cards.
+
+`python -m kd.reporting.method_table` (with workflow_scripts on PYTHONPATH) writes it; a test keeps it in step.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kd.spec.cards import CARD_FOLDER, TYPES, Card, Published, Setting, load_cards
+from kd.spec.files import atomic_write
+
+README = CARD_FOLDER / "README.md"
+
+FAMILIES = ("baseline", "logits", "features", "relational", "online", "self", "multi-teacher")
+
+HEAD = """\
+# Methods
+
+Written from the cards in this folder by `python -m kd.reporting.method_table`; edit the cards, not this file.
+A published accuracy (top-1 in percent, CIFAR-100 unless said otherwise) is marked by the epoch it was taken at: *last*,
+or *best* on the test images, which is optimistic. Settings go into an experiment file beside the method's name:
+`{method: kd, temperature: 2.0}`.
+"""
+
+
+def method_table(cards: Mapping[str, Card]) -> str:
+    """Return the whole page: one table of all methods, then each method's settings."""
+    ordered = sorted(cards.values(), key=lambda card: (FAMILIES.index(card.family), card.name))
+    rows = [summary_row(card) for card in ordered]
+    overview = table(("Method", "Paper", "Loss", "Needs", "Default weights", "Published"), rows)
+    return "\n".join([HEAD, overview, *map(section, ordered)])
+
+
+def summary_row(card: Card) -> tuple[str, ...]:
+    """Return one method's row of the overview."""
+    paper = f"{card.paper.authors} ({card.paper.year})"
+    name = f"[`{card.name}`](#{card.name})<br>{card.family}"
+    return (name, paper, f"`{escaped(card.loss)}`", needs(card), weights(card), published(card.published))
+
+
+def needs(card: Card) -> str:
+    """Return in words what a method asks for beside the student."""
+    teachers = {"none": "no teacher", "one": "one teacher", "many": "all teachers of the pair"}[card.teachers]
+    extras = [
+        "peers" if "peers" in card.settings else "",
+        "a pre-stage on the teacher" if card.pretrain else "",
+        "a chain of alternating stages" if card.chain else "",
+        "" if card.mixed_labels else "no MixUp or CutMix",
+    ]
+    return "; ".join([teachers, *filter(None, extras)])
+
+
+def weights(card: Card) -> str:
+    """Return the default weights of a method's terms."""
+    named = {key.removesuffix("_weight"): s.default for key, s in card.settings.items() if key.endswith("_weight")}
+    return ", ".join(f"{term} {value:g}" for term, value in named.items())
+
+
+def published(entries: Iterable[Published]) -> str:
+    """Return the published accuracies, one a line."""
+    lines = []
+    for entry in entries:
+        pair = entry.student if entry.teacher == "none" else f"{entry.teacher} → {entry.student}"
+        where = "" if entry.dataset == "cifar100" else f" on {entry.dataset}"
+        lines.append(f"{pair}{where} {entry.top1:.2f} ({entry.epoch})")
+    return "<br>".join(lines) or "none"
+
+
+def section(card: Card) -> str:
+    """Return a method's paper, settings, notes and the sources of its published numbers."""
+    title = f"[{card.paper.title}]({card.paper.url})" if card.paper.url else card.paper.title
+    rows = [setting_row(name, setting) for name, setting in card.settings.items()]
+    sources = sorted({entry.source for entry in card.published})
+    lines = [
+        f"## {card.name}",
+        "",
+        f"{card.title}: {card.paper.authors}, {title}, {card.paper.year}.",
+        "",
+        table(("Setting", "Default", "Allowed", "Meaning"), rows),
+        *([card.notes.strip(), ""] if card.notes else []),
+        *([f"Published numbers: {'; '.join(sources)}.", ""] if sources else []),
+    ]
+    return "\n".join(lines)
+
+
+def setting_row(name: str, setting: Setting) -> tuple[str, ...]:
+    """Return one setting's row."""
+    return (f"`{name}`", f"`{shown(setting.default)}`", allowed(setting), escaped(setting.doc))
+
+
+def allowed(setting: Setting) -> str:
+    """Return a setting's type and bounds in words."""
+    assert setting.type in TYPES
+    words = " or ".join(f"`{choice}`" for choice in setting.choices) if setting.choices else setting.type
+    bounds = {"above": setting.above, "from": setting.min, "to": setting.max}
+    stated = [words, *(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)]
+    stated += ["or null"] if setting.optional else []
+    return " ".join(stated) + (", or one a stage" if setting.per_stage else "")
+
+
+def shown(value: Any) -> str:
+    """Return a default as it is written in YAML."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def escaped(text: str) -> str:
+    """Return text that can stand in a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def write(path: Path = README) -> None:
+    """Write the page."""
+    atomic_write(path, method_table(load_cards()))
+
+
+if __name__ == "__main__":
+    write()
