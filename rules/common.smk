@@ -10,8 +10,8 @@ if SCRIPTS not in sys.path:
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
-from kd.reporting.layout import figure_files
-from kd.spec.digests import canonical, code_digest
+from kd.reporting.layout import TEMPLATE, figure_files
+from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, workflow_configuration
 from kd.spec.plan import Plan, Run

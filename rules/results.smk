@@ -98,6 +98,7 @@ rule page:
     params:
         experiment=canonical(EXPERIMENT.model_dump(mode="json")),
         cards=PLAN.cards_digest(),
+        template=text_digest(TEMPLATE.read_text()),
         code=code_digest({"page"}),
     log:
         f"{FOLDER}/logs/page.log",

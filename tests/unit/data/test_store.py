@@ -4,12 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from kd.data.loading import open_stores
 from kd.data.packed import Packed
 from kd.data.packing import pack
 from kd.data.store import ImageStore
 from kd.spec.config import DatasetSettings
-from kd.spec.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -63,34 +61,3 @@ def test_an_array_in_memory_is_served_as_well():
     served = ImageStore(images, np.arange(4), np.array([3, 1]), "cpu", resident=False, workers=0)
     batch = next(iter(served.batches(torch.tensor([1, 0]), 4)))
     np.testing.assert_array_equal(batch[0].numpy(), images[[1, 3]])
-
-
-@pytest.mark.parametrize("limit", [0, 4096])
-def test_open_stores(digits, limit):
-    settings = DatasetSettings(
-        source="digits", class_subset=["7", "2"], subset_size=100, validation=0.2, resident_limit_mb=limit
-    )
-    stores = open_stores(digits, settings, seed=1, device="cpu", workers=0)
-    assert (len(stores.train), len(stores.validation)) == (80, 20)
-    assert stores.train.resident == bool(limit)
-    assert stores.classes == ["7", "2"]
-    for part in (stores.train, stores.validation, stores.test):
-        assert set(part.labels.tolist()) == {0, 1}
-    assert len(stores.test) == int(np.isin(digits.labels["test"], [2, 7]).sum())
-
-
-def test_a_val_split_of_the_source_is_the_validation_split(tmp_path):
-    from data_builders import write_tree
-
-    root = write_tree(tmp_path / "t", ("train", "val", "test"), count=3)
-    settings = DatasetSettings(source="imagefolder", root=str(root))
-    pack(settings, tmp_path / "p", 1, False)
-    stores = open_stores(Packed(tmp_path / "p"), settings, 0, "cpu")
-    assert [len(part) for part in (stores.train, stores.validation, stores.test)] == [9, 9, 9]
-    images = next(iter(stores.validation.batches(torch.arange(9), 9)))[0]
-    assert images[0, 0, 1, 1] == 45  # the first image of val: write_tree numbers them through, five apart
-
-
-def test_settings_the_data_cannot_satisfy(digits):
-    with pytest.raises(UserError, match="unknown class in class_subset"):
-        open_stores(digits, DatasetSettings(source="digits", class_subset=["7", "x"]), 0, "cpu")

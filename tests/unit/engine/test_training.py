@@ -23,6 +23,7 @@ METHODS = {
     "dml": "dml",
     "ft": {"method": "ft", "paraphraser_epochs": 1},
     "combined": {"name": "both", "combine": [{"method": "crd", "negatives": 32}, {"method": "kd", "ce_weight": 0.0}]},
+    "combined_pre_stage": {"name": "ft_kd", "combine": [{"method": "ft", "paraphraser_epochs": 1}, "kd"]},
 }
 
 

@@ -136,15 +136,20 @@ def test_memory_moves_the_rows_of_the_batch_only(momentum):
     assert torch.equal(memory.student[[0, 2, 3, 5]], before[[0, 2, 3, 5]])
 
 
-def run(method, extra, labels, seed):
-    """Return the crd term of one batch of random features."""
+def world_of(labels, seed):
+    """Return a batch of eight images with random outputs of student and teacher."""
     generator = torch.Generator().manual_seed(seed)
     positions = torch.randperm(len(labels), generator=generator)[:8]
     outputs = {
         role: Output(torch.randn(8, 3, generator=generator), {"embedding": torch.randn(8, width, generator=generator)})
         for role, width in ((STUDENT, 5), (teacher(0), 7))
     }
-    batch = Batch(torch.zeros(8, 3, 2, 2), labels[positions], positions, labels[positions])
+    return Batch(torch.zeros(8, 3, 2, 2), labels[positions], positions, labels[positions]), outputs
+
+
+def run(method, extra, labels, seed):
+    """Return the crd term of one batch of random features."""
+    batch, outputs = world_of(labels, seed)
     return method.loss(STUDENT, batch, outputs, extra, Progress(0.0, 1))["crd"]
 
 
@@ -173,3 +178,28 @@ def test_logits_can_be_embedded_without_any_tap(labels):
     assert method.needs().student_taps == ()
     assert extra["teacher"].linear.in_features == 3
     assert torch.isfinite(run(method, extra, labels, seed=0))
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_each_side_is_compared_with_the_others_bank_and_remembered_in_its_own(labels, momentum):
+    method, extra = crd(labels, momentum=momentum)
+    batch, outputs = world_of(labels, seed=0)
+    banks = {side: extra["memory"].get_buffer(side).double().numpy().copy() for side in ("student", "teacher")}
+    state = torch.get_rng_state()
+    found = run(method, extra, labels, seed=0).item()
+    torch.set_rng_state(state)
+    contrast = extra["sampler"].contrast(batch.labels, batch.positions, "exact")
+    expected, n, size, tau = 0.0, len(labels), 15, 0.07
+    for side, other, role in (("student", "teacher", STUDENT), ("teacher", "student", teacher(0))):
+        embedded = extra[side](outputs[role].taps["embedding"]).detach().double().numpy()
+        scores = np.exp(embedded @ banks[other].T / tau)
+        own = [scores[i, batch.positions[i]] for i in range(8)]
+        negatives = [scores[i, contrast.images[contrast.counts[i] > 0]] for i in range(8)]
+        z = (sum(own) + sum(scored.sum() for scored in negatives)) / (8 * (size + 1)) * n
+        for positive, scored in zip(own, negatives, strict=True):
+            p, p_k, m = positive / z, scored / z, size / n
+            expected -= (math.log(p / (p + m + 1e-7)) + np.log(m / (p_k + m + 1e-7)).sum()) / 8
+        moved = momentum * banks[side][batch.positions] + (1 - momentum) * embedded
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        np.testing.assert_allclose(extra["memory"].get_buffer(side)[batch.positions].numpy(), moved, atol=1e-5)
+    assert found == pytest.approx(expected, rel=1e-4)

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from kd.methods.at import at_loss
-from kd.methods.dml import mutual_loss
+from kd.methods.contract import STUDENT, Batch, Output, Progress, peer
+from kd.methods.dml import DML, mutual_loss
 from kd.methods.ft import ft_loss
 from kd.methods.kd import kd_loss
+from kd.spec.cards import card
 
 
 def softmax(z):
@@ -149,3 +151,19 @@ def test_mutual_loss_averages_over_peers_and_detaches_them():
     np.testing.assert_allclose(logits[0].grad.numpy(), (p[0] - (p[1] + p[2]) / 2) / 5, rtol=1e-9)
     assert logits[1].grad is None
     assert logits[2].grad is None
+
+
+def test_each_peer_learns_from_all_others_and_not_from_itself():
+    method = DML(card("dml").resolve({"peers": 2}, "test"))
+    roles = (STUDENT, peer(1), peer(2))
+    assert [(update.name, update.trains) for update in method.plan()[0].updates] == [(role, (role,)) for role in roles]
+    generator = torch.Generator().manual_seed(4)
+    outputs = {role: Output(torch.randn(5, 3, generator=generator), {}) for role in roles}
+    labels = torch.tensor([0, 1, 2, 0, 1])
+    batch = Batch(torch.zeros(5, 3, 2, 2), labels, torch.arange(5), labels)
+    p = {role: softmax(outputs[role].logits.double().numpy()) for role in roles}
+    for role in roles:
+        terms = method.loss(role, batch, outputs, torch.nn.ModuleDict(), Progress(0.0, 1))
+        mutual = np.mean([kl(p[other], p[role]).mean() for other in roles if other != role])
+        assert terms["mutual"].item() == pytest.approx(mutual, rel=1e-5)
+        assert terms["ce"].item() == pytest.approx(-np.log(p[role][np.arange(5), labels]).mean(), rel=1e-5)

@@ -16,11 +16,11 @@ log = logging.getLogger("kd")
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, rule: str) -> None:
     """Parse arguments, run `main`, and turn a UserError into one line on stderr and exit status 1.
 
-    With --out the reason is also left as failure.json there, so that tables can show it.
+    Jobs that fill a run folder (--out beside --data) leave the reason there as failure.json, so that tables can show it.
     """
     parser.add_argument("--log", type=Path, help="file that gets the log of this attempt")
     arguments = parser.parse_args()
-    folder: Path | None = getattr(arguments, "out", None)
+    folder: Path | None = arguments.out if hasattr(arguments, "data") else None
     start_logging(arguments.log, folder / "train.log" if folder and getattr(arguments, "history", False) else None)
     try:
         main(arguments)
@@ -38,7 +38,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
     else:
         return
-    if folder is not None and folder.suffix == "":
+    if folder is not None:
         write_json(folder / "failure.json", {"reason": reason, "rule": rule})
     sys.exit(1)
 

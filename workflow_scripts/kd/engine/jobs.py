@@ -26,6 +26,7 @@ from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze
 from kd.models.weights import load_weights, read_state, save_weights
+from kd.spec.cards import card
 from kd.spec.digests import canonical, text_digest
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_path, atomic_write, write_json
@@ -135,7 +136,7 @@ def prepare(job: Job, files: Files) -> Workbench:
     torch.manual_seed(derived_seed(job.seed, "extra"))
     team.add_extra(method.build(context))
     if files.pretrained is not None:
-        _load_pretrained(team.extra, files.pretrained)
+        _load_pretrained(job, team.extra, files.pretrained)
     if files.previous is not None:
         team.load_state(load_state(files.previous)["team"])
     for role in models:
@@ -163,12 +164,18 @@ def _models(job: Job, files: Files, data: Data, method: Method) -> dict[str, Tap
     return models
 
 
-def _load_pretrained(extra: nn.ModuleDict, path: Path) -> None:
-    """Load the modules of a pre-stage into the modules of the same name, wherever a combination nests them."""
+def _load_pretrained(job: Job, extra: nn.ModuleDict, path: Path) -> None:
+    """Load what a pre-stage trained into the modules of the same names; a combination keeps them under the method's."""
+    owner = next(part.card for part in job.method if card(part.card).pretrain)
+    modules = extra if len(job.method) == 1 else extra[owner]
     state, _ = read_state(path)
-    missing = extra.load_state_dict(state, strict=False)
-    if missing.unexpected_keys:
-        raise UserError(f"{path} holds {missing.unexpected_keys[0]}, which this method does not have")
+    names = {key.split(".", 1)[0] for key in state}
+    for name in sorted(names):
+        own = {key.split(".", 1)[1]: value for key, value in state.items() if key.startswith(f"{name}.")}
+        try:
+            modules[name].load_state_dict(own)  # type: ignore[operator, index]
+        except (KeyError, RuntimeError) as error:
+            raise UserError(f"{path} does not hold the {name} that {owner} was asked for") from error
 
 
 # --- training and what it leaves ------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """Where tables and figures lie, known before any of them is drawn (no heavy imports: a Snakefile may read it)."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
+TEMPLATE = Path(__file__).with_name("page.html.j2")
 TABLE_FORMATS = ("csv", "md", "tex", "json")
 FIGURES = ("learning_curves", "accuracy", "differences", "cost")
 FIGURE_FORMATS = ("png", "pdf")

@@ -12,7 +12,7 @@ from kd.reporting import text
 from kd.reporting.caption import Raw
 from kd.reporting.comparison import Section, Sources, build_sections, load_sources
 from kd.reporting.figures import Group, load_groups, method_curves
-from kd.reporting.layout import FIGURES, figure_name
+from kd.reporting.layout import FIGURES, TEMPLATE, figure_name
 from kd.reporting.style import styled
 from kd.spec.cards import Card
 from kd.spec.config import Reporting
@@ -22,7 +22,6 @@ from kd.spec.files import atomic_write, read_json
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TEMPLATE = Path(__file__).with_name("page.html.j2")
 CAPTIONS = {
     "accuracy": "Accuracy of each method: mean, t interval and every seed.",
     "differences": "Difference to the reference, seed by seed.",

@@ -121,7 +121,7 @@ class Plan:
 
     def cards_digest(self) -> str:
         """Return the digest of the cards that tables quote."""
-        names = {name for variant in self.variants.values() for name, _ in variant.parts}
+        names = {"ce"} | {name for variant in self.variants.values() for name, _ in variant.parts}
         return text_digest(canonical({name: card(name).model_dump(mode="json") for name in names}))
 
     def meta(self) -> dict[str, Any]:
@@ -129,8 +129,12 @@ class Plan:
         content = self.experiment.model_dump(mode="json")
         keys = ("experiment", "description", "datasets", "seeds", "teacher_seed", "recipe")
         names = [name for pair in self.experiment.pairs for name in (*pair.teachers, pair.student)]
-        archs = {name: model_settings(self.experiment, name).arch for name in names}
-        return {**{key: content[key] for key in keys}, "archs": archs}
+        networks = {name: model_settings(self.experiment, name) for name in names}
+        return {
+            **{key: content[key] for key in keys},
+            "archs": {name: network.arch for name, network in networks.items()},
+            "pretrained": [name for name, network in networks.items() if network.pretrained],
+        }
 
     @staticmethod
     def pair_name(pair: Pair) -> str:

@@ -1,0 +1,78 @@
+"""Copies of the repository, and Snakemake run in them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def sources() -> list[str]:
+    """The repository's files: what git knows or would add; without git, all but what runs and tools write."""
+    if (REPOSITORY / ".git").exists() and shutil.which("git"):
+        command = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+        return [name for name in names if name and (REPOSITORY / name).is_file()]
+    skipped = {".git", ".venv", ".snakemake", "results", "__pycache__"}
+    paths = (path.relative_to(REPOSITORY) for path in REPOSITORY.rglob("*") if path.is_file())
+    return [str(path) for path in paths if not skipped & set(path.parts)]
+
+
+def copy_repository(target: Path) -> Path:
+    """Copy the repository's files, and nothing that was run in it."""
+    for name in sources():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(REPOSITORY / name, target / name)
+    return target
+
+
+def environment(**more: str) -> dict[str, str]:
+    """A user's environment: this Python's tools first on the path, nothing of the test's own settings."""
+    dropped = ("SNAKEMAKE_", "PYTEST_", "COV_", "XDG_", "OMP_", "MKL_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
+    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
+    return {**kept, "PATH": path, **more}
+
+
+def snakemake(folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in a copy; stdout and stderr together in `stdout`."""
+    command = ["snakemake", "--cores", "2", *arguments]
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env=environment(**more),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """One job of a dry run."""
+
+    rule: str
+    wildcards: dict[str, str]
+    reason: str
+
+
+def planned(folder: Path, *arguments: str) -> list[PlannedJob]:
+    """Return the jobs that a dry run would run, the target rule left out."""
+    done = snakemake(folder, "-n", *arguments)
+    assert done.returncode == 0, done.stdout[-3000:]
+    jobs = []
+    for block in re.split(r"\n\s*\n", done.stdout):
+        if (rule := re.search(r"^(?:local)?(?:rule|checkpoint) (\w+):", block.strip(), re.MULTILINE)) is None:
+            continue
+        cards = re.search(r"^\s+wildcards: (.*)$", block, re.MULTILINE)
+        pairs = dict(pair.split("=", 1) for pair in cards.group(1).split(", ")) if cards else {}
+        reason = re.search(r"^\s+reason: (.*)$", block, re.MULTILINE)
+        if rule.group(1) != "all":
+            jobs.append(PlannedJob(rule.group(1), pairs, reason.group(1) if reason else ""))
+    return jobs

@@ -1,0 +1,160 @@
+"""What an edit makes stale, seen in the dry run of a finished experiment: that and what follows, nothing else."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from checkout import planned, snakemake
+
+pytestmark = pytest.mark.workflow
+
+CONFIG = "tests/workflow/tiny.yaml"
+RESULTS = {"collect", "statistics", "tables", "figures", "page"}
+LIBRARY = "workflow_scripts/kd"
+
+
+def edit(folder: Path, name: str, old: str, new: str) -> None:
+    path = folder / name
+    text = path.read_text()
+    assert old in text, f"{name} holds no {old!r}"
+    path.write_text(text.replace(old, new, 1))
+
+
+def reconfigure(folder: Path, change) -> None:
+    path = folder / CONFIG
+    content = yaml.safe_load(path.read_text())
+    change(content)
+    path.write_text(yaml.safe_dump(content))
+
+
+def stale(folder: Path):
+    return planned(folder, "--configfile", CONFIG)
+
+
+def runs(jobs) -> set[tuple[str, str]]:
+    """Rule and method of the stale jobs that belong to a run."""
+    return {(job.rule, job.wildcards["method"]) for job in jobs if "method" in job.wildcards}
+
+
+def others(jobs) -> set[str]:
+    return {job.rule for job in jobs if "method" not in job.wildcards}
+
+
+def test_a_finished_experiment_has_nothing_to_do(tiny_run):
+    assert stale(tiny_run) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        (f"{LIBRARY}/methods/crd.py", '"""', '# a remark\n"""'),
+        (f"{LIBRARY}/engine/training.py", '"""One loop', '"""The one loop'),
+        ("workflow_scripts/train_student.py", '"""Train one student', '# a remark\n"""Train a single student'),
+        (f"{LIBRARY}/console/progress.py", "LINES = 10", "LINES = 20"),
+        (f"{LIBRARY}/methods/hint.py", "class ", "UNUSED_HERE = 1\n\n\nclass "),
+    ],
+    ids=["comment", "docstring", "script comment", "progress bar", "method not in the experiment"],
+)
+def test_what_cannot_change_a_result_reruns_nothing(tiny_copy, file, old, new):
+    edit(tiny_copy, file, old, new)
+    assert stale(tiny_copy) == []
+
+
+def test_touching_every_source_reruns_nothing(tiny_copy):
+    for path in [*tiny_copy.glob("workflow_scripts/**/*.py"), *tiny_copy.glob("config/**/*.yaml")]:
+        path.touch()
+    assert stale(tiny_copy) == []
+
+
+def test_one_methods_loss_reruns_that_method_and_what_follows(tiny_copy):
+    edit(tiny_copy, f"{LIBRARY}/methods/crd.py", "class ", "EDITED = 1\n\n\nclass ")
+    jobs = stale(tiny_copy)
+    assert runs(jobs) == {("train_student", "crd"), ("evaluate", "crd")}
+    assert others(jobs) == RESULTS
+
+
+def test_a_pre_stage_is_rerun_with_its_method(tiny_copy):
+    edit(tiny_copy, f"{LIBRARY}/methods/ft.py", "class ", "EDITED = 1\n\n\nclass ")
+    jobs = stale(tiny_copy)
+    assert runs(jobs) == {(rule, "ft") for rule in ("pretrain_method", "train_student", "evaluate")}
+    assert others(jobs) == RESULTS
+
+
+def test_asib_code_reruns_chains_only(tiny_copy):
+    edit(tiny_copy, f"{LIBRARY}/asib/losses.py", "\n\n\ndef ", "\n\n\nEDITED = 1\n\n\ndef ")
+    jobs = stale(tiny_copy)
+    rules = ("asib_teacher_update", "asib_student_update", "asib_result", "evaluate")
+    assert runs(jobs) == {(rule, "asib") for rule in rules}
+    assert others(jobs) == RESULTS
+
+
+def test_engine_code_reruns_every_training(tiny_copy):
+    edit(tiny_copy, f"{LIBRARY}/engine/optim.py", "\n\n\ndef ", "\n\n\nEDITED = 1\n\n\ndef ")
+    jobs = stale(tiny_copy)
+    assert {"train_teacher", "train_student", "asib_teacher_update", "pretrain_method"} <= {job.rule for job in jobs}
+    assert "prepare_data" not in {job.rule for job in jobs}
+
+
+def test_one_hyper_parameter_reruns_that_method(tiny_copy):
+    reconfigure(tiny_copy, lambda content: content["methods"].__setitem__(1, {"method": "kd", "temperature": 2.0}))
+    jobs = stale(tiny_copy)
+    assert runs(jobs) == {("train_student", "kd"), ("evaluate", "kd")}
+    assert others(jobs) == RESULTS
+
+
+def test_swapping_two_values_is_seen(tiny_copy):
+    """Snakemake compares params as a set of values: 0.1 and 0.9 exchanged would look the same, were they several."""
+    swapped = {"method": "kd", "ce_weight": 0.9, "kd_weight": 0.1}
+    reconfigure(tiny_copy, lambda content: content["methods"].__setitem__(1, swapped))
+    assert ("train_student", "kd") in runs(stale(tiny_copy))
+
+
+def test_one_data_sets_option_reruns_that_data_set(tiny_copy):
+    reconfigure(tiny_copy, lambda content: content["datasets"]["second"].__setitem__("subset_size", 290))
+    jobs = stale(tiny_copy)
+    assert {job.wildcards["dataset"] for job in jobs if "dataset" in job.wildcards} == {"second"}
+    assert "prepare_data" not in {job.rule for job in jobs}, "what acts at load time packs nothing anew"
+    assert {"train_teacher", "train_student"} <= {job.rule for job in jobs}
+
+
+def test_a_packing_option_packs_anew(tiny_copy):
+    reconfigure(tiny_copy, lambda content: content["datasets"]["second"].__setitem__("image_size", 16))
+    jobs = stale(tiny_copy)
+    assert {job.wildcards["dataset"] for job in jobs if "dataset" in job.wildcards} == {"second"}
+    assert "prepare_data" in {job.rule for job in jobs}
+
+
+def test_the_tables_code_reruns_tables_only(tiny_copy):
+    edit(tiny_copy, f"{LIBRARY}/reporting/tables.py", "\n\n\ndef ", "\n\n\nEDITED = 1\n\n\ndef ")
+    assert {job.rule for job in stale(tiny_copy)} == {"tables"}
+
+
+def test_an_added_method_runs_alone(tiny_copy):
+    reconfigure(tiny_copy, lambda content: content["methods"].append("at"))
+    jobs = stale(tiny_copy)
+    assert runs(jobs) == {("train_student", "at"), ("evaluate", "at")}
+
+
+def test_an_added_seed_leaves_the_finished_one(tiny_copy):
+    reconfigure(tiny_copy, lambda content: content["seeds"].append(1))
+    jobs = stale(tiny_copy)
+    assert {job.wildcards["seed"] for job in jobs if "seed" in job.wildcards} == {"1"}
+
+
+def test_a_failed_run_is_a_row_with_its_reason(tiny_copy):
+    """A run that diverges ends with status 1 and one sentence; --keep-going and allow_missing tell the rest."""
+    diverging = {"method": "kd", "name": "kd_hot", "recipe": {"lr": 1e9, "epochs": 3}}
+    reconfigure(tiny_copy, lambda content: content["methods"].append(diverging))
+    done = snakemake(tiny_copy, "--configfile", CONFIG, "--keep-going")
+    assert done.returncode != 0
+    assert "training diverged: loss" in done.stdout
+    assert "Traceback" not in done.stdout.split("training diverged")[0][-500:]
+    arguments = ("--configfile", CONFIG, "--config", "allow_missing=true")
+    done = snakemake(tiny_copy, *arguments)
+    assert done.returncode == 0, done.stdout[-3000:]
+    table = (tiny_copy / "results/tiny/tables/comparison.md").read_text()
+    assert "kd_hot" in table
+    assert "training diverged" in table
+    rows = [line for line in (tiny_copy / "results/tiny/runs.csv").read_text().splitlines() if ",kd_hot," in line]
+    assert len(rows) == 2
+    assert all(",failed," in row for row in rows)
