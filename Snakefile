@@ -4,6 +4,7 @@ from snakemake.utils import min_version
 
 min_version("9.0")
 
+
 include: "rules/common.smk"
 include: "rules/data.smk"
 include: "rules/teachers.smk"

@@ -1,15 +1,5 @@
 # ASIB: every half of every stage is a job that starts from the half before it.
 
-RUN_FOLDER = f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}"
-CHAINS = any_of(name for name, variant in PLAN.variants.items() if variant.chain)
-
-
-def before_teacher_update(wildcards) -> list[str]:
-    """Return the student half before, or nothing at the first stage, which starts from the trained teachers."""
-    stage = int(wildcards.stage)
-    folder = RUN_FOLDER.format(**wildcards)
-    return [f"{folder}/stage{stage - 1}/student_update/state.pt"] if stage > 1 else []
-
 
 rule asib_teacher_update:
     input:
@@ -20,24 +10,24 @@ rule asib_teacher_update:
         state=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/state.pt",
         metrics=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/metrics.csv",
         run=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/run.json",
+    log:
+        f"{FOLDER}/logs/asib_teacher_update/{{dataset}}_{{team}}_{{method}}_seed{{seed}}_stage{{stage}}.log",
+    wildcard_constraints:
+        method=CHAINS,
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        **work("student_job"),
+        gpu=GPUS,
     params:
         settings=lambda w: PLAN.half_job(run_of(w), int(w.stage), "teacher_update"),
         code=lambda w: PLAN.run_code(run_of(w)),
         data=lambda w, input: Path(input.data).parent,
         out=lambda w, output: Path(output.run).parent,
         previous=lambda w, input: ["--previous", input.previous] if input.previous else [],
-    wildcard_constraints:
-        method=CHAINS,
-    threads: THREADS
-    resources:
-        gpu=GPUS,
-        **work("student_job"),
-    log:
-        f"{FOLDER}/logs/asib_teacher_update/{{dataset}}_{{team}}_{{method}}_seed{{seed}}_stage{{stage}}.log",
-    conda:
-        ENVIRONMENT
     shell:
-        "{PYTHON} {SCRIPTS}/asib_teacher_update.py --settings {params.settings:q} --data {params.data:q}"
+        'python "$SCRIPTS/asib_teacher_update.py" --settings {params.settings:q} --data {params.data:q}'
         " --teachers {input.teachers:q} {params.previous:q} --out {params.out:q} --code {params.code}"
         " --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
@@ -52,32 +42,25 @@ rule asib_student_update:
         last=f"{RUN_FOLDER}/stage{{stage}}/student_update/checkpoints/last.safetensors",
         metrics=f"{RUN_FOLDER}/stage{{stage}}/student_update/metrics.csv",
         run=f"{RUN_FOLDER}/stage{{stage}}/student_update/run.json",
+    log:
+        f"{FOLDER}/logs/asib_student_update/{{dataset}}_{{team}}_{{method}}_seed{{seed}}_stage{{stage}}.log",
+    wildcard_constraints:
+        method=CHAINS,
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        **work("student_job"),
+        gpu=GPUS,
     params:
         settings=lambda w: PLAN.half_job(run_of(w), int(w.stage), "student_update"),
         code=lambda w: PLAN.run_code(run_of(w)),
         data=lambda w, input: Path(input.data).parent,
         out=lambda w, output: Path(output.run).parent,
-    wildcard_constraints:
-        method=CHAINS,
-    threads: THREADS
-    resources:
-        gpu=GPUS,
-        **work("student_job"),
-    log:
-        f"{FOLDER}/logs/asib_student_update/{{dataset}}_{{team}}_{{method}}_seed{{seed}}_stage{{stage}}.log",
-    conda:
-        ENVIRONMENT
     shell:
-        "{PYTHON} {SCRIPTS}/asib_student_update.py --settings {params.settings:q} --data {params.data:q}"
+        'python "$SCRIPTS/asib_student_update.py" --settings {params.settings:q} --data {params.data:q}'
         " --previous {input.previous:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
         " --threads {threads} --log {log:q}"
-
-
-def halves(wildcards, file: str) -> list[str]:
-    """Return a file of every half-stage of a chain, in order."""
-    folder = RUN_FOLDER.format(**wildcards)
-    stages = range(1, PLAN.stages(wildcards.method) + 1)
-    return [f"{folder}/stage{k}/{half}_update/{file}" for k in stages for half in ("teacher", "student")]
 
 
 rule asib_result:
@@ -94,15 +77,15 @@ rule asib_result:
         last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
         metrics=f"{RUN_FOLDER}/metrics.csv",
         run=f"{RUN_FOLDER}/run.json",
+    log:
+        f"{FOLDER}/logs/asib_result/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
+    wildcard_constraints:
+        method=CHAINS,
+    conda:
+        ENVIRONMENT
     params:
         code=code_digest({"asib_result"}),
         out=lambda w, output: Path(output.run).parent,
         halves=lambda w, input: [str(Path(run).parent) for run in input.runs],
-    wildcard_constraints:
-        method=CHAINS,
-    log:
-        f"{FOLDER}/logs/asib_result/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
-    conda:
-        ENVIRONMENT
     shell:
-        "{PYTHON} {SCRIPTS}/asib_result.py --halves {params.halves:q} --out {params.out:q} --log {log:q}"
+        'python "$SCRIPTS/asib_result.py" --halves {params.halves:q} --out {params.out:q} --log {log:q}'

@@ -1,5 +1,6 @@
 # Configuration, plan and the helpers that every rule uses.
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -17,7 +18,11 @@ from kd.spec.experiment import check_experiment, workflow_configuration
 from kd.spec.plan import Plan, Run
 from kd.spec.resources import memory_mb, runtime_minutes
 
-PYTHON = sys.executable
+# This Python and these scripts, wherever Snakemake was started from; kept out of the commands, whose text is compared.
+shell.prefix(
+    f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; SCRIPTS={shlex.quote(SCRIPTS)}; "
+)
+
 ENVIRONMENT = "../envs/environment.yaml"
 
 # --config allow_missing=true makes tables of what there is, after failures; it is no part of an experiment
@@ -95,3 +100,37 @@ def _arguments(job: str, wildcards) -> tuple:
     if job == "pretrain_job":
         return wildcards.dataset, wildcards.teacher, wildcards.method, int(wildcards.seed)
     return (run_of(wildcards),)
+
+
+RUN_FOLDER = f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}"
+CHAINS = any_of(name for name, variant in PLAN.variants.items() if variant.chain)
+
+
+def pretrained(wildcards) -> list[str]:
+    """Return what the method prepared on the teacher, if it did."""
+    run = run_of(wildcards)
+    if not PLAN.variants[run.method].pretrain:
+        return []
+    seed = PLAN.teacher_seed(run.seed)
+    return [f"{FOLDER}/{run.dataset}/pretrain/{run.teachers[0]}/{run.method}/seed{seed}/extra.safetensors"]
+
+
+def before_teacher_update(wildcards) -> list[str]:
+    """Return the student half before, or nothing at the first stage, which starts from the trained teachers."""
+    stage = int(wildcards.stage)
+    folder = RUN_FOLDER.format(**wildcards)
+    return [f"{folder}/stage{stage - 1}/student_update/state.pt"] if stage > 1 else []
+
+
+def halves(wildcards, file: str) -> list[str]:
+    """Return a file of every half-stage of a chain, in order."""
+    folder = RUN_FOLDER.format(**wildcards)
+    stages = range(1, PLAN.stages(wildcards.method) + 1)
+    return [f"{folder}/stage{k}/{half}_update/{file}" for k in stages for half in ("teacher", "student")]
+
+
+def finished(wildcards) -> list[str]:
+    """Return the evaluations of all runs, or with allow_missing of those that there are."""
+    files = [f"{FOLDER}/{run.path}/evaluation.json" for run in PLAN.runs]
+    files += [f"{teacher_folder(*teacher)}/evaluation.json" for teacher in PLAN.teachers]
+    return [file for file in files if Path(file).is_file()] if ALLOW_MISSING else files

@@ -8,18 +8,18 @@ rule prepare_data:
         f"{FOLDER}/{{dataset}}/data/test_images.npy",
         f"{FOLDER}/{{dataset}}/data/test_labels.npy",
         manifest=f"{FOLDER}/{{dataset}}/data/manifest.json",
-    params:
-        settings=lambda wildcards: PLAN.data_settings(wildcards.dataset),
-        code=lambda wildcards: PLAN.data_code(wildcards.dataset),
-        out=lambda wildcards: f"{FOLDER}/{wildcards.dataset}/data",
-    threads: workflow.cores or 4
-    resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
     log:
         f"{FOLDER}/logs/prepare_data/{{dataset}}.log",
     conda:
         ENVIRONMENT
+    threads: workflow.cores or 4
+    resources:
+        mem_mb=lambda wildcards, attempt: 2000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        settings=lambda wildcards: PLAN.data_settings(wildcards.dataset),
+        code=lambda wildcards: PLAN.data_code(wildcards.dataset),
+        out=lambda wildcards: f"{FOLDER}/{wildcards.dataset}/data",
     shell:
-        "{PYTHON} {SCRIPTS}/prepare_data.py --settings {params.settings:q} --out {params.out:q}"
+        'python "$SCRIPTS/prepare_data.py" --settings {params.settings:q} --out {params.out:q}'
         " --threads {threads} --log {log:q}"

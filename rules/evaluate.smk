@@ -13,25 +13,25 @@ rule evaluate:
     output:
         predictions=f"{RUN_FOLDER}/predictions.npz",
         evaluation=f"{RUN_FOLDER}/evaluation.json",
+    log:
+        f"{FOLDER}/logs/evaluate/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
+    wildcard_constraints:
+        method=any_of(PLAN.variants),
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+        mem_mb=lambda w, attempt: 3000 * attempt,
+        runtime=lambda w, attempt: 20 * attempt,
     params:
         settings=lambda w: PLAN.evaluation_job(w.dataset, run_of(w).student, int(w.seed)),
         code=lambda w: PLAN.evaluation_code(run_of(w).student),
         data=lambda w, input: Path(input.data).parent,
         out=lambda w, output: Path(output.evaluation).parent,
         teacher=lambda w, input: ["--teacher", input.teacher] if input.get("teacher") else [],
-    wildcard_constraints:
-        method=any_of(PLAN.variants),
-    threads: THREADS
-    resources:
-        gpu=GPUS,
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=lambda w, attempt: 20 * attempt,
-    log:
-        f"{FOLDER}/logs/evaluate/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
-    conda:
-        ENVIRONMENT
     shell:
-        "{PYTHON} {SCRIPTS}/evaluate.py --settings {params.settings:q} --data {params.data:q} --out {params.out:q}"
+        'python "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data {params.data:q} --out {params.out:q}'
         " {params.teacher:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
@@ -44,11 +44,11 @@ use rule evaluate as evaluate_teacher with:
     output:
         predictions=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/predictions.npz",
         evaluation=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/evaluation.json",
+    log:
+        f"{FOLDER}/logs/evaluate_teacher/{{dataset}}_{{teacher}}_seed{{seed}}.log",
     params:
         settings=lambda w: PLAN.evaluation_job(w.dataset, w.teacher, int(w.seed), teacher=True),
         code=lambda w: PLAN.evaluation_code(w.teacher),
         data=lambda w, input: Path(input.data).parent,
         out=lambda w, output: Path(output.evaluation).parent,
         teacher=[],
-    log:
-        f"{FOLDER}/logs/evaluate_teacher/{{dataset}}_{{teacher}}_seed{{seed}}.log",

@@ -1,15 +1,6 @@
 # Students of every method that is one job; the baseline is the method ce.
 
 
-def pretrained(wildcards) -> list[str]:
-    """Return what the method prepared on the teacher, if it did."""
-    run = run_of(wildcards)
-    if not PLAN.variants[run.method].pretrain:
-        return []
-    seed = PLAN.teacher_seed(run.seed)
-    return [f"{FOLDER}/{run.dataset}/pretrain/{run.teachers[0]}/{run.method}/seed{seed}/extra.safetensors"]
-
-
 rule train_student:
     input:
         data=manifest,
@@ -20,23 +11,23 @@ rule train_student:
         last=f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}/checkpoints/last.safetensors",
         metrics=f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}/metrics.csv",
         run=f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}/run.json",
+    log:
+        f"{FOLDER}/logs/train_student/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
+    wildcard_constraints:
+        method=any_of(name for name, variant in PLAN.variants.items() if not variant.chain),
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        **work("student_job"),
+        gpu=GPUS,
     params:
         settings=lambda w: PLAN.student_job(run_of(w)),
         code=lambda w: PLAN.run_code(run_of(w)),
         data=lambda w, input: Path(input.data).parent,
         out=lambda w, output: Path(output.run).parent,
         pretrained=lambda w, input: ["--pretrained", input.pretrained] if input.pretrained else [],
-    wildcard_constraints:
-        method=any_of(name for name, variant in PLAN.variants.items() if not variant.chain),
-    threads: THREADS
-    resources:
-        gpu=GPUS,
-        **work("student_job"),
-    log:
-        f"{FOLDER}/logs/train_student/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
-    conda:
-        ENVIRONMENT
     shell:
-        "{PYTHON} {SCRIPTS}/train_student.py --settings {params.settings:q} --data {params.data:q}"
+        'python "$SCRIPTS/train_student.py" --settings {params.settings:q} --data {params.data:q}'
         " --teachers {input.teachers:q} {params.pretrained:q} --out {params.out:q} --code {params.code}"
         " --gpus {resources.gpu} --threads {threads} --log {log:q}"

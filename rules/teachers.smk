@@ -9,21 +9,21 @@ rule train_teacher:
         last=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/last.safetensors",
         metrics=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/metrics.csv",
         run=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/run.json",
+    log:
+        f"{FOLDER}/logs/train_teacher/{{dataset}}_{{teacher}}_seed{{seed}}.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        **work("teacher_job"),
+        gpu=GPUS,
     params:
         settings=lambda w: PLAN.teacher_job(w.dataset, w.teacher, int(w.seed)),
         code=lambda w: PLAN.teacher_code(w.teacher),
         data=lambda w, input: Path(input.data).parent,
         out=lambda w, output: Path(output.run).parent,
-    threads: THREADS
-    resources:
-        gpu=GPUS,
-        **work("teacher_job"),
-    log:
-        f"{FOLDER}/logs/train_teacher/{{dataset}}_{{teacher}}_seed{{seed}}.log",
-    conda:
-        ENVIRONMENT
     shell:
-        "{PYTHON} {SCRIPTS}/train_teacher.py --settings {params.settings:q} --data {params.data:q} --out {params.out:q}"
+        'python "$SCRIPTS/train_teacher.py" --settings {params.settings:q} --data {params.data:q} --out {params.out:q}'
         " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
@@ -35,22 +35,22 @@ rule pretrain_method:
         extra=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}/extra.safetensors",
         metrics=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}/metrics.csv",
         run=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}/run.json",
+    log:
+        f"{FOLDER}/logs/pretrain_method/{{dataset}}_{{teacher}}_{{method}}_seed{{seed}}.log",
+    wildcard_constraints:
+        method=any_of(name for name, variant in PLAN.variants.items() if variant.pretrain),
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        **work("pretrain_job"),
+        gpu=GPUS,
     params:
         settings=lambda w: PLAN.pretrain_job(w.dataset, w.teacher, w.method, int(w.seed)),
         code=lambda w: PLAN.pretrain_code(w.teacher, w.method),
         data=lambda w, input: Path(input.data).parent,
         out=lambda w, output: Path(output.run).parent,
-    wildcard_constraints:
-        method=any_of(name for name, variant in PLAN.variants.items() if variant.pretrain),
-    threads: THREADS
-    resources:
-        gpu=GPUS,
-        **work("pretrain_job"),
-    log:
-        f"{FOLDER}/logs/pretrain_method/{{dataset}}_{{teacher}}_{{method}}_seed{{seed}}.log",
-    conda:
-        ENVIRONMENT
     shell:
-        "{PYTHON} {SCRIPTS}/pretrain_method.py --settings {params.settings:q} --data {params.data:q}"
+        'python "$SCRIPTS/pretrain_method.py" --settings {params.settings:q} --data {params.data:q}'
         " --teachers {input.teacher:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
         " --threads {threads} --log {log:q}"

@@ -67,12 +67,11 @@ def planned(folder: Path, *arguments: str) -> list[PlannedJob]:
     done = snakemake(folder, "-n", *arguments)
     assert done.returncode == 0, done.stdout[-3000:]
     jobs = []
-    for block in re.split(r"\n\s*\n", done.stdout):
-        if (rule := re.search(r"^(?:local)?(?:rule|checkpoint) (\w+):", block.strip(), re.MULTILINE)) is None:
-            continue
-        cards = re.search(r"^\s+wildcards: (.*)$", block, re.MULTILINE)
+    for block in re.split(r"^(?:local)?rule ", done.stdout, flags=re.MULTILINE)[1:]:
+        rule = block.split(":", 1)[0]
+        cards = re.search(r"^    wildcards: (.*)$", block, re.MULTILINE)
         pairs = dict(pair.split("=", 1) for pair in cards.group(1).split(", ")) if cards else {}
-        reason = re.search(r"^\s+reason: (.*)$", block, re.MULTILINE)
-        if rule.group(1) != "all":
-            jobs.append(PlannedJob(rule.group(1), pairs, reason.group(1) if reason else ""))
+        reason = re.search(r"^    reason: (.*)$", block, re.MULTILINE)
+        if rule != "all":
+            jobs.append(PlannedJob(rule, pairs, reason.group(1) if reason else ""))
     return jobs

@@ -28,7 +28,9 @@ def rows(results):
 
 def test_every_planned_run_finished(rows, quickstart_run):
     content = yaml.safe_load((quickstart_run / "config/config.yaml").read_text())
-    names = [entry if isinstance(entry, str) else entry.get("name", entry.get("method")) for entry in content["methods"]]
+    names = [
+        entry if isinstance(entry, str) else entry.get("name", entry.get("method")) for entry in content["methods"]
+    ]
     expected = {(name, str(seed)) for name in names for seed in content["seeds"]}
     assert {(row["method"], row["seed"]) for row in rows if row["method"] != "teacher"} == expected
     assert {row["status"] for row in rows} == {"ok"}

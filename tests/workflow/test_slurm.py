@@ -7,21 +7,21 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from checkout import copy_repository, environment
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ONEBOX = Path(__file__).with_name("slurm_onebox.sh")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "munged")
 LOCK = Path("/run/lock/kd-slurm-onebox.lock")  # per machine, as /etc/slurm is
 # What a shared file system, a busy controller and large nodes need is of no use on one machine.
+# --set-threads takes all words up to the next option, so it does not stand last.
 QUICK = [
+    *("--set-threads", "prepare_data=2", "--latency-wait", "15"),
     *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
-    *("--latency-wait", "15", "--set-threads", "prepare_data=2"),
 ]
 # A submission costs two starts of Snakemake, as much as a small job itself: what follows upon one another shares one.
 GROUPS = [
@@ -94,37 +94,17 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
             subprocess.run([ONEBOX, "down", folder], check=False)
 
 
-def sources() -> list[str]:
-    """The repository's files: what git knows or would add; without git, all but what runs and tools write."""
-    if (REPOSITORY / ".git").exists() and shutil.which("git"):
-        command = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
-        return [name for name in names if name and (REPOSITORY / name).is_file()]
-    skipped = {".git", ".venv", ".snakemake", "results", "__pycache__"}
-    paths = (path.relative_to(REPOSITORY) for path in REPOSITORY.rglob("*") if path.is_file())
-    return [str(path) for path in paths if not skipped & set(path.parts)]
-
-
-def copy_repository(target: Path) -> Path:
-    """Copy the repository's files, and nothing that was run in it."""
-    for name in sources():
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(REPOSITORY / name, target / name)
-    return target
-
-
-def environment(home: Path) -> dict[str, str]:
-    """A user's environment with a home of its own and the tools of this Python first on the path."""
-    dropped = ("SLURM_", "SBATCH_", "SNAKEMAKE_", "PYTEST_", "CUDA_VISIBLE_DEVICES", "XDG_", "COV_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath), "/usr/sbin"])
-    return {**kept, "HOME": str(home), "PATH": path}
+def user_environment(home: Path) -> dict[str, str]:
+    """A user's environment with a home of its own, outside any Slurm job and without GPUs."""
+    dropped = ("SLURM_", "SBATCH_", "CUDA_VISIBLE_DEVICES")
+    kept = {name: value for name, value in environment(HOME=str(home)).items() if not name.startswith(dropped)}
+    return {**kept, "PATH": kept["PATH"] + os.pathsep + "/usr/sbin"}
 
 
 def documented_setup(repository: Path, home: Path) -> None:
     """The one step that the README asks for before `snakemake --profile slurm`."""
     step = 'mkdir -p ~/.config/snakemake && ln -sfn "$PWD/config/profiles/slurm" ~/.config/snakemake/slurm'
-    subprocess.run(["bash", "-c", step], cwd=repository, env=environment(home), check=True)
+    subprocess.run(["bash", "-c", step], cwd=repository, env=user_environment(home), check=True)
 
 
 def run_through_slurm(repository: Path, home: Path, *arguments: str) -> None:
@@ -132,7 +112,9 @@ def run_through_slurm(repository: Path, home: Path, *arguments: str) -> None:
     log = repository / "slurm.log"
     with log.open("w") as stream:
         command = ["snakemake", "--profile", "slurm", *QUICK, *arguments]
-        done = subprocess.run(command, cwd=repository, env=environment(home), stdout=stream, stderr=stream, check=False)
+        done = subprocess.run(
+            command, cwd=repository, env=user_environment(home), stdout=stream, stderr=stream, check=False
+        )
     assert done.returncode == 0, log.read_text()[-6000:]
 
 

@@ -13,7 +13,13 @@ from kd.spec.job import Job, parse_job
 from kd.spec.plan import Plan
 
 DATASET = {"source": "digits", "image_size": 8, "subset_size": 200, "validation": 0.2}
-RECIPE = {"epochs": 2, "batch_size": 32, "lr": 0.05, "schedule": "cosine", "augmentation": {"padding": 1, "flip": False}}
+RECIPE = {
+    "epochs": 2,
+    "batch_size": 32,
+    "lr": 0.05,
+    "schedule": "cosine",
+    "augmentation": {"padding": 1, "flip": False},
+}
 
 
 @pytest.fixture(scope="session")

@@ -109,7 +109,9 @@ def test_frozen_teachers_stay_bit_identical(world):
     jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
     after = bench.team.models["teacher0"].state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    moved = [key for key, value in bench.team.models[STUDENT].state_dict().items() if not torch.equal(value, student[key])]
+    moved = [
+        key for key, value in bench.team.models[STUDENT].state_dict().items() if not torch.equal(value, student[key])
+    ]
     assert len(moved) == len(student), "every parameter and statistic of the student moves"
 
 
@@ -212,7 +214,14 @@ def test_a_last_batch_of_one_image_is_left_out(world):
 
 # --- chains ---------------------------------------------------------------------------------------
 
-ASIB = {"method": "asib", "num_stages": 2, "teacher_epochs": 2, "student_epochs": 2, "embed_dim": 16, "teacher_lr": 3e-3}
+ASIB = {
+    "method": "asib",
+    "num_stages": 2,
+    "teacher_epochs": 2,
+    "student_epochs": 2,
+    "embed_dim": 16,
+    "teacher_lr": 3e-3,
+}
 CHAIN = {"recipe": {"epochs": 4}, "dataset": {"subset_size": 600}}
 
 

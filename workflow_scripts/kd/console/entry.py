@@ -16,7 +16,7 @@ log = logging.getLogger("kd")
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, rule: str) -> None:
     """Parse arguments, run `main`, and turn a UserError into one line on stderr and exit status 1.
 
-    Jobs that fill a run folder (--out beside --data) leave the reason there as failure.json, so that tables can show it.
+    Jobs that fill a run folder (--out beside --data) leave the reason there as failure.json, for the tables to show.
     """
     parser.add_argument("--log", type=Path, help="file that gets the log of this attempt")
     arguments = parser.parse_args()

@@ -25,7 +25,8 @@ def class_map(classes: Sequence[str], class_subset: Sequence[str] | Sequence[int
     if class_subset is None:
         return np.arange(len(classes))
     mapping = np.full(len(classes), -1, np.int64)
-    for new, wanted in enumerate(class_subset):
+    names: list[str | int] = list(class_subset)
+    for new, wanted in enumerate(names):
         old = _class_index(classes, wanted)
         if mapping[old] >= 0:
             raise UserError(f"class_subset names class '{wanted}' twice")

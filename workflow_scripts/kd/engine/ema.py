@@ -18,5 +18,5 @@ class EMA:
         """Take one step towards the trained network."""
         for shadow, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
             shadow.lerp_(parameter, 1 - self.decay)
-        for shadow, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
-            shadow.copy_(buffer)
+        for kept, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
+            kept.copy_(buffer)

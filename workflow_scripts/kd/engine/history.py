@@ -58,8 +58,8 @@ class Sums:
         for name, bad in self._bad_step.items():
             if (step := float(bad)) < float("inf"):
                 raise DivergenceError(
-                    f"training diverged: loss {name} was not finite at step {int(step) + 1} of {steps} in epoch {epoch}; "
-                    "lower recipe.lr or set recipe.grad_clip"
+                    f"training diverged: loss {name} was not finite at step {int(step) + 1} of {steps} "
+                    f"in epoch {epoch}; lower recipe.lr or set recipe.grad_clip"
                 )
 
 

@@ -252,7 +252,7 @@ def _parameters(bench: Workbench) -> dict[str, int]:
 
     extra, models = bench.team.extra, bench.team.models
     peers = sum(count(model) for role, model in models.items() if role.startswith("peer"))
-    deployed = sum(count(extra[name]) for name in bench.method.deployed if name in extra)
+    deployed = sum(count(module) for module in bench.method.inference_modules(extra))
     return {
         "student": count(models[STUDENT]) if STUDENT in models else 0,
         "extra_train": count(extra) + peers,

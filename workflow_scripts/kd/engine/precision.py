@@ -44,10 +44,8 @@ class Precision:
 def choose_precision(name: str, device: torch.device) -> Precision:
     """Resolve 'auto' to what the device does well; fp16 on a CPU is a UserError."""
     if name == "auto":
-        if has_fast_bf16(device):
-            name = "bf16"
-        else:
-            name = "fp16" if device.type == "cuda" else "fp32"
+        fallback = "fp16" if device.type == "cuda" else "fp32"
+        name = "bf16" if has_fast_bf16(device) else fallback
     if name == "fp16" and device.type == "cpu":
         raise UserError("recipe.precision: fp16 needs a GPU, found a CPU; allowed there are auto, fp32 and bf16")
     return Precision(name, device)

@@ -41,13 +41,18 @@ class Combined(Method):
 
     def __init__(self, methods: dict[str, Method]) -> None:
         self.methods = methods
-        self.deployed = tuple(name for name, method in methods.items() if method.deployed)
         plans = {name: method.plan() for name, method in methods.items()}
         longest = max(plans.values(), key=len)
         several = [name for name, plan in plans.items() if len(plan) > 1 or len(plan[0].updates) > 1]
         if several:
             raise UserError(f"{', '.join(several)} trains in several stages or updates and cannot be combined")
         self._plan = longest
+
+    def inference_modules(self, extra: nn.ModuleDict) -> list[nn.Module]:
+        """Return what inference needs of every method."""
+        return [
+            module for name, method in self.methods.items() for module in method.inference_modules(_own(extra, name))
+        ]
 
     def needs(self) -> Needs:
         """Unite the needs of all methods."""
@@ -79,7 +84,7 @@ class Combined(Method):
         """Return every method's terms, named 'method.term'."""
         terms: dict[str, Tensor] = {}
         for name, method in self.methods.items():
-            own = method.loss(update, batch, outputs, extra[name], progress)  # type: ignore[arg-type]
+            own = method.loss(update, batch, outputs, _own(extra, name), progress)
             terms.update({f"{name}.{term}": value for term, value in own.items()})
         return terms
 
@@ -87,3 +92,9 @@ class Combined(Method):
         """Ask the method that the term belongs to."""
         name, own = term.split(".", 1)
         return self.methods[name].weight(own, progress)
+
+
+def _own(extra: nn.ModuleDict, name: str) -> nn.ModuleDict:
+    modules = extra[name]
+    assert isinstance(modules, nn.ModuleDict), f"{name} built no ModuleDict"
+    return modules

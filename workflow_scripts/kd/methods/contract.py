@@ -6,7 +6,7 @@ terms; the engine runs models, weighs and sums the terms, steps optimisers and l
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -143,9 +143,6 @@ class Progress:
 class Method:
     """Base of all methods; settings come checked from the card."""
 
-    deployed: ClassVar[tuple[str, ...]] = ()
-    """Extra modules that inference needs beside the student."""
-
     teachers: int = 1
     """How many teachers the team has; set by the engine before anything else is asked."""
 
@@ -191,6 +188,10 @@ class Method:
     ) -> dict[str, Tensor]:
         """Return the scalar terms of one update by name, unweighted."""
         raise AssertionError(f"{type(self).__name__} defines no loss")
+
+    def inference_modules(self, extra: nn.ModuleDict) -> list[nn.Module]:
+        """Return the extra modules that inference needs beside the student; their parameters are reported."""
+        return []
 
     def heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
         """Return logits (B,C) beside the models' own whose validation accuracy is reported while extra is trained."""

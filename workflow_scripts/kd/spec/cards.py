@@ -1,12 +1,13 @@
 """Method cards: what a method is, what it needs and which settings it takes, readable without torch.
 
-A card is the one source of a method's settings: names, types, defaults, bounds. The pydantic model made from it (strict,
-frozen, unknown keys forbidden) checks an experiment before any job starts and is what the method's code receives.
+A card is the one source of a method's settings: names, types, defaults, bounds. The pydantic model made from it
+(strict, frozen, unknown keys forbidden) checks an experiment before any job starts and is what the method's code
+receives.
 """
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError, create_model
@@ -59,7 +60,7 @@ class Setting(Strict):
             if self.type in {"int", "float"}:
                 kind = Annotated[kind, Field(ge=self.min, le=self.max, gt=self.above)]
         if self.per_stage:
-            kind = Union[kind, list[kind]]
+            kind = kind | list[kind]
         return kind | None if self.optional else kind
 
 

@@ -206,7 +206,7 @@ class Experiment(Strict):
     """Networks that need more than their architecture's name."""
     pairs: list[Pair] = Field(min_length=1)
     methods: list[str | dict[str, Any]] = Field(min_length=1)
-    """Card names, or {method: card, name: variant, ...settings, recipe: {...}, teacher: name}, or {name: n, combine: [...]}."""
+    """Card names, {method: card, name: variant, ...settings, recipe: {...}, teacher: name}, {name:, combine: []}."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     teacher_seed: Annotated[int, Field(ge=0)] | Literal["same"] = "same"
     """'same': seed k distils the teacher of seed k; a number: one teacher (and one split) for all seeds."""

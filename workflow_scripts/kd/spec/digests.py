@@ -11,7 +11,7 @@ from typing import Any
 SCRIPTS = Path(__file__).resolve().parents[2]
 
 SILENT = ("kd.spec", "kd.console")
-"""Packages that cannot change a result: what is in kd.spec reaches a job through its settings, the console only talks."""
+"""Packages that cannot change a result: kd.spec reaches a job through its settings, the console only talks."""
 
 
 def canonical(value: Any) -> str:

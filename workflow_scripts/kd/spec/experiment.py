@@ -87,10 +87,11 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
                 raise UserError(f"datasets.{name}: {file} does not exist")
         if dataset.root is not None and not dataset.download and not Path(dataset.root).is_dir():
             raise UserError(f"datasets.{name}.root: folder {dataset.root} does not exist")
+    names = [variant.name for variant in variants(experiment)]
+    asked_for = "references" in experiment.report.model_fields_set
     for reference in experiment.report.references:
-        if reference not in (names := [variant.name for variant in variants(experiment)]):
-            if "references" in experiment.report.model_fields_set:
-                raise unknown("method in report.references", reference, names)
+        if asked_for and reference not in names:
+            raise unknown("method in report.references", reference, names)
     return experiment
 
 

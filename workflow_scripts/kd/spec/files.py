@@ -15,16 +15,17 @@ from kd.spec.errors import UserError
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` that replaces it on success and disappears on failure."""
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: savers such as numpy's and matplotlib's read the format from it.
     temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}{target.suffix}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, target)
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write(path: str | Path, content: str | bytes) -> None:

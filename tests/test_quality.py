@@ -1,0 +1,67 @@
+"""The house is in order: style, types, Snakemake's own lint, and every experiment file plans its jobs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+TOOLS = Path(sys.executable).parent
+EXPERIMENTS = sorted((REPOSITORY / "config" / "experiments").glob("*.yaml"))
+
+CHECKS = {
+    "ruff": ["ruff", "check", "."],
+    "ruff format": ["ruff", "format", "--check", "."],
+    "snakefmt": ["snakefmt", "--check", "Snakefile", "rules"],
+    "snakemake lint": ["snakemake", "--lint"],
+    "mypy": ["mypy"],
+}
+
+
+def run(*command: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    path = [str(TOOLS / command[0]), *command[1:]]
+    return subprocess.run(path, cwd=cwd, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("command", CHECKS.values(), ids=CHECKS.keys())
+def test_checks_pass(command):
+    done = run(*command)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_plans_its_jobs(path, tmp_path):
+    content = yaml.safe_load(path.read_text())
+    arguments = ["--cores", "2", "-n", "--quiet", "all", "--directory", str(tmp_path / "work")]
+    for dataset in content["datasets"].values():
+        if absent := [name for name in dataset.get("archives", []) if not (REPOSITORY / name).exists()]:
+            pytest.skip(f"{path.name} needs {absent[0]}, which is not on this machine")
+        dataset["archives"] = [str((REPOSITORY / name).resolve()) for name in dataset.get("archives", [])]
+        if "root" in dataset:  # the user's own folder
+            dataset["root"] = str(tmp_path / "images")
+            (tmp_path / "images").mkdir(exist_ok=True)
+    (tmp_path / path.name).write_text(yaml.safe_dump(content))
+    done = run(
+        "snakemake", *arguments, "--configfile", str(tmp_path / path.name), "--snakefile", str(REPOSITORY / "Snakefile")
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def test_a_wrong_configuration_stops_before_any_job(tmp_path):
+    content = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
+    content["recipe"]["epoch"] = content["recipe"].pop("epochs")
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(content))
+    done = run("snakemake", "--cores", "1", "--configfile", str(tmp_path / "wrong.yaml"))
+    assert done.returncode != 0
+    assert "unknown key in recipe 'epoch': did you mean 'epochs'?" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_readme_holds_the_commands_that_ci_runs():
+    readme = (REPOSITORY / "README.md").read_text()
+    section = readme.split("## Quick start")[1].split("\n## ")[0]
+    commands = [line for line in section.splitlines() if line.startswith("python3 ")]
+    assert commands == ["python3 envs/task.py quickstart", "python3 envs/task.py test"]
+    assert commands[1] in (REPOSITORY / ".ci" / "run").read_text()

@@ -1,0 +1,63 @@
+"""Digests see code and nothing else, and follow imports."""
+
+import ast
+
+import pytest
+
+from kd.spec import digests
+from kd.spec.errors import UserError
+from kd.spec.files import atomic_path, atomic_write, read_json
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("x = 1", "x = 1  # why", True),
+        ("x = 1", "x=1", True),
+        ('def f():\n    """Says."""\n    return 1', 'def f():\n    """Says more."""\n    return 1', True),
+        ('class A:\n    a: int = 1\n    """What a is."""', "class A:\n    a: int = 1", True),
+        ("x = 1", "x = 2", False),
+        ('x = "text"', 'x = "other"', False),
+        ("def f(a=1): return a", "def f(a=2): return a", False),
+    ],
+)
+def test_what_counts(tmp_path, monkeypatch, first, second, same):
+    monkeypatch.setattr(digests, "SCRIPTS", tmp_path)
+    digests.module_digest.cache_clear()
+    (tmp_path / "one.py").write_text(first)
+    (tmp_path / "two.py").write_text(second)
+    ast.parse(first)
+    assert (digests.module_digest("one") == digests.module_digest("two")) is same
+
+
+def test_closure_follows_every_import():
+    modules = digests.closure(frozenset({"kd.engine.jobs"}))
+    assert {"kd.engine.training", "kd.methods.contract", "kd.models.build", "kd.data.store"} <= set(modules)
+    assert not any(name.startswith(("kd.spec", "kd.console", "kd.reporting")) for name in modules)
+    assert "kd.methods.crd" not in modules, "methods are resolved by name, so that none makes another stale"
+    assert "kd.models.vgg" not in modules
+    assert not any(name.startswith("kd.asib") for name in modules)
+
+
+def test_canonical_text_is_one():
+    assert digests.canonical({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digests.canonical(float("nan"))
+
+
+def test_files_are_whole_or_absent(tmp_path):
+    target = tmp_path / "out.json"
+
+    def fail_halfway():
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_halfway()
+    assert list(tmp_path.iterdir()) == []
+    atomic_write(target, "{")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_json(target)
+    with pytest.raises(UserError, match="cannot write"):
+        atomic_write(target / "below.txt", "x")

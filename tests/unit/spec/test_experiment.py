@@ -1,0 +1,157 @@
+"""What a wrong experiment file gets: one sentence that names the key, what was found and what is allowed."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kd.spec.errors import UserError
+from kd.spec.experiment import check_experiment, load_experiment, variants, workflow_configuration
+from kd.spec.plan import Plan
+
+BASE = {
+    "experiment": "unit",
+    "datasets": {"digits": {"source": "digits"}},
+    "pairs": [{"teachers": ["resnet14", "wrn_16_1"], "student": "resnet8"}],
+    "methods": ["ce", "kd", "asib"],
+    "seeds": [0, 1],
+    "recipe": {"epochs": 4},
+}
+
+
+def changed(path: str, value):
+    content = copy.deepcopy(BASE)
+    *parents, last = path.split(".")
+    place = content
+    for key in parents:
+        place = place[int(key) if isinstance(place, list) else key]
+    place[int(last) if isinstance(place, list) else last] = value
+    return content
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("recipe.epoch", 3, r"unknown key in recipe 'epoch': did you mean 'epochs'\?"),
+        ("seed", [0], r"unknown key 'seed': did you mean 'seeds'\?"),
+        ("datasets.digits.sorce", "x", r"unknown key in datasets.digits 'sorce': did you mean 'source'\?"),
+        ("recipe.epochs", "many", r"recipe.epochs: .*valid integer, found 'many'"),
+        ("recipe.epochs", 0, r"recipe.epochs: .*greater than or equal to 1, found 0"),
+        ("recipe.lr", -0.1, r"recipe.lr: .*greater than 0, found -0.1"),
+        ("recipe.schedule", "cosin", r"recipe.schedule: .*'step', 'cosine' or 'constant', found 'cosin'"),
+        ("recipe.augmentation", {"crop": "random"}, r"recipe.augmentation.crop: .*found 'random'"),
+        ("datasets.digits.source", "digit", r"datasets.digits.source: .*found 'digit'"),
+        ("datasets.digits", {"source": "cifar100"}, "root is required for source cifar100"),
+        ("datasets.digits", {"source": "imagefolder", "archives": ["gone.tar"]}, "gone.tar does not exist"),
+        ("datasets.digits", {"source": "cifar10", "root": "gone"}, "folder gone does not exist"),
+        ("methods.1", "kdd", r"unknown method 'kdd': did you mean 'kd'\?"),
+        ("methods.1", {"method": "kd", "temprature": 2.0}, r"'temprature': did you mean 'temperature'\?"),
+        ("methods.1", {"method": "kd", "temperature": 0.0}, r"methods\[1\].temperature: .*greater than 0, found 0.0"),
+        ("methods.1", {"method": "kd", "temperature": "4"}, r"methods\[1\].temperature: .*valid number, found '4'"),
+        ("methods.1", {"method": "kd", "recipe": {"lrr": 1}}, r"unknown key in methods\[1\].recipe 'lrr'"),
+        ("methods.1", {"method": "kd", "teacher": "resnet8"}, "unknown teacher in methods"),
+        ("methods.1", {"name": "x"}, "give either method or combine"),
+        ("methods.1", {"name": "x", "combine": ["kd", "kd"]}, "at least two different methods"),
+        ("methods.1", {"combine": ["kd", "at"]}, "a combination needs a name"),
+        ("methods.1", {"name": "x", "combine": ["asib", "at"]}, "chain of jobs cannot be combined"),
+        ("methods.1", "ce", "two variants are named 'ce'"),
+        ("methods.1", {"method": "kd", "name": "a--b"}, "letters, digits, '_' and '.' only, found 'a--b'"),
+        (
+            "methods.2",
+            {"method": "asib", "num_stages": 2, "teacher_epochs": [1, 2, 3]},
+            "lists 3 values for num_stages 2",
+        ),
+        ("methods.2", {"method": "asib", "num_stages": 8}, "there are 4 epochs for num_stages 8"),
+        ("pairs.0.student", "resnet9", r"unknown architecture 'resnet9': did you mean"),
+        ("pairs.0.teachers", ["resnet14"], "asib needs several teachers"),
+        ("pairs.0.teachers", ["resnet14", "resnet14"], "teachers of a pair must differ"),
+        ("seeds", [0, 0], "seeds must differ"),
+        ("seeds", [], "seeds: "),
+        ("recipe.warmup_epochs", 4.0, r"warmup_epochs \(4\) must be below epochs \(4\)"),
+        ("report", {"references": ["dkd"]}, "unknown method in report.references 'dkd'"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(path, value, sentence):
+    with pytest.raises(UserError, match=sentence) as raised:
+        check_experiment(changed(path, value))
+    assert "\n" not in str(raised.value)
+
+
+def test_mixed_labels_are_refused_where_undefined():
+    content = {**BASE, "methods": ["ce", "crd"], "recipe": {"epochs": 4, "mixup_alpha": 0.2}}
+    with pytest.raises(UserError, match="crd is not defined for MixUp"):
+        check_experiment(content)
+
+
+@pytest.mark.parametrize(("text", "sentence"), [("a: [", "is not valid YAML"), ("- a", "must hold keys and values")])
+def test_files_that_are_no_experiment(tmp_path, text, sentence):
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        load_experiment(tmp_path / "bad.yaml")
+    with pytest.raises(UserError, match="does not exist"):
+        load_experiment(tmp_path / "absent.yaml")
+
+
+def test_nothing_of_the_quick_start_leaks_into_an_experiment(tmp_path):
+    default = tmp_path / "config.yaml"
+    default.write_text(yaml.safe_dump({**BASE, "gpus": 3}))
+    assert "gpus" not in workflow_configuration(BASE, default)
+    assert workflow_configuration({"gpus": 1}, default)["gpus"] == 1
+
+
+def test_runs_are_every_method_and_seed_once():
+    plan = Plan(
+        check_experiment(
+            {**BASE, "pairs": [*BASE["pairs"], {"teachers": ["wrn_16_1", "resnet20"], "student": "resnet8"}]}
+        )
+    )
+    paths = [run.path for run in plan.runs]
+    assert len(paths) == len(set(paths))
+    assert paths.count("digits/none--resnet8/ce/seed0") == 1, "pairs share the baseline"
+    assert "digits/resnet14--resnet8/kd/seed1" in paths
+    assert "digits/resnet14+wrn_16_1--resnet8/asib/seed0" in paths
+    assert len(plan.teachers) == 3 * 2
+
+
+def test_one_teacher_for_all_seeds():
+    plan = Plan(check_experiment({**BASE, "teacher_seed": 7}))
+    assert plan.teachers == [("digits", "resnet14", 7), ("digits", "wrn_16_1", 7)]
+    assert '"split_seed":7' in plan.student_job(plan.runs[0])
+
+
+def test_settings_hold_what_a_run_uses_and_nothing_else():
+    plan, other = (
+        Plan(check_experiment({**BASE, "methods": methods})) for methods in (["ce", "kd"], ["ce", "kd", "at"])
+    )
+    for run in plan.runs:
+        assert plan.student_job(run) == other.student_job(run)
+    changed_kd = Plan(check_experiment({**BASE, "methods": ["ce", {"method": "kd", "temperature": 2.0}]}))
+    differing = [run.method for run in plan.runs if plan.student_job(run) != changed_kd.student_job(run)]
+    assert set(differing) == {"kd"}
+
+
+def test_later_stages_do_not_touch_earlier_ones():
+    def halves(**settings):
+        plan = Plan(check_experiment({**BASE, "methods": [{"method": "asib", "student_epochs": 2, **settings}]}))
+        run = plan.runs[0]
+        kinds = ("teacher_update", "student_update")
+        return [plan.half_job(run, k, half) for k in range(1, plan.stages(run.method) + 1) for half in kinds]
+
+    base = halves(num_stages=3)
+    edited = halves(num_stages=3, teacher_lr=[1e-4, 1e-4, 5e-4])
+    assert [a == b for a, b in zip(base, edited, strict=True)] == [True] * 4 + [False, True]
+    assert halves(num_stages=2) == base[:4]
+
+
+def test_names_of_variants_of_a_method():
+    found = variants(
+        check_experiment({**BASE, "methods": ["kd", {"method": "kd", "name": "kd_t2", "temperature": 2.0}]})
+    )
+    assert [(variant.name, variant.base) for variant in found] == [("kd", "kd"), ("kd_t2", "kd")]
+
+
+@pytest.mark.parametrize("path", sorted(Path(__file__).parents[3].glob("config/**/*.yaml")), ids=lambda path: path.stem)
+def test_configuration_files_are_yaml_without_tabs(path):
+    assert "\t" not in path.read_text()
+    assert isinstance(yaml.safe_load(path.read_text()), dict)
