@@ -1,4 +1,5 @@
 # Configuration, plan and the helpers that every rule uses.
+import os
 import re
 import shlex
 import sys
@@ -38,8 +39,14 @@ FOLDER = PLAN.folder
 GPUS = EXPERIMENT.gpus
 THREADS = EXPERIMENT.threads
 
+# Run on this machine, and not handed to a cluster.
+LOCAL = workflow.exec_mode.name == "DEFAULT" and workflow.resource_settings.nodes is None
+
+# All cores here (--cores caps it); a usual share of a node on a cluster.
+DECODING_THREADS = (os.cpu_count() or 1) if LOCAL else 8
+
 # Unlimited by default under plain --cores: one job a device unless --resources gpu=N says otherwise.
-if GPUS and workflow.exec_mode.name == "DEFAULT" and workflow.resource_settings.nodes is None:
+if GPUS and LOCAL:
     from kd.console.device import visible_devices
 
     workflow.global_resources.setdefault("gpu", max(GPUS, len(visible_devices())))

@@ -12,7 +12,7 @@ rule prepare_data:
         f"{FOLDER}/logs/prepare_data/{{dataset}}.log",
     conda:
         ENVIRONMENT
-    threads: workflow.cores or 4
+    threads: DECODING_THREADS
     resources:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,

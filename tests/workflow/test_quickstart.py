@@ -39,9 +39,8 @@ def test_every_planned_run_finished(rows, quickstart_run):
 def test_every_run_leaves_its_files(rows, quickstart_run):
     for row in rows:
         folder = quickstart_run / row["path"]
-        chain = (folder / "stage1").is_dir()
         absent = [name for name in RUN_FILES if not (folder / name).is_file()]
-        assert absent == (["config.yaml", "train.log"] if chain else []), f"{folder} lacks {absent}"
+        assert absent == [], f"{folder} lacks {absent}"
         assert not list(folder.rglob("resume.pt"))
         assert not list(folder.rglob(".*.*")), "no temporary file is left"
 

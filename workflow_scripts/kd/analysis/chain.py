@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from kd.spec.files import atomic_path, atomic_write, read_json, write_json
 
 STUDENT_HALF = "student_update"
@@ -17,6 +19,7 @@ def join_chain(folders: Sequence[Path], out: Path) -> None:
 
     Best weights are those of the student update with the highest validation accuracy (the earliest of equals), last
     weights those of the last one; epochs are numbered through; seconds and FLOPs are sums, memory is the maximum.
+    config.yaml holds the settings of every half-stage, train.log their logs one after the other.
     """
     records = [read_json(folder / "run.json") for folder in folders]
     rows, best_epoch, best_folder = _histories(folders)
@@ -43,6 +46,13 @@ def join_chain(folders: Sequence[Path], out: Path) -> None:
             for folder, record in zip(folders, records, strict=True)
         ],
     }
+    settings = {
+        f"{folder.parent.name}/{folder.name}": record["settings"]
+        for folder, record in zip(folders, records, strict=True)
+    }
+    atomic_write(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    logs = [folder / "train.log" for folder in folders]
+    atomic_write(out / "train.log", "".join(log.read_text() for log in logs if log.is_file()))
     write_json(out / "run.json", joined)
 
 
