@@ -100,8 +100,9 @@ def checked(model: type[Settings], content: Mapping[str, Any], where: str) -> Se
     try:
         return model(**content)
     except ValidationError as error:
-        problem = error.errors()[0]
-        if problem["type"] == "extra_forbidden":
+        # a misspelt key also makes the right one missing: the misspelling is what helps
+        problem = next((one for one in error.errors() if one["type"] == "extra_forbidden"), None)
+        if problem is not None:
             owner = _model_at(model, problem["loc"][:-1])
             place = ".".join([where, *map(str, problem["loc"][:-1])]).strip(".")
             raise unknown(f"key in {place}" if place else "key", problem["loc"][-1], owner.model_fields) from error
