@@ -6,6 +6,7 @@ rule asib_teacher_update:
         data=manifest,
         teachers=lambda w: teacher_weights(w) if w.stage == "1" else [],
         previous=before_teacher_update,
+        initial=lambda w: PLAN.initial_weights(run_of(w).student) if w.stage == "1" else [],
     output:
         state=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/state.pt",
         metrics=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/metrics.csv",

@@ -6,6 +6,7 @@ rule train_student:
         data=manifest,
         teachers=teacher_weights,
         pretrained=pretrained,
+        initial=lambda w: PLAN.initial_weights(run_of(w).student),
     output:
         best=f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}/checkpoints/best.safetensors",
         last=f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}/checkpoints/last.safetensors",

@@ -4,6 +4,7 @@
 rule train_teacher:
     input:
         data=manifest,
+        initial=lambda w: PLAN.initial_weights(w.teacher),
     output:
         best=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/best.safetensors",
         last=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/last.safetensors",

@@ -27,9 +27,10 @@ def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
     return folder
 
 
-def run_once(tmp_path_factory, name: str, *arguments: str) -> Path:
+def run_once(tmp_path_factory, name: str, *arguments: str, before=lambda folder: None) -> Path:
     def make(folder: Path) -> None:
-        done = snakemake(copy_repository(folder), *arguments)
+        before(copy_repository(folder))
+        done = snakemake(folder, *arguments)
         (folder / "run.log").write_text(done.stdout)
         assert done.returncode == 0, done.stdout[-5000:]
 
@@ -45,7 +46,19 @@ def quickstart_run(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
     """A copy in which a tiny experiment with two data sets has been run: tiny.yaml."""
-    return run_once(tmp_path_factory, "tiny", "--configfile", str(TINY))
+    return run_once(tmp_path_factory, "tiny", "--configfile", str(TINY), before=write_images)
+
+
+def write_images(folder: Path) -> None:
+    """Write some of the embedded digits as class folders of PNG files."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    for i, (image, label) in enumerate(zip(images[:400], labels[:400], strict=True)):
+        path = folder / "data" / "images" / f"digit_{label}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image.reshape(8, 8) * 15).astype("uint8")).convert("RGB").save(path)
 
 
 @pytest.fixture

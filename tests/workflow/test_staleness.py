@@ -1,10 +1,14 @@
 """What an edit makes stale, seen in the dry run of a finished experiment: that and what follows, nothing else."""
 
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
 import yaml
-from checkout import planned, snakemake
+from checkout import environment, planned, snakemake
 
 pytestmark = pytest.mark.workflow
 
@@ -118,7 +122,7 @@ def test_one_data_sets_option_reruns_that_data_set(tiny_copy):
 
 
 def test_a_packing_option_packs_anew(tiny_copy):
-    reconfigure(tiny_copy, lambda content: content["datasets"]["second"].__setitem__("image_size", 16))
+    reconfigure(tiny_copy, lambda content: content["datasets"]["second"].__setitem__("split_seed", 1))
     jobs = stale(tiny_copy)
     assert {job.wildcards["dataset"] for job in jobs if "dataset" in job.wildcards} == {"second"}
     assert "prepare_data" in {job.rule for job in jobs}
@@ -158,3 +162,30 @@ def test_a_failed_run_is_a_row_with_its_reason(tiny_copy):
     rows = [line for line in (tiny_copy / "results/tiny/runs.csv").read_text().splitlines() if ",kd_hot," in line]
     assert len(rows) == 2
     assert all(",failed," in row for row in rows)
+
+
+def test_a_killed_run_goes_on_where_it_was(tiny_copy):
+    """Snakemake and its job are killed in the middle of a training; the same command finishes it."""
+    long = {"method": "kd", "name": "kd_long", "recipe": {"epochs": 200}}
+    reconfigure(
+        tiny_copy,
+        lambda content: content.update(methods=["kd", long], datasets={"first": content["datasets"]["first"]}),
+    )
+    folder = tiny_copy / "results/tiny/first/resnet14--resnet8/kd_long/seed0"
+    command = ["snakemake", "--cores", "1", "--configfile", CONFIG, str(folder.relative_to(tiny_copy) / "run.json")]
+    with (tiny_copy / "killed.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=tiny_copy, env=environment(), stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + 300
+        while not (folder / "resume.pt").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert (folder / "resume.pt").exists(), (tiny_copy / "killed.log").read_text()[-2000:]
+    assert not (folder / "run.json").exists()
+    snakemake(tiny_copy, "--unlock", "--configfile", CONFIG)
+    done = snakemake(tiny_copy, "--configfile", CONFIG, "--rerun-incomplete", command[-1])
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "resuming stage 'train' after epoch" in (folder / "train.log").read_text()
+    assert not (folder / "resume.pt").exists()

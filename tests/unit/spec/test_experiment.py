@@ -66,6 +66,7 @@ def changed(path: str, value):
         ("pairs.0.student", "resnet9", r"unknown architecture 'resnet9': did you mean"),
         ("pairs.0.teachers", ["resnet14"], "asib needs several teachers"),
         ("pairs.0.teachers", ["resnet14", "resnet14"], "teachers of a pair must differ"),
+        ("models", {"resnet14": {"arch": "resnet14", "pretrained": "gone.pt"}}, "file gone.pt does not exist"),
         ("seeds", [0, 0], "seeds must differ"),
         ("seeds", [], "seeds: "),
         ("recipe.warmup_epochs", 4.0, r"warmup_epochs \(4\) must be below epochs \(4\)"),

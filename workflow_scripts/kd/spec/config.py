@@ -12,9 +12,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Strict(BaseModel):
-    """Base of every settings model: typed strictly, frozen, unknown keys forbidden, documented by field."""
+    """Base of every settings model: typed strictly, frozen, unknown keys forbidden."""
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
 
 
 def _absent_or_positive(value: int | None) -> int | None:

@@ -80,6 +80,8 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
     experiment = checked(Experiment, content, "")
     for name, settings in {**experiment.models, **_named_models(experiment)}.items():
         check_architecture(settings.arch)
+        if isinstance(settings.pretrained, str) and not Path(settings.pretrained).is_file():
+            raise UserError(f"models.{name}.pretrained: file {settings.pretrained} does not exist")
         merged_recipe(experiment.recipe, settings.recipe, f"models.{name}.recipe")
     for name, dataset in experiment.datasets.items():
         for file in dataset.files():

@@ -225,6 +225,11 @@ class Plan:
     def _part(name: str, settings: dict[str, Any]) -> MethodPart:
         return MethodPart(card=name, settings=settings)
 
+    def initial_weights(self, network: str) -> list[str]:
+        """Return the file that a network starts from, if it is one."""
+        pretrained = model_settings(self.experiment, network).pretrained
+        return [pretrained] if isinstance(pretrained, str) else []
+
     # --- which code a job runs ------------------------------------------------------------------
 
     def model_modules(self, *names: str) -> set[str]:
