@@ -172,7 +172,8 @@ def test_a_killed_run_goes_on_where_it_was(tiny_copy):
         lambda content: content.update(methods=["kd", long], datasets={"first": content["datasets"]["first"]}),
     )
     folder = tiny_copy / "results/tiny/first/resnet14--resnet8/kd_long/seed0"
-    command = ["snakemake", "--cores", "1", "--configfile", CONFIG, str(folder.relative_to(tiny_copy) / "run.json")]
+    target = str(folder.relative_to(tiny_copy) / "run.json")  # before --configfile, which takes every word after it
+    command = ["snakemake", "--cores", "1", target, "--configfile", CONFIG]
     with (tiny_copy / "killed.log").open("w") as log:
         process = subprocess.Popen(
             command, cwd=tiny_copy, env=environment(), stdout=log, stderr=log, start_new_session=True
@@ -185,7 +186,7 @@ def test_a_killed_run_goes_on_where_it_was(tiny_copy):
     assert (folder / "resume.pt").exists(), (tiny_copy / "killed.log").read_text()[-2000:]
     assert not (folder / "run.json").exists()
     snakemake(tiny_copy, "--unlock", "--configfile", CONFIG)
-    done = snakemake(tiny_copy, "--configfile", CONFIG, "--rerun-incomplete", command[-1])
+    done = snakemake(tiny_copy, target, "--rerun-incomplete", "--configfile", CONFIG)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "resuming stage 'train' after epoch" in (folder / "train.log").read_text()
     assert not (folder / "resume.pt").exists()

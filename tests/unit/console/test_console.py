@@ -90,3 +90,16 @@ def test_slurm_has_given_the_devices_already(two_devices, monkeypatch):
 def test_too_few_devices(two_devices):
     with pytest.raises(UserError, match="asks for 3 GPU"):
         device.lease_gpus(3)
+
+
+def test_only_this_project_speaks_at_info(tmp_path):
+    code = (
+        "import logging, sys, pathlib; from kd.console.entry import start_logging\n"
+        "start_logging(pathlib.Path(sys.argv[1]), None)\n"
+        "logging.getLogger('kd.engine').info('ours'); logging.getLogger('fontTools').info('theirs')"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "log")]
+    done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=True)
+    assert "ours" in done.stderr
+    assert "theirs" not in done.stderr
+    assert (tmp_path / "log").read_text() == done.stderr

@@ -53,5 +53,6 @@ def start_logging(attempt: Path | None, history: Path | None) -> None:
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
     for handler in handlers:
         handler.setFormatter(formatter)
-    level = os.environ.get("KD_LOG_LEVEL", "INFO").upper()
-    logging.basicConfig(level=level, handlers=handlers, force=True)
+    # libraries speak up from warnings on; their INFO (fontTools lists every glyph) would bury ours
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
+    log.setLevel(os.environ.get("KD_LOG_LEVEL", "INFO").upper())

@@ -130,6 +130,9 @@ def accuracy(group: Group) -> "Figure":
         max([limits[1], *(m + 0.03 * span for m in near)]),
     )
     _dots(axes, group, group.methods, limits)
+    # room below the last row for the teachers' names
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom + 0.35 * len(group.teachers) * (1 if bottom > top else -1), top)
     for index, teacher in enumerate(group.teachers):
         _teacher_line(axes, teacher, index, limits)
     axes.set_xlabel(group.accuracy)
