@@ -1,5 +1,6 @@
 """The house is in order: style, types, Snakemake's own lint, and every experiment file plans its jobs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,17 @@ def test_every_experiment_plans_its_jobs(path, tmp_path):
         "snakemake", *arguments, "--configfile", str(tmp_path / path.name), "--snakefile", str(REPOSITORY / "Snakefile")
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+
+
+def test_the_gpu_profile_asks_one_device_a_training_job(tmp_path):
+    snakefile = ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(tmp_path)]
+    done = run("snakemake", "-n", "--profile", str(REPOSITORY / "config" / "profiles" / "gpu"), *snakefile)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    blocks = re.split(r"^(?:local)?rule ", done.stdout, flags=re.MULTILINE)[1:]
+    training = [block for block in blocks if block.startswith(("train_", "asib_teacher", "asib_student", "pretrain"))]
+    assert training
+    assert all("gpu=1" in block for block in training)
+    assert not any("gpu=1" in block for block in blocks if block.startswith(("collect", "tables", "prepare_data")))
 
 
 def test_a_wrong_configuration_stops_before_any_job(tmp_path):
