@@ -4,15 +4,12 @@ import argparse
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
 from kd.spec.job import parse_job
-
-if TYPE_CHECKING:
-    from kd.spec.job import Job
 
 log = logging.getLogger("kd")
 
@@ -38,6 +35,7 @@ def run_training(function: str, parser: argparse.ArgumentParser, rule: str) -> N
     """Run one of the functions of kd.engine.jobs as a script."""
 
     def main(arguments: argparse.Namespace) -> None:
+        """Reserve devices before torch sees them, then train."""
         job = parse_job(arguments.settings)
         lease_gpus(arguments.gpus)
         start_torch(arguments.threads)
@@ -67,6 +65,3 @@ def start_torch(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-
-
-__all__ = ["Job", "run_training", "start_torch", "training_parser"]

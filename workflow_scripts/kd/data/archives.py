@@ -126,6 +126,7 @@ class _Tail:
         self.last = b""
 
     def read(self, size: int) -> bytes:
+        """Read on, as a file does."""
         data = self.file.read(size)
         self.last = (self.last + data)[-_TAR_BLOCK:] if len(data) < _TAR_BLOCK else data[-_TAR_BLOCK:]
         return data

@@ -24,6 +24,7 @@ class _PlainType:
         self.order = _text(state[1])
 
     def checked(self) -> np.dtype:
+        """Return the array type if it is a plain one."""
         kind = np.dtype(self.code)
         if kind.kind not in PLAIN_KINDS:
             raise pickle.UnpicklingError(f"an array of {kind}")
@@ -92,6 +93,7 @@ class _Unpickler(pickle.Unpickler):
         self.path = path
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a class that a pickle names, if that class is harmless."""
         if (module, name) not in _ALLOWED:
             raise UserError(f"{self.path} refers to {module}.{name}, but only numpy arrays and plain values are read")
         return _ALLOWED[module, name]

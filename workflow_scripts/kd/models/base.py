@@ -44,6 +44,7 @@ class TappedModel(nn.Module, ABC):
         kept: dict[str, Tensor] = {}
 
         def keep(name: str, value: Tensor) -> Tensor:
+            """Note a feature that was asked for."""
             if name in taps:
                 kept[name] = value
             return value
