@@ -10,7 +10,6 @@ if SCRIPTS not in sys.path:
     sys.path.append(SCRIPTS)  # last: script names must not hide anything
 
 from snakemake.exceptions import WorkflowError
-from snakemake.logging import logger
 
 from kd.reporting.layout import TEMPLATE, figure_files
 from kd.spec.digests import canonical, code_digest, text_digest
