@@ -64,26 +64,37 @@ wildcard_constraints:
     stage=r"[1-9]\d*",
 
 
-def run_of(wildcards) -> Run:
-    """Return the run that a rule's wildcards name."""
+def run_of(wildcards, method: str | None = None) -> Run:
+    """Return the run that a rule's wildcards name, or that of another method of the same team and seed."""
     teachers, _, student = wildcards.team.rpartition("--")
     names = () if teachers == "none" else tuple(teachers.split("+"))
-    return Run(wildcards.dataset, names, student, wildcards.method, int(wildcards.seed))
+    return Run(wildcards.dataset, names, student, method or wildcards.method, int(wildcards.seed))
+
+
+def companions(wildcards) -> list[Run]:
+    """Return the runs of a team and seed that are trained side by side."""
+    return [run_of(wildcards, method) for method in EXPERIMENT.co_train]
+
+
+def prepared_files(run: Run) -> list[str]:
+    """Return what a run reads of its teachers beside their weights."""
+    outputs = [f"{folder}/outputs.safetensors" for folder in PLAN.outputs_folders(run)]
+    return outputs + [f"{folder}/extra.safetensors" for folder in PLAN.pretrain_folders(run)]
 
 
 def manifest(wildcards) -> str:
     """Return the last file that packing a data set writes."""
-    return f"{FOLDER}/{wildcards.dataset}/data/manifest.json"
+    return f"{PLAN.data_folder(wildcards.dataset)}/manifest.json"
 
 
 def teacher_folder(dataset: str, teacher: str, seed: int) -> str:
     """Return where the teacher that a student of this seed learns from is kept."""
-    return f"{FOLDER}/{dataset}/teachers/{teacher}/seed{PLAN.teacher_seed(seed)}"
+    return PLAN.teacher_folder(dataset, teacher, seed)
 
 
-def teacher_weights(wildcards) -> list[str]:
+def teacher_weights(wildcards, method: str | None = None) -> list[str]:
     """Return the weights of a run's teachers, in order."""
-    run = run_of(wildcards)
+    run = run_of(wildcards, method)
     folders = [teacher_folder(run.dataset, name, run.seed) for name in run.teachers]
     return [f"{folder}/checkpoints/best.safetensors" for folder in folders]
 
@@ -101,7 +112,7 @@ def work(job: str):
 
 
 def _arguments(job: str, wildcards) -> tuple:
-    if job == "teacher_job":
+    if job in {"teacher_job", "outputs_job"}:
         return wildcards.dataset, wildcards.teacher, int(wildcards.seed)
     if job == "pretrain_job":
         return wildcards.dataset, wildcards.teacher, wildcards.method, int(wildcards.seed)
@@ -114,11 +125,12 @@ CHAINS = any_of(name for name, variant in PLAN.variants.items() if variant.chain
 
 def pretrained(wildcards) -> list[str]:
     """Return what the method prepared on the teacher, if it did."""
-    run = run_of(wildcards)
-    if not PLAN.variants[run.method].pretrain:
-        return []
-    seed = PLAN.teacher_seed(run.seed)
-    return [f"{FOLDER}/{run.dataset}/pretrain/{run.teachers[0]}/{run.method}/seed{seed}/extra.safetensors"]
+    return [f"{folder}/extra.safetensors" for folder in PLAN.pretrain_folders(run_of(wildcards))]
+
+
+def teacher_outputs(wildcards) -> list[str]:
+    """Return what a run's teachers make of the fixed view, in order, if the run reads it."""
+    return [f"{folder}/outputs.safetensors" for folder in PLAN.outputs_folders(run_of(wildcards))]
 
 
 def before_teacher_update(wildcards) -> list[str]:

@@ -5,6 +5,7 @@ rule train_student:
     input:
         data=manifest,
         teachers=teacher_weights,
+        outputs=teacher_outputs,
         pretrained=pretrained,
         initial=lambda w: PLAN.initial_weights(run_of(w).student),
     output:
@@ -15,7 +16,9 @@ rule train_student:
     log:
         f"{FOLDER}/logs/train_student/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
     wildcard_constraints:
-        method=any_of(name for name, variant in PLAN.variants.items() if not variant.chain),
+        method=any_of(
+            name for name, variant in PLAN.variants.items() if not variant.chain and name not in EXPERIMENT.co_train
+        ),
     conda:
         ENVIRONMENT
     threads: THREADS
@@ -27,8 +30,40 @@ rule train_student:
         code=lambda w: PLAN.run_code(run_of(w)),
         data=lambda w, input: Path(input.data).parent,
         out=lambda w, output: Path(output.run).parent,
+        outputs=lambda w, input: ["--outputs", *map(str, input.outputs)] if input.outputs else [],
         pretrained=lambda w, input: ["--pretrained", input.pretrained] if input.pretrained else [],
     shell:
         'python "$SCRIPTS/train_student.py" --settings {params.settings:q} --data {params.data:q}'
-        " --teachers {input.teachers:q} {params.pretrained:q} --out {params.out:q} --code {params.code}"
+        " --teachers {input.teachers:q} {params.outputs:q} {params.pretrained:q} --out {params.out:q} --code {params.code}"
         " --gpus {resources.gpu} --threads {threads} --log {log:q}"
+
+
+if EXPERIMENT.co_train:
+
+    rule train_students:
+        input:
+            data=manifest,
+            teachers=lambda w: teacher_weights(w, EXPERIMENT.co_train[0]),
+            prepared=lambda w: [file for run in companions(w) for file in prepared_files(run)],
+            initial=lambda w: PLAN.initial_weights(companions(w)[0].student),
+        output:
+            expand(
+                f"{FOLDER}/{{{{dataset}}}}/{{{{team}}}}/{{method}}/seed{{{{seed}}}}/{{file}}",
+                method=EXPERIMENT.co_train,
+                file=["checkpoints/best.safetensors", "checkpoints/last.safetensors", "metrics.csv", "run.json"],
+            ),
+        log:
+            f"{FOLDER}/logs/train_students/{{dataset}}_{{team}}_seed{{seed}}.log",
+        conda:
+            ENVIRONMENT
+        threads: THREADS
+        resources:
+            runtime=lambda w, attempt: sum(runtime_minutes(PLAN.student_job(run), attempt) for run in companions(w)),
+            mem_mb=lambda w, attempt: sum(memory_mb(PLAN.student_job(run), attempt) for run in companions(w)),
+            gpu=GPUS,
+        params:
+            runs=lambda w: PLAN.students_job(companions(w)),
+            data=lambda w, input: Path(input.data).parent,
+        shell:
+            'python "$SCRIPTS/train_students.py" --runs {params.runs:q} --data {params.data:q}'
+            " --teachers {input.teachers:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"

@@ -1,4 +1,4 @@
-# Teachers, fine-tuned or from scratch, and what a method prepares on them alone.
+# Teachers, fine-tuned or from scratch; what they make of one fixed view of the images; what a method prepares on them.
 
 
 rule train_teacher:
@@ -26,6 +26,32 @@ rule train_teacher:
     shell:
         'python "$SCRIPTS/train_teacher.py" --settings {params.settings:q} --data {params.data:q} --out {params.out:q}'
         " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+
+
+rule teacher_outputs:
+    input:
+        data=manifest,
+        teacher=lambda w: f"{teacher_folder(w.dataset, w.teacher, int(w.seed))}/checkpoints/best.safetensors",
+    output:
+        outputs=f"{FOLDER}/{{dataset}}/teacher_outputs/{{teacher}}/seed{{seed}}/outputs.safetensors",
+        run=f"{FOLDER}/{{dataset}}/teacher_outputs/{{teacher}}/seed{{seed}}/run.json",
+    log:
+        f"{FOLDER}/logs/teacher_outputs/{{dataset}}_{{teacher}}_seed{{seed}}.log",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        **work("outputs_job"),
+        gpu=GPUS,
+    params:
+        settings=lambda w: PLAN.outputs_job(w.dataset, w.teacher, int(w.seed)),
+        code=lambda w: PLAN.outputs_code(w.teacher),
+        data=lambda w, input: Path(input.data).parent,
+        out=lambda w, output: Path(output.run).parent,
+    shell:
+        'python "$SCRIPTS/teacher_outputs.py" --settings {params.settings:q} --data {params.data:q}'
+        " --teachers {input.teacher:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
+        " --threads {threads} --log {log:q}"
 
 
 rule pretrain_method:

@@ -10,9 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parity import asib, methods
+from parity import asib, features, logits, methods, relational, review
 
-ADAPTERS = {**methods.ADAPTERS, **asib.ADAPTERS}
+ADAPTERS = {
+    name: adapter
+    for module in (methods, logits, features, relational, review, asib)
+    for name, adapter in module.ADAPTERS.items()
+}
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 

@@ -3,4 +3,4 @@
 from kd.console.training_script import run_training, training_parser
 
 if __name__ == "__main__":
-    run_training("train_student", training_parser(__doc__, "teachers", "pretrained"), "train_student")
+    run_training("train_student", training_parser(__doc__, "teachers", "outputs", "pretrained"), "train_student")

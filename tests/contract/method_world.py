@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from kd.data import groups
 from kd.engine.precision import Precision
 from kd.engine.resolve import method_class
-from kd.engine.team import Team, measure
+from kd.engine.team import Team, deploy
 from kd.methods.contract import EXTRA, STUDENT, Batch, Progress, Stage, peer, teacher
 from kd.models.base import StagedNet, conv_bn
 from kd.spec.cards import card
@@ -40,6 +41,10 @@ NETS = {
 }
 
 
+EQUAL_WIDTHS = {"fsp", "kdsvd"}
+"""Methods that compare networks of equal widths only."""
+
+
 @dataclass
 class World:
     """A method with the team it trains, after `bind` and `build`."""
@@ -57,34 +62,57 @@ class World:
         self.method.teachers = {"none": 0, "one": 1, "many": 2}[self.card.teachers]
         self.method.plan()  # as the engine does before it builds anything
         student, target = NETS[self.nets]
+        if self.name in EQUAL_WIDTHS and self.nets == "tiny":
+            target = student
         models = {teacher(k): target() for k in range(self.method.teachers)}
         if not self.pretrain:
             peers = {peer(k): student() for k in range(1, self.method.needs().peers + 1)}
             models = {STUDENT: student(), **models, **peers}
-        self.team = Team(models, CPU)
         self.labels = torch.arange(IMAGES) % CLASSES
-        self.context = measure(self.team, SIZE, self.labels, CLASSES)
+        self.team, self.context = deploy(Team(models, CPU), self.method, SIZE, self.labels, CLASSES)
         self.method.bind(self.context)
         self.team.add_extra(self.method.build(self.context))
-        for role in models:
-            if role.startswith("teacher"):
-                self.team.taps[role] = self.method.teacher_taps
-        if STUDENT in models:
-            self.team.taps[STUDENT] = self.method.student_taps
+        self.team.taps.update(self.method.role_taps)
+        self.needs = self.method.needs()
+        self.fixed_logits = torch.randn(self.method.teachers, IMAGES, CLASSES)
 
     def stages(self) -> list[Stage]:
         return [self.method.pretrain_plan()] if self.pretrain else self.method.plan()
 
     def batch(self, seed: int = 0, mixing: float = 1.0) -> Batch:
         generator = torch.Generator().manual_seed(seed)
-        positions = torch.randperm(IMAGES, generator=generator)[:BATCH]
+        items = self.items(generator)
+        positions = items.flatten()
         labels = self.labels[positions]
-        images = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator)
-        return Batch(images, labels, positions, labels.flip(0), mixing)
+        images = torch.randn(len(positions), 3, SIZE, SIZE, generator=generator)
+        batch = Batch(
+            images,
+            labels,
+            positions,
+            labels.flip(0),
+            mixing,
+            group=items.shape[1],
+            teacher_logits=self.fixed_logits[:, positions] if self.needs.fixed_teacher else None,
+            views={view.name: images + torch.randn(images.shape, generator=generator) for view in self.needs.views},
+        )
+        return self.method.prepare(batch, generator)
+
+    def items(self, generator):
+        """Return positions (items, images an item) of one batch."""
+        wanted = self.needs.groups
+        if wanted is None:
+            return torch.randperm(IMAGES, generator=generator)[:BATCH, None]
+        pool = groups.pool(IMAGES, wanted, generator) if wanted.kind == "random" else None
+        return groups.epoch(wanted, self.labels, pool, BATCH, 1, generator)
 
     def outputs(self, update, batch):
-        known = self.team.forward(batch.images, PLAIN, roles=[r for r in self.team.models if r not in update.trains])
-        return self.team.forward(batch.images, PLAIN, frozenset(update.trains), known)
+        fixed = [role for role in self.team.models if role not in update.trains]
+        outputs = self.team.forward(batch.images, PLAIN, roles=fixed)
+        outputs = self.team.forward(batch.images, PLAIN, frozenset(update.trains), outputs)
+        for name, view in batch.views.items():
+            outputs = self.team.forward(view, PLAIN, roles=fixed, known=outputs, view=name)
+            outputs = self.team.forward(view, PLAIN, frozenset(update.trains), outputs, view=name)
+        return outputs
 
     def terms(self, update, batch, progress=HALF_WAY):
         """Return {term: (value, weight)} of one update."""

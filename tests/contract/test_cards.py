@@ -13,7 +13,7 @@ from kd.spec.cards import load_cards
 from kd.spec.config import Recipe
 from kd.spec.errors import UserError
 
-CARDS = load_cards()
+CARDS = {name: card for name, card in load_cards().items() if card.alone}
 PHASES = [(name, False) for name in CARDS] + [(name, True) for name, card in CARDS.items() if card.pretrain]
 
 every_card = pytest.mark.parametrize("name", CARDS)
@@ -75,7 +75,7 @@ def test_only_trained_roles_change(name, pretrain):
             with torch.no_grad():
                 for role in update.trains:
                     for p in world.team.parameters(role):
-                        p.sub_(0.01 * (torch.zeros_like(p) if p.grad is None else p.grad))
+                        p.sub_(0.01 * (torch.zeros_like(p) if p.grad is None else p.grad.sign()))
         after = world.state()
         for role in world.roles():
             same = all(torch.equal(before[role][key], after[role][key]) for key in before[role])

@@ -32,7 +32,7 @@ def folder(root, name, **files):
 
 def planned(path, **more):
     run = {"experiment": "e", "dataset": "d", "pair": "a+b--s", "teachers": "a", "student": "s", "method": "kd"}
-    rest = {"base_method": "kd", "seed": 0, "path": path, "teacher_paths": [], "pretrain_path": None, "kind": "student"}
+    rest = {"base_method": "kd", "seed": 0, "path": path, "teacher_paths": [], "prestage_paths": [], "kind": "student"}
     return run | rest | more
 
 
@@ -50,7 +50,7 @@ def test_a_finished_run(tmp_path):
     ]
     prestage = folder(tmp_path, "pre", run=RUN | {"seconds": {"train": 3.0}, "flops": {"train": 5.0}})
     path = folder(tmp_path, "s", run=RUN, evaluation=EVALUATION)
-    (row,) = rows_of(tmp_path, planned(path, teacher_paths=teachers, pretrain_path=prestage))
+    (row,) = rows_of(tmp_path, planned(path, teacher_paths=teachers, prestage_paths=[prestage]))
     assert list(row) == COLUMNS
     expected = {
         **{"status": "ok", "reason": "", "test_top1_last": "69.0", "test_top1_best": "69.5", "val_top1_best": "70.0"},

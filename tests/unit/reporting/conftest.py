@@ -63,12 +63,12 @@ class World:
 
     def _add(self, method, student, teachers, seed, accuracy, seconds, teacher_paths, **options):
         folder = self._folder(method, student, seed)
-        pretrain = options.get("pretrain")
+        prestages = [options["pretrain"]] if options.get("pretrain") else []
         self.runs.append(
             {
                 **{"experiment": "unit", "dataset": self.dataset, "pair": self.pair, "teachers": teachers},
                 **{"student": student, "method": method, "base_method": options.get("base", method), "seed": seed},
-                **{"path": str(folder), "teacher_paths": teacher_paths, "pretrain_path": pretrain},
+                **{"path": str(folder), "teacher_paths": teacher_paths, "prestage_paths": prestages},
                 "kind": "teacher" if method == "teacher" else "student",
             }
         )

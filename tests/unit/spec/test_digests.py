@@ -23,7 +23,7 @@ from kd.spec.files import atomic_path, atomic_write, read_json
 )
 def test_what_counts(tmp_path, monkeypatch, first, second, same):
     monkeypatch.setattr(digests, "SCRIPTS", tmp_path)
-    digests.module_digest.cache_clear()
+    digests._parsed.cache_clear()
     (tmp_path / "one.py").write_text(first)
     (tmp_path / "two.py").write_text(second)
     ast.parse(first)

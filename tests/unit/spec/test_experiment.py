@@ -39,7 +39,7 @@ def changed(path: str, value):
         ("recipe.epochs", "many", r"recipe.epochs: .*valid integer, found 'many'"),
         ("recipe.epochs", 0, r"recipe.epochs: .*greater than or equal to 1, found 0"),
         ("recipe.lr", -0.1, r"recipe.lr: .*greater than 0, found -0.1"),
-        ("recipe.schedule", "cosin", r"recipe.schedule: .*'step', 'cosine' or 'constant', found 'cosin'"),
+        ("recipe.schedule", "cosin", r"recipe.schedule: .*'step', 'cosine', 'constant' or 'plateau', found 'cosin'"),
         ("recipe.augmentation", {"crop": "random"}, r"recipe.augmentation.crop: .*found 'random'"),
         ("datasets.digits.source", "digit", r"datasets.digits.source: .*found 'digit'"),
         ("datasets.digits", {"source": "cifar100"}, "root is required for source cifar100"),
@@ -77,6 +77,11 @@ def test_mistakes_are_told_in_one_sentence(path, value, sentence):
     with pytest.raises(UserError, match=sentence) as raised:
         check_experiment(changed(path, value))
     assert "\n" not in str(raised.value)
+
+
+def test_an_experiment_without_the_usual_references_is_read_back_from_its_record():
+    experiment = check_experiment({**BASE, "methods": ["ce", "hint"]})
+    assert check_experiment(experiment.model_dump(mode="json")) == experiment
 
 
 def test_mixed_labels_are_refused_where_undefined():

@@ -28,7 +28,7 @@ Cache = dict[Path, Any]
 def collect(runs: Sequence[Mapping[str, Any]], out_csv: str | Path) -> None:
     """Write runs.csv, one row for each planned run in the order given, whether it finished or not.
 
-    `runs` holds IDENTITY, path, teacher_paths, pretrain_path and kind of each; accuracies are in percent, times in
+    `runs` holds IDENTITY, path, teacher_paths, prestage_paths and kind of each; accuracies are in percent, times in
     seconds. A run without results has status failed or missing, its reason, and empty numbers.
     """
     cache: Cache = {}  # teachers are shared by every method: each file is read once
@@ -80,7 +80,7 @@ def _failure(run: Mapping[str, Any], cache: Cache) -> dict[str, str] | None:
 
 def _missing(run: Mapping[str, Any], record: Any, evaluation: Any, cache: Cache) -> str:
     """Return why a run was never made: a stage before it failed, or else which files are not there."""
-    for before in [*run["teacher_paths"], *([run["pretrain_path"]] if run["pretrain_path"] else [])]:
+    for before in [*run["teacher_paths"], *run["prestage_paths"]]:
         failure = _read(Path(before) / "failure.json", cache)
         if failure is not None and _read(Path(before) / "run.json", cache) is None:
             return f"{before} failed before it: {failure.get('reason') or 'no reason was recorded'}"
@@ -110,17 +110,17 @@ def _results(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[s
 
 
 def _inherited(run: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
-    """Return what the run owes to its teachers and its pre-stage; unknown if one of them left no record."""
+    """Return what the run owes to its teachers, their outputs and its pre-stage; unknown if one left no record."""
     teachers = [Path(path) for path in run["teacher_paths"]]
-    prestage = [Path(run["pretrain_path"])] if run.get("pretrain_path") else []
+    prestages = [Path(path) for path in run["prestage_paths"]]
     evaluations = [_read(teacher / "evaluation.json", cache) for teacher in teachers]
     scores = [_number(found["best"]["test_top1"]) if found else None for found in evaluations]
     return {
         "teacher_test_top1": ";".join("" if score is None else f"{score:.4f}" for score in scores),
         "teacher_seconds": _total(teachers, "seconds", cache),
-        "pretrain_seconds": _total(prestage, "seconds", cache),
+        "pretrain_seconds": _total(prestages, "seconds", cache),
         "teacher_flops": _total(teachers, "flops", cache),
-        "pretrain_flops": _total(prestage, "flops", cache),
+        "pretrain_flops": _total(prestages, "flops", cache),
     }
 
 

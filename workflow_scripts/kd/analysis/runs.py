@@ -1,32 +1,53 @@
 """runs.csv, read back with the types it was written with."""
 
+import csv
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from kd.analysis.collect import COLUMNS, IDENTITY
 from kd.spec.errors import UserError
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 TEXT = {*IDENTITY, "status", "reason", "teacher_test_top1", "device", "path"} - {"seed"}
 TEACHER = "teacher"  # the method of a teacher's own row
 
+RunRow = dict[str, Any]
+"""One row of runs.csv: texts ('' if unknown), numbers (None if unknown), seed an int."""
 
-def read_runs(path: str | Path) -> "pd.DataFrame":
-    """Return runs.csv as a frame; numbers that are not known are NaN, texts that are not known are ''."""
-    import pandas as pd
 
+def read_runs(path: str | Path) -> list[RunRow]:
+    """Return the rows of runs.csv; plain values, for a table library costs more to import than this job takes."""
     try:
-        # Only an empty field means unknown: a method may well be called "nan" or "007".
-        frame = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=[""])
+        with Path(path).open(newline="") as file:
+            reader = csv.DictReader(file)
+            absent = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            if absent:
+                raise UserError(f"{path} lacks the columns {', '.join(absent)}")
+            return [_typed(row) for row in reader]
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except (csv.Error, TypeError, ValueError) as error:
         raise UserError(f"{path} is not a table of runs: {error}") from error
-    absent = [column for column in COLUMNS if column not in frame]
-    if absent:
-        raise UserError(f"{path} lacks the columns {', '.join(absent)}")
-    frame = frame.fillna(dict.fromkeys(TEXT, ""))
-    numbers = [column for column in COLUMNS if column not in TEXT and column != "seed"]
-    return frame.astype(dict.fromkeys(numbers, "float64"))
+
+
+def grouped(rows: Iterable[RunRow], key: Callable[[RunRow], Any]) -> dict[Any, list[RunRow]]:
+    """Return the rows by key, keys and rows in the order they come in."""
+    groups: dict[Any, list[RunRow]] = {}
+    for row in rows:
+        groups.setdefault(key(row), []).append(row)
+    return groups
+
+
+def by_group(rows: Iterable[RunRow]) -> dict[tuple[str, str], list[RunRow]]:
+    """Return the rows of each comparison group: data set and pair."""
+    return grouped(rows, lambda row: (row["dataset"], row["pair"]))
+
+
+def distinct(rows: Iterable[RunRow]) -> list[RunRow]:
+    """Return the rows of different run folders: one teacher may serve every seed."""
+    return list({row["path"]: row for row in reversed(list(rows))}.values())[::-1]
+
+
+def _typed(row: RunRow) -> RunRow:
+    numbers = {name: float(text) if text else None for name, text in row.items() if name not in TEXT}
+    return row | numbers | {"seed": int(row["seed"])}

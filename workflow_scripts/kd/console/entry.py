@@ -20,7 +20,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     """
     parser.add_argument("--log", type=Path, help="file that gets the log of this attempt")
     arguments = parser.parse_args()
-    folder: Path | None = arguments.out if hasattr(arguments, "data") else None
+    folder: Path | None = getattr(arguments, "out", None) if hasattr(arguments, "data") else None
     start_logging(arguments.log, folder / "train.log" if folder and getattr(arguments, "history", False) else None)
     try:
         main(arguments)

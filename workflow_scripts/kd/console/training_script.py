@@ -25,7 +25,9 @@ def training_parser(description: str | None, *inputs: str) -> argparse.ArgumentP
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     if "teachers" in inputs:
         parser.add_argument("--teachers", type=Path, nargs="*", default=[], help="weights of the teachers, in order")
-    for name in set(inputs) - {"teachers"}:
+    if "outputs" in inputs:
+        parser.add_argument("--outputs", type=Path, nargs="*", default=[], help="the teachers' outputs, in their order")
+    for name in set(inputs) - {"teachers", "outputs"}:
         parser.add_argument(f"--{name}", type=Path, default=None)
     parser.set_defaults(history=True)
     return parser
@@ -46,6 +48,7 @@ def run_training(function: str, parser: argparse.ArgumentParser, rule: str) -> N
             data=arguments.data,
             folder=arguments.out,
             teachers=getattr(arguments, "teachers", []),
+            outputs=getattr(arguments, "outputs", []),
             pretrained=getattr(arguments, "pretrained", None),
             previous=getattr(arguments, "previous", None),
             code=arguments.code,

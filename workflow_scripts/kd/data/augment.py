@@ -26,6 +26,7 @@ class Augmenter:
         self.augmentation = augmentation
         # (x / 255 - mean) / std as one multiplication and one addition; a constant channel has std 0
         spread = torch.tensor(std).clamp_min(1e-3)
+        self.mean, self.std = tuple(mean), tuple(std)
         self._scale = (1 / (255 * spread)).view(1, -1, 1, 1)
         self._shift = (-torch.tensor(mean) / spread).view(1, -1, 1, 1)
 

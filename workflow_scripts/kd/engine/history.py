@@ -64,12 +64,20 @@ class Sums:
 
 
 class Clock:
-    """Seconds of training, carried over interruptions."""
+    """Seconds of training, carried over interruptions; it can stand still while another training has the machine."""
 
     def __init__(self, before: float = 0.0) -> None:
         self._before = before
-        self._start = time.perf_counter()
+        self._start: float | None = time.perf_counter()
 
     def seconds(self) -> float:
         """Return the seconds so far, those before an interruption included."""
-        return self._before + time.perf_counter() - self._start
+        return self._before + (0.0 if self._start is None else time.perf_counter() - self._start)
+
+    def pause(self) -> None:
+        """Stand still."""
+        self._before, self._start = self.seconds(), None
+
+    def go_on(self, missed: float = 0.0) -> None:
+        """Run again, after `missed` seconds that count although the clock stood still."""
+        self._before, self._start = self.seconds() + missed, time.perf_counter()

@@ -13,18 +13,23 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kd.engine.checkpoint import ResumeFile, load_state, save_state
+from kd.engine.cotraining import train_together
 from kd.engine.data import Data, load_data
 from kd.engine.evaluation import Predictions, predict
+from kd.engine.feed import derived_seed
 from kd.engine.history import Row, write_metrics
+from kd.engine.outputs import read_outputs
 from kd.engine.precision import Precision, choose_precision, make_deterministic, training_device
 from kd.engine.provenance import git_state, hardware, peak_memory_mb, versions
 from kd.engine.resolve import build_method
-from kd.engine.team import Team, measure
-from kd.engine.training import OnEpoch, Result, Training, derived_seed
+from kd.engine.teachers import Onlookers, fixed_view
+from kd.engine.team import Team, deploy
+from kd.engine.training import OnEpoch, Result, Training
 from kd.methods.contract import STUDENT, Method, Stage, peer, teacher
 from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze
+from kd.models.reuse import added_parameters, deployment, redeploy
 from kd.models.weights import load_weights, read_state, save_weights
 from kd.spec.cards import card
 from kd.spec.digests import canonical, text_digest
@@ -44,6 +49,8 @@ class Files:
     data: Path
     folder: Path
     teachers: Sequence[Path] = ()
+    outputs: Sequence[Path] = ()
+    """What each teacher makes of the fixed view, for a run that reads it."""
     pretrained: Path | None = None
     previous: Path | None = None
     """State of the half-stage before this one."""
@@ -52,7 +59,7 @@ class Files:
 
     def digest(self) -> str:
         """Return a digest of everything that the job reads."""
-        inputs = [self.data / "manifest.json", *self.teachers, self.pretrained, self.previous]
+        inputs = [self.data / "manifest.json", *self.teachers, *self.outputs, self.pretrained, self.previous]
         return text_digest("".join(_file_digest(path) for path in inputs if path is not None))
 
 
@@ -75,6 +82,20 @@ def train_student(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
     _save_student(files.folder, job, student, result)
     _finish(bench, files, result)
     return result
+
+
+def train_students(jobs: Sequence[Job], folders: Sequence[Files], on_epoch: OnEpoch) -> list[Result]:
+    """Train several methods' students of one seed and team in one process; each run folder is as if trained alone."""
+    benches: list[Workbench] = []
+    for job, files in zip(jobs, folders, strict=True):
+        benches.append(prepare(job, files, benches[0] if benches else None))
+    trainings = [_training(bench, files, on_epoch) for bench, files in zip(benches, folders, strict=True)]
+    results = train_together(trainings, [bench.method.plan() for bench in benches])
+    for bench, files, result in zip(benches, folders, results, strict=True):
+        write_metrics(files.folder / "metrics.csv", result.rows)
+        _save_student(files.folder, bench.job, bench.team.models[STUDENT], result)
+        _finish(bench, files, result)
+    return results
 
 
 def pretrain(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
@@ -110,6 +131,7 @@ def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predict
     data = load_data(files.data, job, device)
     assert job.student is not None, "an evaluation names its network"
     model = build_model(job.student.model_copy(update={"pretrained": False}), data.num_classes, data.image_size)
+    model = redeploy(model, read_state(weights)[1])
     load_weights(model, weights)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = choose_precision(job.recipe.precision, device)
@@ -123,27 +145,44 @@ def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predict
 # --- making ready ---------------------------------------------------------------------------------
 
 
-def prepare(job: Job, files: Files) -> Workbench:
-    """Load data and networks, measure shapes, build the method's modules; every draw is seeded for its purpose."""
+def prepare(job: Job, files: Files, companion: Workbench | None = None) -> Workbench:
+    """Load data and networks, measure shapes, build the method's modules; every draw is seeded for its purpose.
+
+    A companion trained in the same process lends its images and its teachers where they are the same.
+    """
     device = training_device()
     make_deterministic(job.recipe.deterministic)
-    data = load_data(files.data, job, device)
+    data = _borrowed_data(job, companion) or load_data(files.data, job, device)
     method = build_method(job.method, len(job.teachers))
     models = _models(job, files, data, method)
+    if companion is not None and companion.job.teachers == job.teachers:
+        models |= {role: model for role, model in companion.team.models.items() if role.startswith("teacher")}
     team = Team(models, device, job.recipe.channels_last)
-    context = measure(team, data.image_size, data.train.labels, data.num_classes)
-    method.bind(context)
     torch.manual_seed(derived_seed(job.seed, "extra"))
+    images = (data.image_size, data.train.labels, data.num_classes)
+    team, context = deploy(team, method, *images, job.recipe.channels_last)
+    method.bind(context)
     team.add_extra(method.build(context))
     if files.pretrained is not None:
         _load_pretrained(job, team.extra, files.pretrained)
     if files.previous is not None:
         team.load_state(load_state(files.previous)["team"])
-    for role in models:
-        needs = method.needs()
-        taps = needs.student_taps if role == STUDENT or role.startswith("peer") else needs.teacher_taps
-        team.taps[role] = context.resolve(role, taps)
+    team.taps.update({role: context.resolve(role, _taps(method, role)) for role in models})
     return Workbench(job, data, team, method, choose_precision(job.recipe.precision, device))
+
+
+def _taps(method: Method, role: str) -> Sequence[str]:
+    needs = method.needs()
+    return needs.teacher_taps if role.startswith("teacher") else needs.student_taps
+
+
+def _borrowed_data(job: Job, companion: Workbench | None) -> Data | None:
+    if companion is None:
+        return None
+    lender = companion.job
+    same_recipe = all(getattr(job.recipe, key) == getattr(lender.recipe, key) for key in ("augmentation", "workers"))
+    same_images = (job.dataset, job.split_seed) == (lender.dataset, lender.split_seed)
+    return companion.data if same_recipe and same_images else None
 
 
 def _models(job: Job, files: Files, data: Data, method: Method) -> dict[str, TappedModel]:
@@ -188,12 +227,20 @@ def _train(
     on_epoch: OnEpoch,
     optimizers: dict[str, Any] | None = None,
 ) -> Result:
+    training = _training(bench, files, on_epoch)
+    result = training.run([stages] if isinstance(stages, Stage) else stages, optimizers)
+    write_metrics(files.folder / "metrics.csv", result.rows)
+    return result
+
+
+def _training(bench: Workbench, files: Files, on_epoch: OnEpoch) -> Training:
+    """Write what will be trained and return the training, which goes on from a resume file of the same run."""
     job, folder = bench.job, files.folder
     folder.mkdir(parents=True, exist_ok=True)
     settings = job.model_dump(mode="json")
     atomic_write(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=True))
     stamp = text_digest(canonical([settings, files.code, files.digest()]))
-    training = Training(
+    return Training(
         bench.team,
         bench.method,
         bench.data,
@@ -202,10 +249,20 @@ def _train(
         job.seed,
         ResumeFile(folder / "resume.pt", stamp),
         on_epoch,
+        _onlookers(bench, files),
     )
-    result = training.run([stages] if isinstance(stages, Stage) else stages, optimizers)
-    write_metrics(folder / "metrics.csv", result.rows)
-    return result
+
+
+def _onlookers(bench: Workbench, files: Files) -> Onlookers:
+    """Return what runs the untrained roles, with the teachers' outputs where the run reads them."""
+    data, team = bench.data, bench.team
+    onlookers = Onlookers(team, bench.precision, bench.method.needs(), data.train, data.augmenter)
+    if files.outputs:
+        logits = read_outputs(files.outputs, data.digest).to(team.device)
+        onlookers.fixed_logits = logits
+        if bench.job.recipe.teacher_view == "fixed" and any(team.taps[teacher(k)] for k in range(len(logits))):
+            onlookers.fixed_images = fixed_view(data.train, data.augmenter, bench.job.split_seed)
+    return onlookers
 
 
 def _save_student(folder: Path, job: Job, student: TappedModel, result: Result) -> None:
@@ -213,7 +270,7 @@ def _save_student(folder: Path, job: Job, student: TappedModel, result: Result) 
     for name, state in (("best", result.best), ("last", result.last)):
         student.load_state_dict(state)
         epoch = result.best_epoch if name == "best" else len(result.rows)
-        metadata = {"arch": job.student.arch, "epoch": str(epoch)}
+        metadata = {"arch": job.student.arch, "epoch": str(epoch), **deployment(student)}
         save_weights(student, folder / "checkpoints" / f"{name}.safetensors", metadata)
 
 
@@ -253,10 +310,11 @@ def _parameters(bench: Workbench) -> dict[str, int]:
     extra, models = bench.team.extra, bench.team.models
     peers = sum(count(model) for role, model in models.items() if role.startswith("peer"))
     deployed = sum(count(module) for module in bench.method.inference_modules(extra))
+    added = added_parameters(models[STUDENT]) if STUDENT in models else 0
     return {
-        "student": count(models[STUDENT]) if STUDENT in models else 0,
-        "extra_train": count(extra) + peers,
-        "extra_inference": deployed,
+        "student": count(models[STUDENT]) - added if STUDENT in models else 0,
+        "extra_train": count(extra) + peers + added,
+        "extra_inference": deployed + added,
     }
 
 

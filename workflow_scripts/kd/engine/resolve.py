@@ -1,12 +1,13 @@
 """From a card to the method's code: the one place where a method's name becomes a class."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from kd.methods.contract import Batch, Context, Method, Outputs, Progress, Stage
+from kd.models.base import TappedModel
 from kd.spec.cards import card
 from kd.spec.errors import UserError
 from kd.spec.job import MethodPart
@@ -56,7 +57,7 @@ class Combined(Method):
 
     def needs(self) -> Needs:
         """Unite the needs of all methods."""
-        united = Needs()
+        united = Needs(live_teacher=False)
         for method in self.methods.values():
             united = united | method.needs()
         return united
@@ -73,6 +74,22 @@ class Combined(Method):
         """Resolve the taps of each method."""
         for method in self.methods.values():
             method.bind(context)
+
+    def student(self, model: TappedModel, context: Context) -> TappedModel:
+        """Let the methods change the student in turn."""
+        for method in self.methods.values():
+            model = method.student(model, context)
+        return model
+
+    def prepare(self, batch: Batch, generator: Generator) -> Batch:
+        """Let the methods change the batch in turn."""
+        for method in self.methods.values():
+            batch = method.prepare(batch, generator)
+        return batch
+
+    def momenta(self) -> Mapping[str, float]:
+        """Unite what the methods ask of their terms' momenta."""
+        return {term: offset for method in self.methods.values() for term, offset in method.momenta().items()}
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return each method's modules under its name."""

@@ -1,13 +1,14 @@
 """The networks of a run by role, with modes and gradients set by role."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from kd.engine.precision import Precision
-from kd.methods.contract import EXTRA, STUDENT, Context, Output, Stage
+from kd.methods.contract import EXTRA, STUDENT, Context, Method, Output, Stage
 from kd.models.base import TappedModel
+from kd.models.folding import folded
 from kd.models.freezing import freeze, keep_frozen_in_eval
 
 SHAPE_BATCH = 2
@@ -29,6 +30,7 @@ class Team:
             model.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
         self._trainable = {id(p): p.requires_grad for model in self.models.values() for p in model.parameters()}
         self.taps: dict[str, tuple[str, ...]] = dict.fromkeys(self.models, ())
+        self._folded: dict[str, TappedModel | None] = {}
 
     def add_extra(self, extra: nn.ModuleDict) -> None:
         """Take the modules that a method adds."""
@@ -59,6 +61,21 @@ class Team:
             for p in module.parameters():
                 p.requires_grad_(trainable[id(p)] and self._trainable[id(p)] and role in trained)
 
+    def fold(self, roles: Iterable[str]) -> None:
+        """Let the roles, which nothing trains until the next call, run with BatchNorm folded; all others run as is."""
+        self._folded = dict.fromkeys(roles)
+
+    def _runner(self, role: str, images: Tensor) -> TappedModel:
+        """Return what runs for a role; its folded copy is made when it is first asked for."""
+        if role not in self._folded:
+            return self.models[role]
+        copy = self._folded[role]
+        if copy is None:
+            seen = torch.randn((SHAPE_BATCH, *images.shape[1:]), generator=torch.Generator().manual_seed(0))
+            copy = folded(self.models[role], seen.to(images.device).contiguous(memory_format=self.memory_format))
+            self._folded[role] = copy
+        return copy
+
     def forward(
         self,
         images: Tensor,
@@ -66,16 +83,23 @@ class Team:
         with_grad: frozenset[str] = frozenset(),
         known: Mapping[str, Output] | None = None,
         roles: Sequence[str] | None = None,
+        view: str = "",
     ) -> dict[str, Output]:
-        """Run the models on images (B,3,H,W); `known` outputs are taken as they are."""
+        """Run the models on images (B,3,H,W); `known` outputs are taken as they are.
+
+        The images may be a further view of the batch, which the outputs' names then say: 'role@view'.
+        """
         outputs = dict(known or {})
         images = images.contiguous(memory_format=self.memory_format)
         for role in self.models if roles is None else roles:
-            if role not in outputs:
+            name = f"{role}@{view}" if view else role
+            if name not in outputs:
                 # no_grad, not inference_mode: its tensors may enter projectors that need them at backward
+                model = self._runner(role, images)
                 with torch.set_grad_enabled(role in with_grad), precision.autocast():
-                    logits, taps = self.models[role](images, self.taps[role])
-                outputs[role] = Output(logits.float(), {name: tap.float() for name, tap in taps.items()})
+                    logits, taps = model(images, self.taps[role])
+                classifier = self.models[role].classifier
+                outputs[name] = Output(logits.float(), {tap: value.float() for tap, value in taps.items()}, classifier)
         return outputs
 
     def state(self) -> dict[str, dict[str, Tensor]]:
@@ -105,7 +129,30 @@ def measure(team: Team, image_size: int, labels: Tensor, num_classes: int) -> Co
         shapes=shapes,
         taps={role: tuple(model.tap_names) for role, model in team.models.items()},
         stages={role: tuple(model.stage_taps) for role, model in team.models.items()},
+        norms={role: _norms(model) for role, model in team.models.items()},
+        models=dict(team.models),
+        image_size=image_size,
     )
+
+
+def deploy(
+    team: Team, method: Method, image_size: int, labels: Tensor, num_classes: int, channels_last: bool = False
+) -> tuple[Team, Context]:
+    """Measure a team, let the method change its student, and return the team that is trained with its measures."""
+    context = measure(team, image_size, labels, num_classes)
+    if STUDENT not in team.models:
+        return team, context
+    student = method.student(team.models[STUDENT], context)
+    if student is team.models[STUDENT]:
+        return team, context
+    team = Team({**team.models, STUDENT: student}, team.device, channels_last)
+    return team, measure(team, image_size, labels, num_classes)
+
+
+def _norms(model: TappedModel) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return weight and bias of the BatchNorm before each activation that has a tap before it."""
+    found = {tap: model.norm_before(tap) for tap in model.tap_names if tap.endswith(".pre")}
+    return {tap: (norm.weight.detach(), norm.bias.detach()) for tap, norm in found.items() if norm is not None}
 
 
 def student_of(team: Team) -> TappedModel:

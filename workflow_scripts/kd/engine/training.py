@@ -1,9 +1,7 @@
 """One loop for all: stages of updates that alternate within a batch, with a checkpoint every epoch."""
 
 import copy
-import hashlib
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd.data.mixing import mix
 from kd.engine.checkpoint import ResumeFile, restore_rng, rng_state
 from kd.engine.data import Data
 from kd.engine.ema import EMA
 from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
+from kd.engine.feed import Feed, derived_seed
 from kd.engine.history import Clock, Row, Sums
-from kd.engine.optim import build_optimizer, lr_factor, set_lr
+from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, descend, lr_factor, set_lr
+from kd.engine.plateau import Plateau
 from kd.engine.precision import Precision
+from kd.engine.teachers import Onlookers
 from kd.engine.team import Team
 from kd.methods.contract import EXTRA, STUDENT, Batch, Method, Output, Progress, Stage, Update
 from kd.spec.config import Recipe
@@ -49,7 +49,11 @@ class Result:
 
 
 class Training:
-    """Trains a team through the stages of a method."""
+    """Trains a team through the stages of a method, one epoch after the other.
+
+    `run` does it all. Trainings that share their batches go on side by side through `start`, `begin_epoch`, `step` and
+    `end_epoch` (kd.engine.cotraining).
+    """
 
     def __init__(
         self,
@@ -61,55 +65,79 @@ class Training:
         seed: int,
         resume: ResumeFile,
         on_epoch: OnEpoch,
+        onlookers: Onlookers | None = None,
     ) -> None:
         self.team, self.method, self.data = team, method, data
         self.recipe, self.precision = recipe, precision
         self.resume, self.on_epoch = resume, on_epoch
-        # Generators of their own: order and augmentation are the same for every method of a seed.
-        self.order = torch.Generator().manual_seed(derived_seed(seed, "order"))
-        self.draws = torch.Generator().manual_seed(derived_seed(seed, "augmentation"))
+        self.onlookers = onlookers or Onlookers(team, precision, method.needs(), data.train, data.augmenter)
+        self.feed = Feed(data, method, seed, self.onlookers.fixed_logits)
         self.result = Result()
-        torch.manual_seed(derived_seed(seed, "method"))
+        self.own_seed = derived_seed(seed, "method")
 
     def run(self, stages: list[Stage], optimizers: Mapping[str, dict[str, Any]] | None = None) -> Result:
         """Train all stages, going on from the resume file where there is one; it stays until the caller removes it."""
-        self.carried = optimizers or {}
-        state = self.resume.load()
-        done = 0 if state is None else int(state["stage"])
-        self.clock = Clock(0.0 if state is None else float(state["seconds"]))
-        for index, stage in enumerate(stages):
-            if index >= done:
-                self._run_stage(index, stage, state if index == done else None)
-        self.result.seconds = self.clock.seconds()
+        torch.manual_seed(self.own_seed)
+        self.start(stages, optimizers)
+        while not self.finished:
+            self.begin_epoch()
+            for batch in self.feed.epoch():
+                self.step(batch, self.onlookers.outputs(batch))
+            self.end_epoch()
         return self.result
 
-    # --- a stage --------------------------------------------------------------------------------
+    # --- stages ---------------------------------------------------------------------------------
 
-    def _run_stage(self, index: int, stage: Stage, state: dict[str, Any] | None) -> None:
+    def start(self, stages: list[Stage], optimizers: Mapping[str, dict[str, Any]] | None = None) -> None:
+        """Make the first stage ready, or the one in which an interrupted training was."""
+        self.stages, self.carried = stages, optimizers or {}
+        state = self.resume.load()
+        self.clock = Clock(0.0 if state is None else float(state["seconds"]))
+        self._enter(0 if state is None else int(state["stage"]), state)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every stage is done."""
+        return self.index == len(self.stages)
+
+    def _enter(self, index: int, state: dict[str, Any] | None = None) -> None:
+        self.index = index
+        if self.finished:
+            self.result.seconds = self.clock.seconds()
+            return
+        self.stage = stage = self.stages[index]
         recipe = checked(Recipe, {**self.recipe.model_dump(), **stage.recipe}, f"recipe of stage {stage.name}")
-        self.stage, self.stage_recipe = stage, recipe
+        self.stage_recipe = recipe
         self.scaler = self.precision.scaler()
         self.optimizers = {update.name: self._optimizer(update, recipe) for update in stage.updates}
         averaged = recipe.ema_decay is not None and STUDENT in stage.trained()
         self.ema = EMA(self.team.models[STUDENT], recipe.ema_decay or 0.0) if averaged else None
+        self.plateau = Plateau(recipe) if recipe.schedule == "plateau" else None
         self.flops_per_image: float | None = None
-        epoch = 0 if state is None else self._restore(state)
+        self.feed.enter(recipe)
+        self.epoch = 0 if state is None else self._restore(state)
         self.team.enter(stage)
-        while epoch < recipe.epochs:
-            row = self._run_epoch(epoch)
-            epoch += 1
-            self._select(row)
-            self.result.rows.append(row)
-            self._save(index, epoch)
-            self.on_epoch(row)
-        self._finish_stage(stage)
+        onlookers = [role for role in self.team.models if role not in stage.trained()]
+        self.team.fold(onlookers)
+        self.onlookers.enter(onlookers, recipe)
+        if state is None:
+            self.result.flops += self.onlookers.flops_before
+        if self._stage_is_over():
+            self._leave()
+
+    def _stage_is_over(self) -> bool:
+        return self.epoch >= self.stage_recipe.epochs or (self.plateau is not None and self.plateau.over)
+
+    def _leave(self) -> None:
+        self._finish_stage(self.stage)
+        self._enter(self.index + 1)
 
     def _optimizer(self, update: Update, recipe: Recipe) -> torch.optim.Optimizer:
         groups = [(self.team.parameters(role), update.lr_scale.get(role, 1.0)) for role in update.trains]
         groups = [(parameters, scale) for parameters, scale in groups if parameters]
         if not groups:
             raise UserError(f"update {update.name} has nothing to train: every parameter of it is frozen")
-        optimizer = build_optimizer(recipe, groups, self.team.device)
+        optimizer = build_optimizer(recipe, groups, self.team.device, self.method.momenta())
         carried = self.carried.get(update.name)
         if carried is not None:
             hyper = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
@@ -139,73 +167,92 @@ class Training:
 
     # --- an epoch -------------------------------------------------------------------------------
 
-    def _run_epoch(self, epoch: int) -> Row:
-        started = time.perf_counter()
-        recipe, store = self.stage_recipe, self.data.train
-        sums = Sums(self.team.device)
-        order = torch.randperm(len(store), generator=self.order)
-        steps = -(-len(store) // recipe.batch_size)
-        if len(store) % recipe.batch_size == 1:
-            # BatchNorm has no statistics over a single value
-            order, steps = order[:-1], steps - 1
-        for step, (images, labels, positions) in enumerate(store.batches(order, recipe.batch_size)):
-            at = epoch + step / steps
-            batch = self._batch(images, labels, positions)
-            if self.flops_per_image is None:
-                with FlopCounterMode(display=False) as counter:
-                    self._step(batch, at, step, sums)
-                self.flops_per_image = counter.get_total_flops() / len(labels)
-            else:
-                self._step(batch, at, step, sums)
-            self.result.flops += self.flops_per_image * len(labels)
-        sums.check(epoch + 1, steps)
+    def begin_epoch(self) -> None:
+        """Set the sums of an epoch to nothing."""
+        self.sums, self.steps_done, self._started = Sums(self.team.device), 0, self.clock.seconds()
+
+    def step(self, batch: Batch, known: Mapping[str, Output]) -> None:
+        """Train on a batch, of which `known` is what the roles that are not trained make."""
+        if self.flops_per_image is None:
+            with FlopCounterMode(display=False) as counter:
+                self._step(batch, known)
+            self.flops_per_image = counter.get_total_flops() / len(batch.labels)
+        else:
+            self._step(batch, known)
+        self.result.flops += (self.flops_per_image + self.onlookers.flops_per_image) * len(batch.labels)
+        self.steps_done += 1
+
+    def end_epoch(self) -> None:
+        """Read the sums, validate, select and save; the last epoch of a stage leads to the next stage."""
+        recipe, steps = self.stage_recipe, self.steps_done
+        self.sums.check(self.epoch + 1, steps)
         row: Row = {"epoch": len(self.result.rows) + 1, "stage": self.stage.name}
-        row["lr"] = recipe.lr * lr_factor(recipe, epoch + (steps - 1) / steps)
-        row["seconds"] = time.perf_counter() - started
-        row.update(sums.means())
+        row["lr"] = recipe.lr * self._lr_factor(self.epoch + (steps - 1) / steps)
+        row["seconds"] = self.clock.seconds() - self._started
+        row.update(self.sums.means())
         row.update(self._validate())
-        return row
+        self.epoch += 1
+        self._select(row)
+        self.result.rows.append(row)
+        if self.plateau is not None:
+            self._wait(self.plateau, row)
+        self._save()
+        self.on_epoch(row)
+        if self._stage_is_over():
+            self._leave()
 
-    def _batch(self, images: Tensor, labels: Tensor, positions: Tensor) -> Batch:
-        recipe = self.stage_recipe
-        seen = self.data.augmenter.train(images, self.draws)
-        if recipe.mixup_alpha == 0 and recipe.cutmix_alpha == 0:
-            return Batch(seen, labels, positions, labels, 1.0, recipe.label_smoothing)
-        mixed = mix(seen, labels, recipe.mixup_alpha, recipe.cutmix_alpha, self.draws)
-        return Batch(mixed.images, labels, positions, mixed.other_labels, mixed.lam, recipe.label_smoothing)
+    def _wait(self, plateau: Plateau, row: Row) -> None:
+        """Keep the best state, or go back to it with a lower learning rate when patience ends."""
+        if plateau.improved(row["val_top1"]):
+            plateau.state = copy.deepcopy(self._trained_state())
+        elif plateau.due and not plateau.over:
+            self._load_trained(plateau.state)
+            plateau.drop()
 
-    def _step(self, batch: Batch, at: float, step: int, sums: Sums) -> None:
-        trained = self.stage.trained()
-        fixed = [role for role in self.team.models if role not in trained]
-        known = self.team.forward(batch.images, self.precision, roles=fixed)
+    def _lr_factor(self, at: float) -> float:
+        if self.plateau is None:
+            return lr_factor(self.stage_recipe, at)
+        return max(self.stage_recipe.gamma**self.plateau.drops, self.stage_recipe.min_lr / self.stage_recipe.lr)
+
+    def _step(self, batch: Batch, known: Mapping[str, Output]) -> None:
+        at = self.epoch + self.steps_done / self.feed.steps
+        items = len(batch.labels) // batch.group
         for update in self.stage.updates:
-            set_lr(self.optimizers[update.name], lr_factor(self.stage_recipe, at))
-            outputs = self._update(update, batch, known, at, step, sums)
-            if STUDENT in update.trains:
+            set_lr(self.optimizers[update.name], self._lr_factor(at))
+            outputs = self._update(update, batch, known, at, items)
+            if STUDENT in update.trains and len(outputs[STUDENT].logits) == len(batch.labels):
                 hits = (outputs[STUDENT].logits.detach().argmax(1) == batch.labels).double().mean()
-                sums.add("train_top1", 100 * hits, len(batch.labels))
+                self.sums.add("train_top1", 100 * hits, items)
         if self.ema is not None:
             self.ema.update(self.team.models[STUDENT])
 
     def _update(
-        self, update: Update, batch: Batch, known: Mapping[str, Output], at: float, step: int, sums: Sums
+        self, update: Update, batch: Batch, known: Mapping[str, Output], at: float, items: int
     ) -> dict[str, Output]:
         progress = Progress(at, self.stage_recipe.epochs)
-        outputs = self.team.forward(batch.images, self.precision, frozenset(update.trains), known)
+        trained = frozenset(update.trains)
+        outputs = self.team.forward(batch.images, self.precision, trained, known)
+        for name, view in batch.views.items():
+            outputs = self.team.forward(view, self.precision, trained, outputs, view=name)
         terms = self.method.loss(update.name, batch, outputs, self.team.extra, progress)
-        weighted = [self.method.weight(term, progress) * value for term, value in terms.items()]
-        total = torch.stack(weighted).sum()
-        self._descend(update, total)
+        weighted = {term: self.method.weight(term, progress) * value for term, value in terms.items()}
+        total = torch.stack(list(weighted.values())).sum()
+        self._descend(update, total, weighted)
+        sums = self.sums
         prefix = "loss/" if len(self.stage.updates) == 1 else f"loss/{update.name}/"
         first = update is self.stage.updates[0]
-        sums.add("train_loss" if first else f"train_loss/{update.name}", total, len(batch.labels))
+        sums.add("train_loss" if first else f"train_loss/{update.name}", total, items)
         for term, value in terms.items():
-            sums.add(f"{prefix}{term}", value, len(batch.labels))
-            sums.watch(f"{prefix}{term}".removeprefix("loss/"), value, step)
+            sums.add(f"{prefix}{term}", value, items)
+            sums.watch(f"{prefix}{term}".removeprefix("loss/"), value, self.steps_done)
         return outputs
 
-    def _descend(self, update: Update, total: Tensor) -> None:
+    def _descend(self, update: Update, total: Tensor, weighted: Mapping[str, Tensor]) -> None:
         optimizer = self.optimizers[update.name]
+        if isinstance(optimizer, SplitMomentum):
+            totals = branch_totals(weighted, self.method.momenta())
+            descend(optimizer, totals, self.scaler, self.stage_recipe.grad_clip)
+            return
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
         if self.stage_recipe.grad_clip > 0:
@@ -241,19 +288,32 @@ class Training:
 
     # --- resuming -------------------------------------------------------------------------------
 
-    def _save(self, index: int, epoch: int) -> None:
+    def _trained_state(self) -> dict[str, Any]:
+        """Return everything that training changes, but for random generators and records."""
+        return {
+            "team": self.team.state(),
+            "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
+            "ema": None if self.ema is None else self.ema.model.state_dict(),
+        }
+
+    def _load_trained(self, state: Mapping[str, Any]) -> None:
+        self.team.load_state(state["team"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))
+        if self.ema is not None:
+            self.ema.model.load_state_dict(state["ema"])
+
+    def _save(self) -> None:
         result = self.result
         self.resume.save(
             {
-                "stage": index,
-                "epoch": epoch,
+                **self._trained_state(),
+                "stage": self.index,
+                "epoch": self.epoch,
                 "seconds": self.clock.seconds(),
-                "team": self.team.state(),
-                "optimizers": {name: o.state_dict() for name, o in self.optimizers.items()},
                 "scaler": self.scaler.state_dict(),
-                "ema": None if self.ema is None else self.ema.model.state_dict(),
-                "order": self.order.get_state(),
-                "draws": self.draws.get_state(),
+                "plateau": None if self.plateau is None else self.plateau.state_dict(),
+                "feed": self.feed.state(),
                 "rng": rng_state(self.team.device),
                 "rows": result.rows,
                 "best": result.best,
@@ -266,25 +326,17 @@ class Training:
 
     def _restore(self, state: dict[str, Any]) -> int:
         result = self.result
-        self.team.load_state(state["team"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+        self._load_trained(state)
         self.scaler.load_state_dict(state["scaler"])
-        if self.ema is not None:
-            self.ema.model.load_state_dict(state["ema"])
-        self.order.set_state(state["order"])
-        self.draws.set_state(state["draws"])
+        if self.plateau is not None:
+            self.plateau.load_state_dict(state["plateau"])
+        self.feed.load_state(state["feed"])
         restore_rng(state["rng"], self.team.device)
         result.rows, result.best = list(state["rows"]), state["best"]
         result.best_epoch, result.best_top1 = state["best_epoch"], state["best_top1"]
         result.flops, self.flops_per_image = state["flops"], state["flops_per_image"]
         log.info("resuming stage '%s' after epoch %d of %d", self.stage.name, state["epoch"], self.stage_recipe.epochs)
         return int(state["epoch"])
-
-
-def derived_seed(seed: int, purpose: str) -> int:
-    """Return a seed for one purpose, so that streams of one run never meet."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7], "big")
 
 
 def _columns(split: str, found: Mapping[str, float]) -> Row:

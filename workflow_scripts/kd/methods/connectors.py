@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from kd.spec.errors import UserError
 
 
-def hint_regressor(student: torch.Size, teacher: torch.Size, where: str) -> nn.Sequential:
-    """Return convolution, BatchNorm and ReLU that turn student maps (C,H,W) into maps of the teacher's shape.
+def hint_regressor(student: torch.Size, teacher: torch.Size, where: str, relu: bool = True) -> nn.Sequential:
+    """Return convolution, BatchNorm and, with `relu`, ReLU that turn student maps (C,H,W) into the teacher's shape.
 
     A map of twice the teacher's size is strided (3x3), one of half its size transposed (4x4), any other that is not
     smaller is cut by a valid convolution with kernel 1 + s - t (the regressors of Tian et al. 2020). Every other ratio
@@ -28,7 +28,15 @@ def hint_regressor(student: torch.Size, teacher: torch.Size, where: str) -> nn.S
             f"{where}: no regressor leads from student maps of {s[0]}x{s[1]} to teacher maps of {t[0]}x{t[1]}: "
             "allowed are maps of half the teacher's size, of the same size or larger"
         )
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.ReLU())
+    layers = [convolution, nn.BatchNorm2d(outputs)]
+    return nn.Sequential(*layers, nn.ReLU()) if relu else nn.Sequential(*layers)
+
+
+def projection(inputs: int, outputs: int) -> nn.Sequential:
+    """Return a bias-free 1x1 convolution, Kaiming normal (fan out), with BatchNorm between numbers of channels."""
+    convolution = nn.Conv2d(inputs, outputs, 1, bias=False)
+    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs))
 
 
 class UnitEmbedding(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.models.base import TappedModel
 from kd.spec.cards import MethodSettings
 from kd.spec.errors import UserError, unknown
 from kd.spec.needs import Needs
@@ -62,6 +63,8 @@ class Batch:
     """Images (B,3,H,W) as the models saw them, labels (B,) and positions (B,) in the training set.
 
     Under MixUp or CutMix an image is `mixing` parts of its own and 1 - mixing parts of another with `other_labels`.
+    Where an item is a group of g images, labels and positions are (B*g,), the first item's first; so are the images,
+    unless the method's `prepare` made one image (B,3,H,W) of each group, of which `shares` (B,g) says how.
     """
 
     images: Tensor
@@ -70,6 +73,17 @@ class Batch:
     other_labels: Tensor
     mixing: Tensor | float = 1.0
     label_smoothing: float = 0.0
+    group: int = 1
+    """Images an item, g."""
+    shares: Tensor | None = None
+    teacher_logits: Tensor | None = None
+    """(K,B*g,C) what each teacher makes of one fixed view of every image, for methods that need `fixed_teacher`."""
+    views: Mapping[str, Tensor] = field(default_factory=dict)
+    """Further views of the images by name."""
+
+    def grouped(self, values: Tensor) -> Tensor:
+        """Return (B*g, ...) as (B, g, ...)."""
+        return values.unflatten(0, (-1, self.group))
 
     def cross_entropy(self, logits: Tensor) -> Tensor:
         """Return the batch mean of the classification loss for logits (B,C), mixed and smoothed as the recipe says."""
@@ -86,10 +100,14 @@ class Batch:
 
 @dataclass(frozen=True)
 class Output:
-    """What one model made of a batch, in float32: logits (B,C) and its taps by name."""
+    """What one model made of a batch, in float32: logits (B,C) and its taps by name.
+
+    `classifier` is the model's last linear layer itself, for losses that put features through it.
+    """
 
     logits: Tensor
     taps: Mapping[str, Tensor]
+    classifier: nn.Module | None = None
 
     def features(self, names: Sequence[str]) -> list[Tensor]:
         """Return the named taps in order."""
@@ -97,6 +115,7 @@ class Output:
 
 
 Outputs = Mapping[str, Output]
+"""By role; 'role@view' for the further views that a method asks for."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +131,12 @@ class Context:
     """Role -> every tap the model has."""
     stages: Mapping[str, tuple[str, ...]]
     """Role -> its spatial stages, shallow to deep."""
+    norms: Mapping[str, Mapping[str, tuple[Tensor, Tensor]]] = field(default_factory=dict)
+    """Role -> tap before an activation -> weight and bias (C,) of the BatchNorm that it comes from, if any."""
+    models: Mapping[str, TappedModel] = field(default_factory=dict)
+    """Role -> the network itself, for methods that deploy a part of a teacher or ask what its classifier reads."""
+    image_size: int = 0
+    """Side of the square images that the networks take."""
 
     def resolve(self, role: str, names: Sequence[str]) -> tuple[str, ...]:
         """Replace 'stages' and 'last' by the taps of the model in that role; a tap it lacks is a UserError."""
@@ -150,6 +175,8 @@ class Method:
         self.settings = settings
         self.student_taps: tuple[str, ...] = ()
         self.teacher_taps: tuple[str, ...] = ()
+        self.role_taps: dict[str, tuple[str, ...]] = {}
+        """Resolved taps by role; `student_taps` and `teacher_taps` are the student's and the first teacher's."""
 
     def needs(self) -> Needs:
         """Return what the engine has to provide."""
@@ -170,8 +197,12 @@ class Method:
     def bind(self, context: Context) -> None:
         """Resolve taps against the models at hand; lists that must correspond and do not are a UserError."""
         needs = self.needs()
-        self.student_taps = context.resolve(STUDENT, needs.student_taps) if STUDENT in context.taps else ()
-        self.teacher_taps = context.resolve(teacher(0), needs.teacher_taps) if teacher(0) in context.taps else ()
+        self.role_taps = {
+            role: context.resolve(role, needs.teacher_taps if role.startswith("teacher") else needs.student_taps)
+            for role in context.taps
+        }
+        self.student_taps = self.role_taps.get(STUDENT, ())
+        self.teacher_taps = self.role_taps.get(teacher(0), ())
         if needs.same_length and len(self.student_taps) != len(self.teacher_taps):
             raise UserError(
                 f"{type(self).__name__.lower()} compares taps one to one, but the student gives "
@@ -182,6 +213,14 @@ class Method:
     def build(self, context: Context) -> nn.ModuleDict:
         """Return the modules that training adds, from measured shapes."""
         return nn.ModuleDict()
+
+    def student(self, model: TappedModel, context: Context) -> TappedModel:
+        """Return the network that is trained and deployed, where it is more than the architecture asked for."""
+        return model
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch that the models see; draws come from the CPU generator alone."""
+        return batch
 
     def loss(
         self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
@@ -206,6 +245,10 @@ class Method:
     def weight(self, term: str, progress: Progress) -> float:
         """Return the weight of a term; the setting '<term>_weight' unless a method schedules it."""
         return float(getattr(self.settings, f"{term}_weight"))
+
+    def momenta(self) -> Mapping[str, float]:
+        """Return terms whose gradient has a momentum buffer of its own, and by how much its momentum is higher."""
+        return {}
 
 
 class Frozen(nn.Module):

@@ -69,6 +69,13 @@ class TappedModel(nn.Module, ABC):
         """Return what trains at every freeze level: the classifier (both where a net has two)."""
         return self.classifier
 
+    def norm_before(self, tap: str) -> nn.BatchNorm2d | None:
+        """Return the BatchNorm, of all its channels, that a feature `<tap>.pre` comes from; None where unknown.
+
+        Behind a shortcut it is that of the residual branch.
+        """
+        return None
+
 
 def activate(keep: Keep, name: str, value: Tensor) -> Tensor:
     """Return ReLU(value), noting the value before as `<name>.pre` and the value after as `<name>`."""
@@ -116,7 +123,8 @@ def initialise(model: nn.Module) -> None:
 class StagedNet(TappedModel):
     """A stem, stages of blocks, an optional neck, global average pooling and one linear layer.
 
-    Blocks return their output before the last ReLU, which is applied here, so both sides of it can be tapped.
+    Blocks return their output before the last ReLU, which is applied here, so both sides of it can be tapped. A block's
+    `last_norm`, where it has one, is the BatchNorm that normalises every channel of what its shortcut is added to.
     """
 
     def __init__(
@@ -150,6 +158,19 @@ class StagedNet(TappedModel):
         for block in first:
             x = F.relu(block(x))
         return activate(keep, name, last(x))
+
+    def norm_before(self, tap: str) -> nn.BatchNorm2d | None:
+        """Return the last BatchNorm of the stem or of a stage's last block."""
+        name = tap.removesuffix(".pre")
+        if name == tap:
+            return None
+        part = self.stem
+        if name != "stem":
+            stage = self.stages[self.stage_taps.index(name)]
+            assert isinstance(stage, nn.Sequential)
+            part = stage[-1]
+        norm = part[-1] if isinstance(part, nn.Sequential) else getattr(part, "last_norm", None)
+        return norm if isinstance(norm, nn.BatchNorm2d) else None
 
     @property
     def classifier(self) -> nn.Module:

@@ -41,6 +41,13 @@ class InvertedResidual(nn.Module):
         """Return (B, outputs, H/stride, W/stride); no activation follows (linear bottleneck)."""
         return x + self.layers(x) if self.same else self.layers(x)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The BatchNorm after the projection."""
+        norm = self.layers[-1]
+        assert isinstance(norm, nn.BatchNorm2d)
+        return norm
+
 
 class MobileNetV2(StagedNet):
     """A strided stem, four stages of linear bottlenecks and a 1x1 convolution to the embedding.

@@ -23,6 +23,11 @@ class BasicBlock(nn.Module):
         inner = F.relu(self.bn1(self.conv1(x)))
         return self.bn2(self.conv2(inner)) + self.shortcut(x)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The BatchNorm that ends the residual branch."""
+        return self.bn2
+
 
 def _stage(inputs: int, outputs: int, count: int, stride: int) -> nn.Sequential:
     following = [BasicBlock(outputs, outputs, 1) for _ in range(count - 1)]

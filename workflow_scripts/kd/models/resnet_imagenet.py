@@ -30,6 +30,11 @@ class Bottleneck(nn.Module):
         inner = F.relu(self.bn2(self.conv2(inner)))
         return self.bn3(self.conv3(inner)) + self.shortcut(x)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The BatchNorm that ends the residual branch."""
+        return self.bn3
+
 
 def build(arch: str, num_classes: int) -> StagedNet:
     """Return ResNet50."""

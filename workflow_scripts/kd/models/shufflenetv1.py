@@ -39,6 +39,11 @@ class ShuffleUnit(nn.Module):
             return inner + x
         return torch.cat([inner, F.avg_pool2d(x, 3, stride=2, padding=1)], dim=1)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        """The BatchNorm that ends the residual branch; at stride 2 some channels have none."""
+        return self.bn3 if self.stride == 1 else None
+
 
 def _stage(inputs: int, outputs: int, count: int) -> nn.Sequential:
     # The pooled input fills the channels that the first unit does not compute.

@@ -41,6 +41,17 @@ class VGG(TappedModel):
         """The last linear layer."""
         return self.fc
 
+    def norm_before(self, tap: str) -> nn.BatchNorm2d | None:
+        """Return the last BatchNorm of a group."""
+        name = tap.removesuffix(".pre")
+        if name == tap:
+            return None
+        group = self.groups[("stem", *self.stage_taps).index(name)]
+        assert isinstance(group, nn.Sequential)
+        norm = group[-1]
+        assert isinstance(norm, nn.BatchNorm2d)
+        return norm
+
     def blocks(self) -> list[nn.Module]:
         """Return the five groups."""
         return list(self.groups)

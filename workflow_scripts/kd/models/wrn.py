@@ -75,6 +75,20 @@ class WideResNet(TappedModel):
         """The last linear layer."""
         return self.fc
 
+    def norm_before(self, tap: str) -> nn.BatchNorm2d | None:
+        """Return the first BatchNorm of the next stage, or the final one."""
+        name = tap.removesuffix(".pre")
+        if name == tap:
+            return None
+        number = ("stem", *self.stage_taps).index(name)
+        if number == len(self.stages):
+            return self.bn
+        following = self.stages[number]
+        assert isinstance(following, nn.ModuleList)
+        block = following[0]
+        assert isinstance(block, PreActivationBlock)
+        return block.bn1
+
     def blocks(self) -> list[nn.Module]:
         """Return the stem and the stages, the final BatchNorm with the last of them."""
         *first, last = self.stages

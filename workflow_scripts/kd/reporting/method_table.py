@@ -46,6 +46,7 @@ def needs(card: Card) -> str:
         "peers" if "peers" in card.settings else "",
         "a pre-stage on the teacher" if card.pretrain else "",
         "a chain of alternating stages" if card.chain else "",
+        "teachers' logits on one fixed view" if card.fixed_teacher else "",
         "" if card.mixed_labels else "no MixUp or CutMix",
     ]
     return "; ".join([teachers, *filter(None, extras)])
@@ -54,7 +55,7 @@ def needs(card: Card) -> str:
 def weights(card: Card) -> str:
     """Return the default weights of a method's terms."""
     named = {key.removesuffix("_weight"): s.default for key, s in card.settings.items() if key.endswith("_weight")}
-    return ", ".join(f"{term} {value:g}" for term, value in named.items())
+    return ", ".join(f"{term} by form" if value is None else f"{term} {value:g}" for term, value in named.items())
 
 
 def published(entries: Iterable[Published]) -> str:

@@ -17,6 +17,9 @@ from kd.spec.errors import UserError, unknown
 
 CARD_FOLDER = Path(__file__).resolve().parents[3] / "config" / "methods"
 
+# The same YAML ten times faster where PyYAML was built with libyaml: every start of Snakemake reads cards.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 TYPES: dict[str, Any] = {
     "bool": bool,
     "int": int,
@@ -100,6 +103,10 @@ class Card(Strict):
     """Has a pre-stage that depends on the teacher alone and is a job of its own."""
     chain: bool = False
     """Runs as a chain of alternating stages, each half a job of its own."""
+    fixed_teacher: bool = False
+    """Learns from what the teachers make of one fixed view of every image, computed once for all methods."""
+    alone: bool = True
+    """Whether it is a loss of its own, and not a change to the methods that it is combined with."""
     mixed_labels: bool = True
     """Whether the loss is defined for MixUp and CutMix batches."""
     settings: dict[str, Setting]
@@ -133,24 +140,29 @@ def first_problem(error: ValidationError, where: str) -> str:
 
 
 @cache
+def card_names() -> tuple[str, ...]:
+    """Return the names of the repository's cards, in order."""
+    return tuple(sorted(path.stem for path in CARD_FOLDER.glob("*.yaml")))
+
+
 def load_cards() -> dict[str, Card]:
     """Read every card of the repository."""
-    cards = {path.stem: _read(path) for path in sorted(CARD_FOLDER.glob("*.yaml"))}
-    assert all(name == card.name for name, card in cards.items()), "a card is named after its file"
-    return cards
+    return {name: card(name) for name in card_names()}
 
 
+@cache
 def card(name: str) -> Card:
-    """Return one card; an unknown name is a UserError with the nearest right one."""
-    cards = load_cards()
-    if name not in cards:
-        raise unknown("method", name, cards)
-    return cards[name]
+    """Return one card, read when first asked for; an unknown name is a UserError with the nearest right one."""
+    if name not in card_names():
+        raise unknown("method", name, card_names())
+    found = _read(CARD_FOLDER / f"{name}.yaml")
+    assert found.name == name, "a card is named after its file"
+    return found
 
 
 def _read(path: Path) -> Card:
     try:
-        return Card(**yaml.safe_load(path.read_text()))
+        return Card(**yaml.load(path.read_text(), LOADER))
     except (ValidationError, TypeError) as error:
         sentence = first_problem(error, str(path)) if isinstance(error, ValidationError) else f"{path}: {error}"
         raise UserError(sentence) from error
@@ -159,6 +171,6 @@ def _read(path: Path) -> Card:
 @cache
 def _settings_model(name: str) -> type[MethodSettings]:
     fields: dict[str, Any] = {}
-    for key, setting in load_cards()[name].settings.items():
+    for key, setting in card(name).settings.items():
         fields[key] = (setting.annotation(), Field(default=setting.default, validate_default=True))
     return create_model(f"{name}_settings", __base__=MethodSettings, **fields)

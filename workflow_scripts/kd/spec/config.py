@@ -121,10 +121,15 @@ class Recipe(Strict):
     nesterov: bool = False
     betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
     weight_decay: float = Field(default=5e-4, ge=0)
-    schedule: Literal["step", "cosine", "constant"] = "step"
+    schedule: Literal["step", "cosine", "constant", "plateau"] = "step"
     milestones: list[float] = []
     """Ends of the epochs after which lr falls by gamma; values under 1 are shares of all epochs."""
     gamma: float = Field(default=0.1, gt=0, le=1)
+    """What lr is multiplied with at a milestone or, under schedule plateau, at every drop."""
+    patience: OptionalCount = None
+    """Schedule plateau: after so many epochs without a better validation accuracy the best weights return, lr drops."""
+    lr_drops: int = Field(default=3, ge=0)
+    """Schedule plateau: training ends where one more drop would be due."""
     warmup_epochs: float = Field(default=0.0, ge=0)
     min_lr: float = Field(default=0.0, ge=0)
     label_smoothing: Share = 0.0
@@ -137,6 +142,8 @@ class Recipe(Strict):
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
+    teacher_view: Literal["live", "fixed"] = "live"
+    """live: frozen teachers see the images that the student sees; fixed: one augmented view of each, drawn once."""
     track_test: bool = False
     """Read the test split every epoch, for a column of its own that nothing selects on."""
     eval_batch_size: int = Field(default=500, ge=1)
@@ -150,6 +157,10 @@ class Recipe(Strict):
             raise ValueError("nesterov needs a momentum above 0")
         if self.milestones and self.schedule != "step":
             raise ValueError(f"milestones belong to schedule step, found schedule {self.schedule}")
+        if (self.patience is not None) != (self.schedule == "plateau"):
+            raise ValueError(f"patience belongs to schedule plateau, which needs it; found schedule {self.schedule}")
+        if self.teacher_view == "fixed" and (self.mixup_alpha > 0 or self.cutmix_alpha > 0):
+            raise ValueError("teacher_view fixed needs mixup_alpha and cutmix_alpha 0: it knows no mixed images")
         if any(milestone <= 0 for milestone in self.milestones):
             raise ValueError("milestones must be positive")
         if self.warmup_epochs >= self.epochs:
@@ -217,8 +228,16 @@ class Experiment(Strict):
     """Devices a training job asks for; 0 trains on the CPU (or on a GPU that is simply there)."""
     threads: int = Field(default=1, ge=1)
     """Cores a training job asks for."""
+    co_train: list[Name] = []
+    """Methods whose students are trained side by side, one job a seed: they share images and their teachers' passes."""
     strict_environment: bool = False
     """Let another torch, torchvision or timm version make results stale."""
+
+    @model_validator(mode="after")
+    def _co_trained_distinct(self) -> Self:
+        if len(self.co_train) == 1 or len(set(self.co_train)) != len(self.co_train):
+            raise ValueError(f"co_train names two methods or more, each once, found {self.co_train}")
+        return self
 
     @model_validator(mode="after")
     def _seeds_distinct(self) -> Self:

@@ -36,16 +36,7 @@ def source_path(module: str) -> Path | None:
 @cache
 def imports_of(module: str) -> frozenset[str]:
     """Return the project's modules that one module imports, wherever in the file."""
-    path = source_path(module)
-    assert path is not None, f"no source for {module}"
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.add(node.module)
-            found.update(f"{node.module}.{alias.name}" for alias in node.names)
-    return frozenset(name for name in found if source_path(name) is not None)
+    return frozenset(name for name in _parsed(module)[0] if source_path(name) is not None)
 
 
 @cache
@@ -61,16 +52,27 @@ def closure(modules: frozenset[str]) -> tuple[str, ...]:
     return tuple(sorted(seen))
 
 
-@cache
 def module_digest(module: str) -> str:
     """Return the digest of one module's syntax tree without docstrings."""
+    return _parsed(module)[1]
+
+
+@cache
+def _parsed(module: str) -> tuple[frozenset[str], str]:
+    """Return all names that a module imports and its digest: parsed once, for this is most of a dry run's start."""
     path = source_path(module)
     assert path is not None, f"no source for {module}"
     tree = ast.parse(path.read_text())
+    found: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = _without_strings(node.body)
-    return text_digest(ast.dump(tree))
+    return frozenset(found), text_digest(ast.dump(tree))
 
 
 def code_digest(modules: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from kd.spec.architectures import check_architecture
 from kd.spec.cards import card, first_problem
 from kd.spec.chain import STUDENT_UPDATE, stage_settings, stages
-from kd.spec.config import Experiment, ModelSettings, Recipe
+from kd.spec.config import Experiment, ModelSettings, Recipe, Reporting
 from kd.spec.errors import UserError, unknown
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -89,12 +89,27 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
                 raise UserError(f"datasets.{name}: {file} does not exist")
         if dataset.root is not None and not dataset.download and not Path(dataset.root).is_dir():
             raise UserError(f"datasets.{name}.root: folder {dataset.root} does not exist")
-    names = [variant.name for variant in variants(experiment)]
-    asked_for = "references" in experiment.report.model_fields_set
+    listed = variants(experiment)
+    names = [variant.name for variant in listed]
+    _check_co_trained(experiment.co_train, {variant.name: variant for variant in listed})
+    # the default stands in an experiment's record too, where nobody asked for it
+    asked_for = experiment.report.references != Reporting().references
     for reference in experiment.report.references:
         if asked_for and reference not in names:
             raise unknown("method in report.references", reference, names)
     return experiment
+
+
+def _check_co_trained(names: Sequence[str], listed: Mapping[str, Variant]) -> None:
+    """Refuse methods that cannot be one job: chains of jobs, and methods of different teachers."""
+    for name in names:
+        if name not in listed:
+            raise unknown("method in co_train", name, listed)
+        if listed[name].chain:
+            raise UserError(f"co_train: {name} is a chain of jobs and cannot be trained beside other methods")
+    teams = {(listed[name].teachers, listed[name].teacher) for name in names}
+    if len(teams) > 1:
+        raise UserError(f"co_train: methods of one job share their teachers, found different ones among {list(names)}")
 
 
 def checked(model: type[Settings], content: Mapping[str, Any], where: str) -> Settings:
@@ -142,6 +157,10 @@ def _variant(experiment: Experiment, entry: str | dict[str, Any], where: str) ->
     else:
         settings = {key: value for key, value in content.items() if key not in ENTRY_KEYS}
         parts = [_part(content["method"], settings, where)]
+        if not card(parts[0][0]).alone:
+            raise UserError(
+                f"{where}: {parts[0][0]} has no loss of its own: combine it, as in combine: [kd, {parts[0][0]}]"
+            )
     name = content.get("name", content.get("method"))
     variant = Variant(str(name), tuple(parts), content.get("recipe", {}), content.get("teacher"))
     _check_variant(experiment, variant, where)

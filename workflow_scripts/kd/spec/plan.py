@@ -1,6 +1,6 @@
 """The runs of an experiment: which jobs there are, where they write, what each depends on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,6 +10,7 @@ from kd.spec.cards import card
 from kd.spec.chain import stage_settings, stages
 from kd.spec.config import Experiment, ModelSettings, Pair, Recipe
 from kd.spec.digests import canonical, code_digest, text_digest
+from kd.spec.errors import UserError
 from kd.spec.experiment import Variant, merged_recipe, model_settings, variants
 from kd.spec.job import Job, MethodPart
 
@@ -46,6 +47,8 @@ class Plan:
         self.experiment = experiment
         self.variants: dict[str, Variant] = {variant.name: variant for variant in variants(experiment)}
         self.folder = f"{RESULTS}/{experiment.experiment}"
+        for run in self.runs:
+            self._check_outputs(run)
 
     # --- which runs there are -------------------------------------------------------------------
 
@@ -101,9 +104,9 @@ class Plan:
             yield self._row(dataset, pair, run, "student", self.variants[run.method].base)
 
     def _row(self, dataset: str, pair: Pair, run: Run, kind: str, base: str) -> dict[str, Any]:
-        seed = self.teacher_seed(run.seed) if kind == "student" else run.seed
-        home = f"{self.folder}/{dataset}"
-        pretrained = kind == "student" and self.variants[run.method].pretrain
+        student = kind == "student"
+        folders = [self.teacher_folder(dataset, name, run.seed) for name in run.teachers]
+        prestages = [*self.pretrain_folders(run), *self.outputs_folders(run)] if student else []
         return {
             "experiment": self.experiment.experiment,
             "dataset": dataset,
@@ -113,9 +116,9 @@ class Plan:
             "method": run.method,
             "base_method": base,
             "seed": run.seed,
-            "path": f"{self.folder}/{run.path}" if kind == "student" else f"{home}/teachers/{run.student}/seed{seed}",
-            "teacher_paths": [f"{home}/teachers/{name}/seed{seed}" for name in run.teachers],
-            "pretrain_path": f"{home}/pretrain/{run.teachers[0]}/{run.method}/seed{seed}" if pretrained else None,
+            "path": f"{self.folder}/{run.path}" if student else self._trained(dataset, run.student, run.seed),
+            "teacher_paths": folders,
+            "prestage_paths": prestages,
             "kind": kind,
         }
 
@@ -141,6 +144,55 @@ class Plan:
         """Return the name of a comparison group."""
         return f"{'+'.join(pair.teachers)}--{pair.student}"
 
+    # --- where what a run starts from is kept ---------------------------------------------------
+
+    def data_folder(self, dataset: str) -> str:
+        """Return where a data set's arrays are packed: once for all data sets that pack the same."""
+        return f"{self.folder}/{self._packed_as[dataset]}/data"
+
+    @cached_property
+    def _packed_as(self) -> dict[str, str]:
+        first: dict[str, str] = {}
+        return {name: first.setdefault(self.data_settings(name), name) for name in self.experiment.datasets}
+
+    def teacher_folder(self, dataset: str, teacher: str, seed: int) -> str:
+        """Return where the teacher that a student of this seed learns from is kept."""
+        return self._trained(dataset, teacher, self.teacher_seed(seed))
+
+    def pretrain_folders(self, run: Run) -> list[str]:
+        """Return where what the method prepares on the teacher is kept, if it prepares anything."""
+        if not self.variants[run.method].pretrain:
+            return []
+        home = f"{self.folder}/{run.dataset}/pretrain/{run.teachers[0]}"
+        return [f"{home}/{run.method}/seed{self.teacher_seed(run.seed)}"]
+
+    def outputs_folders(self, run: Run) -> list[str]:
+        """Return where the teachers' outputs that a run reads are kept, teacher by teacher; none if it reads none."""
+        if not self.reads_outputs(run):
+            return []
+        home, seed = f"{self.folder}/{run.dataset}/teacher_outputs", self.teacher_seed(run.seed)
+        return [f"{home}/{name}/seed{seed}" for name in run.teachers]
+
+    def reads_outputs(self, run: Run) -> bool:
+        """Whether a run asks its teachers about one fixed view of every image only."""
+        fixed = any(card(name).fixed_teacher for name, _ in self.variants[run.method].parts)
+        return bool(run.teachers) and (fixed or self._student_recipe(run).teacher_view == "fixed")
+
+    def _trained(self, dataset: str, teacher: str, seed: int) -> str:
+        return f"{self.folder}/{dataset}/teachers/{teacher}/seed{seed}"
+
+    def _check_outputs(self, run: Run) -> None:
+        """Refuse what one fixed view cannot serve: teachers that are trained, and an augmentation of the run's own."""
+        if not self.reads_outputs(run):
+            return
+        if self.variants[run.method].chain:
+            raise UserError(f"methods.{run.method} trains its teachers: set teacher_view: live in its recipe")
+        if self._student_recipe(run).augmentation != self.experiment.recipe.augmentation:
+            raise UserError(
+                f"methods.{run.method} for student {run.student} learns from one fixed view of every image, which is "
+                "drawn with the experiment's recipe.augmentation: its own recipe may not change augmentation"
+            )
+
     # --- what a job depends on ------------------------------------------------------------------
 
     def data_settings(self, dataset: str) -> str:
@@ -159,13 +211,35 @@ class Plan:
         """Return the settings of a method's pre-stage; the seed is the teacher's."""
         variant = self.variants[method]
         parts = [self._part(name, settings) for name, settings in variant.parts if card(name).pretrain]
-        recipe = merged_recipe(self.experiment.recipe, variant.recipe, f"methods.{method}.recipe")
+        # there is no student yet whose view a fixed one could differ from
+        changes = {**variant.recipe, "teacher_view": "live"}
+        recipe = merged_recipe(self.experiment.recipe, changes, f"methods.{method}.recipe")
         teachers = [_built(model_settings(self.experiment, teacher))]
         return self._job(dataset, teachers=teachers, method=parts, recipe=recipe, seed=seed, split_seed=seed)
+
+    def outputs_job(self, dataset: str, teacher: str, seed: int) -> str:
+        """Return the settings of a teacher's pass over one fixed view of the training images; the seed is its own."""
+        teachers = [_built(model_settings(self.experiment, teacher))]
+        return self._job(dataset, teachers=teachers, recipe=self._reading(), seed=0, split_seed=seed)
 
     def student_job(self, run: Run) -> str:
         """Return the settings of a student's training."""
         return self._student(run, [self._part(*part) for part in self.variants[run.method].parts])
+
+    def students_job(self, runs: Sequence[Run]) -> str:
+        """Return what one job that trains several students side by side is told: settings, code and inputs of each."""
+        return canonical(
+            [
+                {
+                    "settings": self.student_job(run),
+                    "code": self.run_code(run),
+                    "folder": f"{self.folder}/{run.path}",
+                    "outputs": [f"{folder}/outputs.safetensors" for folder in self.outputs_folders(run)],
+                    "pretrained": [f"{folder}/extra.safetensors" for folder in self.pretrain_folders(run)],
+                }
+                for run in runs
+            ]
+        )
 
     def half_job(self, run: Run, stage: int, half: str) -> str:
         """Return the settings of one half of one stage of a chain."""
@@ -181,11 +255,14 @@ class Plan:
     def evaluation_job(self, dataset: str, network: str, seed: int, teacher: bool = False) -> str:
         """Return the settings of the evaluation of a trained network; a teacher's seed is its own."""
         model = _built(model_settings(self.experiment, network))
+        split_seed = seed if teacher else self.teacher_seed(seed)
+        return self._job(dataset, student=model, recipe=self._reading(), seed=0, split_seed=split_seed)
+
+    def _reading(self) -> Recipe:
+        """Return what of the recipe decides how a finished network reads images."""
         recipe = self.experiment.recipe
         same = {"eval_batch_size", "precision", "channels_last", "augmentation", "deterministic"}
-        reading = Recipe(epochs=1, **{key: getattr(recipe, key) for key in same})
-        split_seed = seed if teacher else self.teacher_seed(seed)
-        return self._job(dataset, student=model, recipe=reading, seed=0, split_seed=split_seed)
+        return Recipe(epochs=1, **{key: getattr(recipe, key) for key in same})
 
     def _student(self, run: Run, parts: list[MethodPart], **more: Any) -> str:
         model, recipe = model_settings(self.experiment, run.student), self._student_recipe(run)
@@ -256,6 +333,10 @@ class Plan:
         """Return the digest of the code of a method's pre-stage."""
         modules = {card(name).module for name, _ in self.variants[method].parts if card(name).pretrain}
         return code_digest({*ENGINE, *modules, *self.model_modules(teacher)})
+
+    def outputs_code(self, teacher: str) -> str:
+        """Return the digest of the code that asks a teacher about the fixed view."""
+        return code_digest({"teacher_outputs", "kd.engine.outputs", *self.model_modules(teacher)})
 
     def evaluation_code(self, network: str) -> str:
         """Return the digest of the code that evaluates a network."""

@@ -1,6 +1,7 @@
 """How much time and memory to ask a scheduler for: functions of the work and of the attempt."""
 
 import json
+from functools import cache
 
 TRAIN_IMAGES = {"digits": 1500, "cifar10": 50_000, "cifar100": 50_000, "imagenet100": 130_000, "imagenet32": 1_281_167}
 UNKNOWN_SOURCE = 100_000
@@ -10,13 +11,19 @@ START_MINUTES = 5
 
 def runtime_minutes(settings: str, attempt: int) -> int:
     """Return minutes to ask for; a job that ran into its limit resumes, with twice the time."""
-    job = json.loads(settings)
-    images = job["dataset"]["subset_size"] or TRAIN_IMAGES.get(job["dataset"]["source"], UNKNOWN_SOURCE)
-    minutes = images * job["recipe"]["epochs"] / IMAGES_PER_SECOND / 60
-    return round(START_MINUTES + minutes) * attempt
+    return _first_attempt(settings)[0] * attempt
 
 
 def memory_mb(settings: str, attempt: int) -> int:
     """Return MB of host memory to ask for: the libraries, and the images where they live in memory."""
+    return _first_attempt(settings)[1] * attempt
+
+
+@cache
+def _first_attempt(settings: str) -> tuple[int, int]:
+    """Return minutes and MB; cached, for Snakemake asks about each of them alone."""
     job = json.loads(settings)
-    return (2000 + min(job["dataset"]["resident_limit_mb"], 4096)) * attempt
+    dataset = job["dataset"]
+    images = dataset["subset_size"] or TRAIN_IMAGES.get(dataset["source"], UNKNOWN_SOURCE)
+    minutes = images * job["recipe"]["epochs"] / IMAGES_PER_SECOND / 60
+    return round(START_MINUTES + minutes), 2000 + min(dataset["resident_limit_mb"], 4096)

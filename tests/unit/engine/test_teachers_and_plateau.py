@@ -1,0 +1,166 @@
+"""Teachers that are asked once, and the schedule that ends when validation says so."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kd.data.augment import Augmenter
+from kd.engine import jobs
+from kd.engine.outputs import teacher_outputs
+from kd.engine.plateau import Plateau
+from kd.engine.teachers import Onlookers, fixed_view, is_fixed
+from kd.spec.config import Augmentation, Recipe
+from kd.spec.errors import UserError
+from kd.spec.job import parse_job
+
+STILL = {"augmentation": {"crop": "none", "flip": False}}
+PLATEAU = {"epochs": 40, "schedule": "plateau", "patience": 1, "lr_drops": 2, "lr": 0.3}
+
+
+def outputs_of(here):
+    """Write the outputs of a run's teachers on the fixed view and return their files."""
+    found = []
+    for name in here.run.teachers:
+        folder = here.folder / "outputs" / name
+        job = parse_job(here.plan.outputs_job("digits", name, 0))
+        teacher_outputs(job, jobs.Files(here.packed, folder, teachers=[here.teacher(name)], code="test"))
+        found.append(folder / "outputs.safetensors")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "fixed"),
+    [
+        ({"crop": "none", "flip": False}, True),
+        ({"crop": "padded", "padding": 0, "flip": False}, True),
+        ({"crop": "padded", "padding": 1, "flip": False}, False),
+        ({"crop": "resized", "flip": False}, False),
+        ({"crop": "none"}, False),
+        ({"crop": "none", "flip": False, "cutout": 4}, False),
+        ({"crop": "none", "flip": False, "randaugment": {}}, False),
+    ],
+)
+def test_what_never_moves_is_told_from_what_does(augmentation, fixed):
+    assert is_fixed(Recipe(epochs=1, augmentation=augmentation)) == fixed
+    assert not is_fixed(Recipe(epochs=1, augmentation=augmentation, mixup_alpha=1.0))
+
+
+def test_a_teacher_of_images_that_never_move_is_asked_once_an_image(world, monkeypatch):
+    here = world("kd", recipe={**STILL, "epochs": 3})
+    asked = []
+    original = Onlookers._ask_once
+    monkeypatch.setattr(Onlookers, "_ask_once", lambda self, roles: asked.append(list(roles)) or original(self, roles))
+    remembered = here.train("remembered")
+    assert asked == [["teacher0"]]
+    monkeypatch.setattr(Onlookers, "_ask_once", lambda self, roles: {})
+    live = here.train("live")
+    assert [row["train_loss"] for row in remembered.rows] == pytest.approx(
+        [row["train_loss"] for row in live.rows], rel=1e-4
+    )
+    assert remembered.flops < live.flops
+
+
+def test_methods_that_read_maps_keep_their_teacher_live(world, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Onlookers, "_ask_once", lambda self, roles: asked.append(list(roles)) or {})
+    world("at", recipe=STILL).train()
+    assert asked == [[]]
+
+
+def test_the_fixed_view_is_one_draw_of_the_augmentation_by_split(world):
+    here = world("ce")
+    data = jobs.prepare(here.job(), here.files("run")).data
+    first, again = (fixed_view(data.train, data.augmenter, 0) for _ in range(2))
+    other = fixed_view(data.train, data.augmenter, 1)
+    still = Augmenter(Augmentation(crop="none", flip=False), data.augmenter.mean, data.augmenter.std)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert not torch.equal(first, fixed_view(data.train, still, 0))
+
+
+@pytest.mark.parametrize("method", ["kd", "hint", {"method": "avg_kd"}], ids=["logits", "maps", "two teachers"])
+def test_a_fixed_teacher_view_gives_the_same_numbers_as_its_images(world, monkeypatch, method):
+    """Logits read from the file equal those of a live pass over the view, and maps come from that view too."""
+    here = world(method, recipe={"teacher_view": "fixed"})
+    files = here.files("fixed", outputs=outputs_of(here))
+    result = jobs.train_student(here.job(), files, lambda row: None)
+    assert all(0 <= row["val_top1"] <= 100 for row in result.rows)
+    bench = jobs.prepare(here.job(), files)
+    onlookers = jobs._onlookers(bench, files)
+    (stage,) = bench.method.plan()
+    bench.team.enter(stage)
+    onlookers.enter([role for role in bench.team.models if role.startswith("teacher")], here.job().recipe)
+    view = fixed_view(bench.data.train, bench.data.augmenter, 0)
+    positions = torch.tensor([5, 0, 17])
+    from kd.methods.contract import Batch
+
+    labels = bench.data.train.labels[positions]
+    found = onlookers.outputs(Batch(torch.zeros(3, 3, 8, 8), labels, positions, labels))
+    live = bench.team.forward(view[positions], bench.precision, roles=list(found))
+    for role in found:
+        torch.testing.assert_close(found[role].logits, live[role].logits, rtol=1e-4, atol=1e-4)
+        for tap, value in found[role].taps.items():
+            torch.testing.assert_close(value, live[role].taps[tap], rtol=1e-4, atol=1e-4)
+
+
+def test_outputs_of_other_images_are_refused(world):
+    here = world("kd", recipe={"teacher_view": "fixed"})
+    outputs = outputs_of(here)
+    smaller = world("kd", recipe={"teacher_view": "fixed"}, dataset={"subset_size": 150})
+    with pytest.raises(UserError, match="holds outputs on other training images than this run's"):
+        jobs.train_student(smaller.job(), smaller.files("run", outputs=outputs), lambda row: None)
+
+
+# --- plateau ------------------------------------------------------------------------------------------
+
+
+def test_patience_and_drops_are_counted():
+    plateau = Plateau(Recipe(epochs=99, schedule="plateau", patience=2, lr_drops=1))
+    assert [plateau.improved(value) for value in (10.0, 9.0)] == [True, False]
+    assert not plateau.due
+    plateau.improved(10.0)  # as good is not better
+    assert plateau.due
+    assert not plateau.over
+    plateau.drop()
+    assert plateau.improved(11.0)
+    plateau.improved(1.0)
+    plateau.improved(1.0)
+    assert plateau.over
+
+
+def test_training_goes_back_to_the_best_weights_drops_lr_and_ends(world):
+    here = world("ce", recipe=PLATEAU)
+    result = here.train()
+    rates = [row["lr"] for row in result.rows]
+    tops = [row["val_top1"] for row in result.rows]
+    assert sorted(set(rates), reverse=True) == pytest.approx([0.3 * 0.1**k for k in range(3)])
+    assert rates == sorted(rates, reverse=True)
+    assert len(result.rows) < 40
+    best = max(range(len(tops)), key=lambda k: (tops[k], -k))
+    assert result.best_epoch == best + 1
+    # every drop follows an epoch that was not better, and the last epoch of all was not better either
+    drops = [k for k in range(1, len(rates)) if rates[k] < rates[k - 1]]
+    assert len(drops) == 2
+    assert all(tops[k - 1] <= max(tops[: k - 1]) for k in drops)
+    assert tops[-1] <= max(tops[:-1])
+
+
+def test_an_interrupted_plateau_ends_bit_identical(world):
+    here = world("kd", recipe=PLATEAU)
+    whole = here.train("whole")
+
+    class Interrupted(Exception):
+        pass
+
+    def stop(row):
+        if row["epoch"] == 3:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        here.train("broken", stop)
+    resumed = here.train("broken")
+    shown = [[(row["val_top1"], row["lr"]) for row in result.rows] for result in (whole, resumed)]
+    assert shown[0] == shown[1]
+    for name in ("best", "last"):
+        a, b = (load_file(here.folder / run / "checkpoints" / f"{name}.safetensors") for run in ("whole", "broken"))
+        assert all(torch.equal(a[key], b[key]) for key in a)

@@ -1,0 +1,88 @@
+"""Methods of one seed and team trained side by side: one pass over the data and one of the frozen teachers for all.
+
+Each training keeps its own networks, optimisers, random generators and resume file, and takes the very steps that it
+would take alone: the same images in the same order, from the same teachers.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from kd.engine.checkpoint import restore_rng, rng_state
+from kd.engine.training import Result, Training
+from kd.methods.contract import Stage
+
+
+@dataclass
+class Companion:
+    """A training with the state of torch's global generators that it left."""
+
+    training: Training
+    rng: dict[str, torch.Tensor]
+
+    @contextmanager
+    def turn(self, missed: float = 0.0) -> Iterator[Training]:
+        """Give it the machine: its clock runs, after `missed` seconds of shared work, and it draws its own numbers."""
+        device = self.training.team.device
+        restore_rng(self.rng, device)
+        self.training.clock.go_on(missed)
+        yield self.training
+        self.training.clock.pause()
+        self.rng = rng_state(device)
+
+
+def train_together(trainings: Sequence[Training], plans: Sequence[list[Stage]]) -> list[Result]:
+    """Train all of them to their ends; whoever is ahead after an interruption waits for the others."""
+    companions = [_started(training, stages) for training, stages in zip(trainings, plans, strict=True)]
+    while waiting := [companion for companion in companions if not companion.training.finished]:
+        behind = min(len(companion.training.result.rows) for companion in waiting)
+        ready = [companion for companion in waiting if len(companion.training.result.rows) == behind]
+        for bundle in _bundles(ready):
+            _epoch(bundle)
+    return [training.result for training in trainings]
+
+
+def _started(training: Training, stages: list[Stage]) -> Companion:
+    torch.manual_seed(training.own_seed)
+    training.start(stages)
+    training.clock.pause()
+    return Companion(training, rng_state(training.team.device))
+
+
+def _bundles(companions: Sequence[Companion]) -> list[list[Companion]]:
+    """Group trainings whose next epochs are the same batches, seen by the same frozen teachers."""
+    bundles: list[list[Companion]] = []
+    for companion in companions:
+        mine = companion.training
+        for bundle in bundles:
+            first = bundle[0].training
+            if first.feed.serves_the_same(mine.feed) and first.onlookers.sees_the_same(mine.onlookers):
+                bundle.append(companion)
+                break
+        else:
+            bundles.append([companion])
+    return bundles
+
+
+def _epoch(bundle: Sequence[Companion]) -> None:
+    first = bundle[0].training
+    taps = first.onlookers.shared_taps([companion.training.onlookers for companion in bundle])
+    for companion in bundle:
+        companion.training.begin_epoch()
+    since = time.perf_counter()
+    # What an epoch of its own draws from the first's streams the others draw in turn; they are set to it afterwards.
+    for batch in first.feed.epoch():
+        known = first.onlookers.outputs(batch, taps)
+        shared = time.perf_counter() - since
+        for companion in bundle:
+            companion.training.onlookers.flops_per_image = first.onlookers.flops_per_image
+            with companion.turn(shared) as training:
+                training.step(batch, known)
+        since = time.perf_counter()
+    for companion in bundle:
+        companion.training.feed.load_state(first.feed.state())
+        with companion.turn() as training:
+            training.end_epoch()

@@ -1,0 +1,140 @@
+"""What the networks that a stage does not train make of its batches: run live, or remembered where that is the same."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from kd.data.augment import Augmenter
+from kd.data.store import ImageStore
+from kd.engine.feed import derived_seed
+from kd.engine.precision import Precision
+from kd.engine.team import Team
+from kd.methods.contract import Batch, Needs, Output, teacher
+from kd.spec.config import Recipe
+from kd.spec.errors import UserError
+
+FIXED_VIEW = "fixed view"
+DRAWN_AT_ONCE = 500  # part of what the fixed view is: the draws of a batch depend on its size
+
+
+class Onlookers:
+    """Runs the roles that are not trained, without gradients.
+
+    Teachers whose every image is always the same, because the recipe fixes their view or augments nothing, are asked
+    once for each image where only their logits are wanted.
+    """
+
+    def __init__(self, team: Team, precision: Precision, needs: Needs, store: ImageStore, augmenter: Augmenter) -> None:
+        self.team, self.precision, self.needs = team, precision, needs
+        self.store, self.augmenter = store, augmenter
+        self.fixed_logits: Tensor | None = None
+        """(K,n,C) of every teacher on the fixed view, by position."""
+        self.fixed_images: Tensor | None = None
+        """(n,3,H,W) the fixed view itself, where teachers' taps are needed of it."""
+        self.flops_per_image = 0.0
+        """What the live roles cost for each image of a batch, known after the first."""
+        self.flops_before = 0.0
+        """What asking once cost, before the first batch."""
+        self._remembered: dict[str, Tensor] = {}
+        self._measured = False
+
+    def enter(self, roles: Sequence[str], recipe: Recipe) -> None:
+        """Prepare for a stage that does not train these roles."""
+        self.recipe, self._remembered, self._measured = recipe, {}, False
+        self.roles = [role for role in roles if self.needs.live_teacher or self.team.taps[role] or not _teaches(role)]
+        frozen = [role for role in self.roles if _teaches(role)]
+        if recipe.teacher_view == "fixed":
+            if self.needs.views and frozen:
+                raise UserError(
+                    "recipe.teacher_view fixed allows no further views of the images, which this method needs"
+                )
+            self._remembered = self._of_fixed_view(frozen)
+        elif is_fixed(recipe) and self.needs.groups is None:
+            wanted = [role for role in frozen if not self.team.taps[role]]
+            self._remembered = self._ask_once(wanted) if self.store.resident else {}
+
+    def sees_the_same(self, other: "Onlookers") -> bool:
+        """Whether both run the same networks live, so that one forward pass serves both."""
+        live = self.roles == other.roles and not self._remembered and not other._remembered
+        return live and all(self.team.models[role] is other.team.models[role] for role in self.roles)
+
+    def shared_taps(self, all_of_them: Sequence["Onlookers"]) -> dict[str, tuple[str, ...]]:
+        """Return by role the taps that at least one of them wants."""
+        wanted = [(role, tap) for each in all_of_them for role in self.roles for tap in each.team.taps[role]]
+        return {role: tuple(dict.fromkeys(tap for own, tap in wanted if own == role)) for role in self.roles}
+
+    def outputs(self, batch: Batch, taps: Mapping[str, tuple[str, ...]] | None = None) -> dict[str, Output]:
+        """Return what the roles make of a batch and of its further views, with other taps than the team's if given."""
+        kept = self.team.taps
+        self.team.taps = {**kept, **(taps or {})}
+        try:
+            return self._measured_outputs(batch)
+        finally:
+            self.team.taps = kept
+
+    def _measured_outputs(self, batch: Batch) -> dict[str, Output]:
+        if self._measured:
+            return self._outputs(batch)
+        with FlopCounterMode(display=False) as counter:
+            known = self._outputs(batch)
+        self.flops_per_image, self._measured = counter.get_total_flops() / len(batch.labels), True
+        return known
+
+    def _outputs(self, batch: Batch) -> dict[str, Output]:
+        known = {
+            role: Output(logits[batch.positions], {}, self.team.models[role].classifier)
+            for role, logits in self._remembered.items()
+        }
+        live = [role for role in self.roles if role not in known]
+        if self.recipe.teacher_view == "fixed":
+            taught = [role for role in live if _teaches(role)]
+            if taught:
+                assert self.fixed_images is not None, "taps of the fixed view need its images"
+                view = self.fixed_images[batch.positions]
+                known = self.team.forward(view, self.precision, known=known, roles=taught)
+        known = self.team.forward(batch.images, self.precision, known=known, roles=self.roles)
+        for name, view in batch.views.items():
+            known = self.team.forward(view, self.precision, known=known, roles=self.roles, view=name)
+        return known
+
+    def _of_fixed_view(self, roles: Sequence[str]) -> dict[str, Tensor]:
+        wanted, logits = [role for role in roles if not self.team.taps[role]], self.fixed_logits
+        assert logits is not None or not wanted, "a fixed view comes with the teachers' logits"
+        return {} if logits is None else {role: logits[int(role.removeprefix("teacher"))] for role in wanted}
+
+    @torch.no_grad()
+    def _ask_once(self, roles: Sequence[str]) -> dict[str, Tensor]:
+        """Return (n,C) logits of each role on the plain images, by position."""
+        if not roles:
+            return {}
+        parts: dict[str, list[Tensor]] = {role: [] for role in roles}
+        with FlopCounterMode(display=False) as counter:
+            for images, _, _ in self.store.batches(torch.arange(len(self.store)), self.recipe.eval_batch_size):
+                outputs = self.team.forward(self.augmenter.plain(images), self.precision, roles=roles)
+                for role in roles:
+                    parts[role].append(outputs[role].logits)
+        self.flops_before = float(counter.get_total_flops())
+        return {role: torch.cat(logits) for role, logits in parts.items()}
+
+
+def is_fixed(recipe: Recipe) -> bool:
+    """Whether a recipe shows every image the same way each time."""
+    a = recipe.augmentation
+    moves = a.crop == "resized" or (a.crop == "padded" and a.padding > 0) or a.flip
+    return not (moves or a.randaugment or a.cutout or recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0)
+
+
+def fixed_view(store: ImageStore, augmenter: Augmenter, split_seed: int) -> Tensor:
+    """Return the one augmented view (n,3,H,W) of every training image that teachers are asked about.
+
+    Its draws depend on the split alone, so that a training sees the images of which the logits were written.
+    """
+    draws = torch.Generator().manual_seed(derived_seed(split_seed, FIXED_VIEW))
+    order = torch.arange(len(store))
+    return torch.cat([augmenter.train(images, draws) for images, _, _ in store.batches(order, DRAWN_AT_ONCE)])
+
+
+def _teaches(role: str) -> bool:
+    return role.startswith(teacher(0)[:-1])

@@ -1,0 +1,76 @@
+"""Class attention transfer: class activation maps match (Guo et al. 2023)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from kd.methods.contract import STUDENT, Batch, Context, Method, Output, Outputs, Progress, teacher
+from kd.methods.features import last_layer, unit
+from kd.models.reuse import EMBEDDING, Pooled, pooled_feature
+from kd.spec.cards import MethodSettings
+from kd.spec.errors import UserError
+from kd.spec.needs import Needs
+
+
+def activation_maps(feature: Tensor, weight: Tensor) -> Tensor:
+    """Return class activation maps (B,classes,H,W) from the last map (B,D,H,W) and the classifier's weight (classes,D).
+
+    The bias is left out: the released networks have none.
+    """
+    return torch.einsum("kd,bdhw->bkhw", weight, feature)
+
+
+def cat_loss(
+    student_maps: Sequence[Tensor], teacher_maps: Sequence[Tensor], resolution: int = 2, normalize: bool = True
+) -> Tensor:
+    """Return the mean squared difference of class activation maps (B,classes,H,W), summed over the lists.
+
+    Maps are averaged to `resolution` pixels a side and with `normalize` scaled to length one, each class by itself.
+    """
+    total = student_maps[0].new_zeros(())
+    for student, target in zip(student_maps, teacher_maps, strict=True):
+        s, t = (F.adaptive_avg_pool2d(m, resolution).flatten(2) for m in (student, target.detach()))
+        total = total + (F.mse_loss(unit(s, dim=2), unit(t, dim=2)) if normalize else F.mse_loss(s, t))
+    return total
+
+
+class CatKD(Method):
+    """Cross-entropy and class activation maps."""
+
+    def __init__(self, settings: MethodSettings) -> None:
+        super().__init__(settings)
+        self.pooled: dict[str, Pooled] = {}
+
+    def needs(self) -> Needs:
+        """Ask for the maps whose average the classifiers read, known once bound."""
+        student, target = ((self.pooled[role].tap,) if self.pooled else ("last",) for role in (STUDENT, teacher(0)))
+        return Needs(student, target)
+
+    def bind(self, context: Context) -> None:
+        """Find the maps whose average the classifiers read; a network without such a tap is a UserError."""
+        found = {role: pooled_feature(context.models[role], context.image_size) for role in (STUDENT, teacher(0))}
+        for role, feature in found.items():
+            if feature.tap == EMBEDDING:
+                raise UserError(
+                    f"method cat_kd needs a map whose average the classifier reads, but no tap of the {role} "
+                    f"({context.models[role].arch}) is one"
+                )
+        self.pooled = found
+        super().bind(context)
+
+    def loss(
+        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Return the classification loss and the loss of the activation maps."""
+        student, target = ([self.maps(role, outputs[role])] for role in (STUDENT, teacher(0)))
+        return {
+            "ce": batch.cross_entropy(outputs[STUDENT].logits),
+            "cat": cat_loss(student, target, self.settings.cam_resolution, self.settings.normalize),
+        }
+
+    def maps(self, role: str, output: Output) -> Tensor:
+        """Return the class activation maps of a network."""
+        weight, _ = last_layer("cat_kd", role, output)
+        return activation_maps(self.pooled[role].of(output.taps), weight)

@@ -1,0 +1,134 @@
+"""Distillation of singular vectors: relations of the stages' leading directions match (Lee, Kim and Song 2018)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
+from kd.methods.features import map_shapes, paired_channels, unit
+from kd.spec.errors import UserError
+from kd.spec.needs import Needs
+
+CANDIDATES = 3
+"""How many more directions of the student than of the teacher are looked at."""
+CLOSE = 1e-5
+"""Gap of two eigenvalues, as a share of the largest, below which the gradient is damped."""
+WIDTH = 8.0
+
+
+class LeadingEigenvectors(torch.autograd.Function):
+    """Eigenvectors (B,n,k) of the k largest eigenvalues of symmetric matrices (B,n,n).
+
+    The exact gradient divides by the gaps between eigenvalues; here 1/g is g / (g^2 + c^2) with c a small share of the
+    largest eigenvalue, so it stays finite where eigenvalues are equal.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, count: int) -> Tensor:
+        """Return the eigenvectors, largest eigenvalue first."""
+        # A diverged network is told by its loss, not by a decomposition that fails.
+        values, vectors = torch.linalg.eigh(torch.nan_to_num(matrix))
+        values, vectors = values.flip(-1), vectors.flip(-1)
+        ctx.save_for_backward(values, vectors)
+        return vectors[..., :count]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient of the matrix from that of the eigenvectors."""
+        (gradient,) = gradients
+        values, vectors = ctx.saved_tensors
+        count = gradient.shape[-1]
+        gaps = values[..., None, :count] - values[..., :, None]
+        damping = (CLOSE * values[..., :1, None]).square().clamp(min=torch.finfo(values.dtype).tiny)
+        weights = gaps / (gaps.square() + damping)
+        turned = vectors @ (weights * (vectors.mT @ gradient)) @ vectors[..., :count].mT
+        return (turned + turned.mT) / 2, None
+
+
+def student_directions(feature: Tensor, count: int) -> Tensor:
+    """Return the channel directions (B,C,count) along which maps (B,C,H,W) are largest, with a gradient that is safe.
+
+    They are the right singular vectors of the map as (HW,C), through the smaller of its two Gram matrices, in float64,
+    since eigenvalues are squares of singular values.
+    """
+    rows = feature.flatten(2).double()
+    count = min(count, *rows.shape[1:])
+    if rows.shape[1] <= rows.shape[2]:
+        return LeadingEigenvectors.apply(rows @ rows.mT, count).to(feature.dtype)
+    positions = LeadingEigenvectors.apply(rows.mT @ rows, count)
+    return unit(rows @ positions, dim=1).to(feature.dtype)
+
+
+@torch.no_grad()
+def teacher_directions(feature: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the leading directions (B,C,count) of maps (B,C,H,W) and their singular values (B,count) as unit vectors.
+
+    A direction's sign is whatever the decomposition gives, as in the released code.
+    """
+    _, values, directions = torch.linalg.svd(feature.flatten(2).mT, full_matrices=False)
+    return directions.mT[..., :count], unit(values[:, :count], dim=1)
+
+
+def aligned(candidates: Tensor, target: Tensor) -> Tensor:
+    """Return for each target direction (B,C,k) the candidate (B,C,m) nearest to it in angle, with its sign."""
+    cosine = (candidates.mT @ target).detach()
+    nearest = cosine.abs().argmax(dim=1, keepdim=True)
+    chosen = candidates.gather(2, nearest.expand(-1, candidates.shape[1], -1))
+    return chosen * cosine.gather(1, nearest).sign()
+
+
+def relation(first: Tensor, second: Tensor) -> Tensor:
+    """Return exp(-difference^2 / 8) of every pair of entries (B,C1,C2,k) of directions (B,C1,k) and (B,C2,k)."""
+    return torch.exp(-(second[:, :, None] - first[:, None]).square() / WIDTH)
+
+
+def kdsvd_loss(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor], k: int = 1) -> Tensor:
+    """Return squared differences of relations of neighbouring taps, summed over everything and divided by B.
+
+    Maps are (B,C,H,W) with as many channels in both networks at each tap. Directions are scaled by the teacher's
+    normalised singular values; the student's are those of its k + 3 leading ones that the teacher's are nearest to.
+    """
+    students, targets = [], []
+    for student, target in zip(student_feats, teacher_feats, strict=True):
+        directions, values = teacher_directions(target.detach(), k)
+        targets.append(directions * values[:, None])
+        students.append(aligned(student_directions(student, k + CANDIDATES), directions) * values[:, None])
+    total = student_feats[0].new_zeros(())
+    for (s1, s2), (t1, t2) in zip(pairwise(students), pairwise(targets), strict=True):
+        total = total + (relation(s1, s2) - relation(t1, t2)).square().sum()
+    return total / len(student_feats[0])
+
+
+class KDSVD(Method):
+    """Cross-entropy and relations of singular vectors."""
+
+    def needs(self) -> Needs:
+        """Ask for the tapped maps, compared one to one."""
+        return Needs(tuple(self.settings.student_taps), tuple(self.settings.teacher_taps), same_length=True)
+
+    def build(self, context: Context) -> nn.ModuleDict:
+        """Check that the maps have equal channels and k singular values at least; there are no modules."""
+        student = map_shapes("kdsvd", context, STUDENT, self.student_taps)
+        target = map_shapes("kdsvd", context, teacher(0), self.teacher_taps)
+        paired_channels("kdsvd", student, target, self.student_taps)
+        most = min(min(shape[0], shape[1] * shape[2]) for shape in target)
+        if self.settings.k > most:
+            raise UserError(
+                f"method kdsvd: the teacher's smallest map has {most} singular values, found k {self.settings.k}: "
+                f"allowed are 1 to {most}"
+            )
+        return nn.ModuleDict()
+
+    def loss(
+        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Return the classification loss and the relations' loss."""
+        student = outputs[STUDENT].features(self.student_taps)
+        target = outputs[teacher(0)].features(self.teacher_taps)
+        return {
+            "ce": batch.cross_entropy(outputs[STUDENT].logits),
+            "kdsvd": kdsvd_loss(student, target, self.settings.k),
+        }

@@ -1,0 +1,63 @@
+"""Train the students of several methods side by side: one pass over the images and the frozen teachers for all."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from kd.console.device import lease_gpus
+from kd.console.entry import run
+from kd.console.progress import Progress
+from kd.console.training_script import start_torch
+from kd.spec.errors import UserError
+from kd.spec.files import write_json
+from kd.spec.job import parse_job
+
+RULE = "train_students"
+log = logging.getLogger("kd")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Train all runs; the reason of a failure stands in each of their folders, for none of them is finished then."""
+    runs = json.loads(arguments.runs)
+    try:
+        train(arguments, runs)
+    except UserError as error:
+        for one in runs:
+            write_json(Path(one["folder"]) / "failure.json", {"reason": str(error), "rule": RULE})
+        raise
+
+
+def train(arguments: argparse.Namespace, runs: list[dict]) -> None:
+    """Reserve devices before torch sees them, then train."""
+    job_list = [parse_job(one["settings"]) for one in runs]
+    lease_gpus(arguments.gpus)
+    start_torch(arguments.threads)
+    from kd.engine import jobs
+
+    files = [
+        jobs.Files(
+            data=arguments.data,
+            folder=Path(one["folder"]),
+            teachers=arguments.teachers,
+            outputs=[Path(file) for file in one["outputs"]],
+            pretrained=next(map(Path, one["pretrained"]), None),
+            code=one["code"],
+        )
+        for one in runs
+    ]
+    for job in job_list:
+        log.info("%s", jobs.describe(job))
+    with Progress(max(jobs.planned_epochs(job) for job in job_list), RULE) as on_epoch:
+        results = jobs.train_students(job_list, files, on_epoch)
+    log.info("done in %.1f s", sum(result.seconds for result in results))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", required=True, help="settings, code, folder and inputs of each run as JSON")
+    parser.add_argument("--data", type=Path, required=True, help="folder of packed arrays")
+    parser.add_argument("--teachers", type=Path, nargs="*", default=[], help="weights of the teachers, in order")
+    parser.add_argument("--gpus", type=int, default=0, help="devices to reserve")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    run(main, parser, RULE)
