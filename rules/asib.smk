@@ -24,12 +24,10 @@ rule asib_teacher_update:
     params:
         settings=lambda w: PLAN.half_job(run_of(w), int(w.stage), "teacher_update"),
         code=lambda w: PLAN.run_code(run_of(w)),
-        data=lambda w, input: Path(input.data).parent,
-        out=lambda w, output: Path(output.run).parent,
-        previous=lambda w, input: ["--previous", input.previous] if input.previous else [],
+        out=f"{RUN_FOLDER}/stage{{stage}}/teacher_update",
     shell:
-        'python "$SCRIPTS/asib_teacher_update.py" --settings {params.settings:q} --data {params.data:q}'
-        " --teachers {input.teachers:q} {params.previous:q} --out {params.out:q} --code {params.code}"
+        'python "$SCRIPTS/asib_teacher_update.py" --settings {params.settings:q} --data {input.data:q}'
+        " --teachers {input.teachers:q} --previous {input.previous:q} --out {params.out:q} --code {params.code}"
         " --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
@@ -56,10 +54,9 @@ rule asib_student_update:
     params:
         settings=lambda w: PLAN.half_job(run_of(w), int(w.stage), "student_update"),
         code=lambda w: PLAN.run_code(run_of(w)),
-        data=lambda w, input: Path(input.data).parent,
-        out=lambda w, output: Path(output.run).parent,
+        out=f"{RUN_FOLDER}/stage{{stage}}/student_update",
     shell:
-        'python "$SCRIPTS/asib_student_update.py" --settings {params.settings:q} --data {params.data:q}'
+        'python "$SCRIPTS/asib_student_update.py" --settings {params.settings:q} --data {input.data:q}'
         " --previous {input.previous:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
         " --threads {threads} --log {log:q}"
 
@@ -86,7 +83,7 @@ rule asib_result:
         ENVIRONMENT
     params:
         code=code_digest({"asib_result"}),
-        out=lambda w, output: Path(output.run).parent,
+        out=RUN_FOLDER,
         halves=lambda w, input: [str(Path(run).parent) for run in input.runs],
     shell:
         'python "$SCRIPTS/asib_result.py" --halves {params.halves:q} --out {params.out:q} --log {log:q}'

@@ -28,6 +28,9 @@ ENVIRONMENT = "../envs/environment.yaml"
 # --config allow_missing=true makes tables of what there is, after failures; it is no part of an experiment
 ALLOW_MISSING = str(config.pop("allow_missing", "false")).lower() == "true"
 
+# --config benchmark="--methods kd crd --scale" are options of workflow_scripts/benchmark.py, likewise no part of it
+BENCHMARK_OPTIONS = str(config.pop("benchmark", ""))
+
 try:
     EXPERIMENT = check_experiment(workflow_configuration(config, Path(workflow.basedir) / "config" / "config.yaml"))
     PLAN = Plan(EXPERIMENT)
@@ -99,6 +102,24 @@ def teacher_weights(wildcards, method: str | None = None) -> list[str]:
     return [f"{folder}/checkpoints/best.safetensors" for folder in folders]
 
 
+def teacher_predictions(wildcards) -> list[str]:
+    """Return what the first teacher answers on the test split, if there is a teacher."""
+    run = run_of(wildcards)
+    return [f"{teacher_folder(run.dataset, name, run.seed)}/predictions.npz" for name in run.teachers[:1]]
+
+
+def student_inputs(wildcards) -> dict[str, str | list[str]]:
+    """Return what a student is trained from, in one call: Snakemake spends a while on each function of each job."""
+    run = run_of(wildcards)
+    return {
+        "data": manifest(wildcards),
+        "teachers": teacher_weights(wildcards),
+        "outputs": [f"{folder}/outputs.safetensors" for folder in PLAN.outputs_folders(run)],
+        "pretrained": [f"{folder}/extra.safetensors" for folder in PLAN.pretrain_folders(run)],
+        "initial": PLAN.initial_weights(run.student),
+    }
+
+
 def work(job: str):
     """Return the resource functions of a training job: minutes and MB that grow with the work and with each attempt."""
 
@@ -121,16 +142,6 @@ def _arguments(job: str, wildcards) -> tuple:
 
 RUN_FOLDER = f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}"
 CHAINS = any_of(name for name, variant in PLAN.variants.items() if variant.chain)
-
-
-def pretrained(wildcards) -> list[str]:
-    """Return what the method prepared on the teacher, if it did."""
-    return [f"{folder}/extra.safetensors" for folder in PLAN.pretrain_folders(run_of(wildcards))]
-
-
-def teacher_outputs(wildcards) -> list[str]:
-    """Return what a run's teachers make of the fixed view, in order, if the run reads it."""
-    return [f"{folder}/outputs.safetensors" for folder in PLAN.outputs_folders(run_of(wildcards))]
 
 
 def before_teacher_update(wildcards) -> list[str]:

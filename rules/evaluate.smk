@@ -7,9 +7,7 @@ rule evaluate:
         best=f"{RUN_FOLDER}/checkpoints/best.safetensors",
         last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
         metrics=f"{RUN_FOLDER}/metrics.csv",
-        teacher=lambda w: [
-            f"{teacher_folder(w.dataset, name, int(w.seed))}/predictions.npz" for name in run_of(w).teachers[:1]
-        ],
+        teacher=teacher_predictions,
     output:
         predictions=f"{RUN_FOLDER}/predictions.npz",
         evaluation=f"{RUN_FOLDER}/evaluation.json",
@@ -27,12 +25,10 @@ rule evaluate:
     params:
         settings=lambda w: PLAN.evaluation_job(w.dataset, run_of(w).student, int(w.seed)),
         code=lambda w: PLAN.evaluation_code(run_of(w).student),
-        data=lambda w, input: Path(input.data).parent,
-        out=lambda w, output: Path(output.evaluation).parent,
-        teacher=lambda w, input: ["--teacher", input.teacher] if input.get("teacher") else [],
+        out=RUN_FOLDER,
     shell:
-        'python "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data {params.data:q} --out {params.out:q}'
-        " {params.teacher:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        'python "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
+        " --teacher {input.teacher:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
 use rule evaluate as evaluate_teacher with:
@@ -41,6 +37,7 @@ use rule evaluate as evaluate_teacher with:
         best=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/best.safetensors",
         last=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/last.safetensors",
         metrics=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/metrics.csv",
+        teacher=[],
     output:
         predictions=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/predictions.npz",
         evaluation=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/evaluation.json",
@@ -49,6 +46,4 @@ use rule evaluate as evaluate_teacher with:
     params:
         settings=lambda w: PLAN.evaluation_job(w.dataset, w.teacher, int(w.seed), teacher=True),
         code=lambda w: PLAN.evaluation_code(w.teacher),
-        data=lambda w, input: Path(input.data).parent,
-        out=lambda w, output: Path(output.evaluation).parent,
-        teacher=[],
+        out=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}",

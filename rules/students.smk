@@ -3,16 +3,12 @@
 
 rule train_student:
     input:
-        data=manifest,
-        teachers=teacher_weights,
-        outputs=teacher_outputs,
-        pretrained=pretrained,
-        initial=lambda w: PLAN.initial_weights(run_of(w).student),
+        unpack(student_inputs),
     output:
-        best=f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}/checkpoints/best.safetensors",
-        last=f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}/checkpoints/last.safetensors",
-        metrics=f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}/metrics.csv",
-        run=f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}/run.json",
+        best=f"{RUN_FOLDER}/checkpoints/best.safetensors",
+        last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
+        metrics=f"{RUN_FOLDER}/metrics.csv",
+        run=f"{RUN_FOLDER}/run.json",
     log:
         f"{FOLDER}/logs/train_student/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
     wildcard_constraints:
@@ -28,14 +24,11 @@ rule train_student:
     params:
         settings=lambda w: PLAN.student_job(run_of(w)),
         code=lambda w: PLAN.run_code(run_of(w)),
-        data=lambda w, input: Path(input.data).parent,
-        out=lambda w, output: Path(output.run).parent,
-        outputs=lambda w, input: ["--outputs", *map(str, input.outputs)] if input.outputs else [],
-        pretrained=lambda w, input: ["--pretrained", input.pretrained] if input.pretrained else [],
+        out=RUN_FOLDER,
     shell:
-        'python "$SCRIPTS/train_student.py" --settings {params.settings:q} --data {params.data:q}'
-        " --teachers {input.teachers:q} {params.outputs:q} {params.pretrained:q} --out {params.out:q} --code {params.code}"
-        " --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        'python "$SCRIPTS/train_student.py" --settings {params.settings:q} --data {input.data:q}'
+        " --teachers {input.teachers:q} --outputs {input.outputs:q} --pretrained {input.pretrained:q} --out {params.out:q}"
+        " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
 if EXPERIMENT.co_train:
@@ -63,7 +56,6 @@ if EXPERIMENT.co_train:
             gpu=GPUS,
         params:
             runs=lambda w: PLAN.students_job(companions(w)),
-            data=lambda w, input: Path(input.data).parent,
         shell:
-            'python "$SCRIPTS/train_students.py" --runs {params.runs:q} --data {params.data:q}'
+            'python "$SCRIPTS/train_students.py" --runs {params.runs:q} --data {input.data:q}'
             " --teachers {input.teachers:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"

@@ -21,10 +21,9 @@ rule train_teacher:
     params:
         settings=lambda w: PLAN.teacher_job(w.dataset, w.teacher, int(w.seed)),
         code=lambda w: PLAN.teacher_code(w.teacher),
-        data=lambda w, input: Path(input.data).parent,
-        out=lambda w, output: Path(output.run).parent,
+        out=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}",
     shell:
-        'python "$SCRIPTS/train_teacher.py" --settings {params.settings:q} --data {params.data:q} --out {params.out:q}'
+        'python "$SCRIPTS/train_teacher.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
         " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
@@ -46,10 +45,9 @@ rule teacher_outputs:
     params:
         settings=lambda w: PLAN.outputs_job(w.dataset, w.teacher, int(w.seed)),
         code=lambda w: PLAN.outputs_code(w.teacher),
-        data=lambda w, input: Path(input.data).parent,
-        out=lambda w, output: Path(output.run).parent,
+        out=f"{FOLDER}/{{dataset}}/teacher_outputs/{{teacher}}/seed{{seed}}",
     shell:
-        'python "$SCRIPTS/teacher_outputs.py" --settings {params.settings:q} --data {params.data:q}'
+        'python "$SCRIPTS/teacher_outputs.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teacher:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
         " --threads {threads} --log {log:q}"
 
@@ -75,9 +73,8 @@ rule pretrain_method:
     params:
         settings=lambda w: PLAN.pretrain_job(w.dataset, w.teacher, w.method, int(w.seed)),
         code=lambda w: PLAN.pretrain_code(w.teacher, w.method),
-        data=lambda w, input: Path(input.data).parent,
-        out=lambda w, output: Path(output.run).parent,
+        out=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}",
     shell:
-        'python "$SCRIPTS/pretrain_method.py" --settings {params.settings:q} --data {params.data:q}'
+        'python "$SCRIPTS/pretrain_method.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teacher:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
         " --threads {threads} --log {log:q}"

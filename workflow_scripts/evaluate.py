@@ -9,7 +9,7 @@ import numpy as np
 from kd.analysis.metrics import expected_calibration_error, negative_log_likelihood, top1_agreement, top_k_accuracy
 from kd.console.device import lease_gpus
 from kd.console.entry import run
-from kd.console.training_script import start_torch
+from kd.console.training_script import packed_folder, start_torch
 from kd.spec.files import atomic_path, write_json
 from kd.spec.job import parse_job
 
@@ -68,9 +68,9 @@ def tracked_maximum(metrics: Path) -> float | None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--settings", required=True, help="the job's settings as JSON")
-    parser.add_argument("--data", type=Path, required=True, help="folder of packed arrays")
+    parser.add_argument("--data", type=packed_folder, required=True, help="packed arrays: the folder or its manifest")
     parser.add_argument("--out", type=Path, required=True, help="run folder that holds checkpoints/")
-    parser.add_argument("--teacher", type=Path, help="predictions.npz of the first teacher")
+    parser.add_argument("--teacher", type=Path, nargs="?", help="predictions.npz of the first teacher, if there is one")
     parser.add_argument("--gpus", type=int, default=0, help="devices to reserve")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     run(main, parser, "evaluate")

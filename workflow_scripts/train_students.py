@@ -8,7 +8,7 @@ from pathlib import Path
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
-from kd.console.training_script import start_torch
+from kd.console.training_script import packed_folder, start_torch
 from kd.spec.errors import UserError
 from kd.spec.files import write_json
 from kd.spec.job import parse_job
@@ -56,7 +56,7 @@ def train(arguments: argparse.Namespace, runs: list[dict]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", required=True, help="settings, code, folder and inputs of each run as JSON")
-    parser.add_argument("--data", type=Path, required=True, help="folder of packed arrays")
+    parser.add_argument("--data", type=packed_folder, required=True, help="packed arrays: the folder or its manifest")
     parser.add_argument("--teachers", type=Path, nargs="*", default=[], help="weights of the teachers, in order")
     parser.add_argument("--gpus", type=int, default=0, help="devices to reserve")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")

@@ -113,3 +113,41 @@ def test_a_scheduler_is_asked_for_little():
     job = plan_of().outputs_job("few", "resnet14", 0)
     assert runtime_minutes(job, 1) <= 6
     assert memory_mb(job, 2) == 2 * memory_mb(job, 1)
+
+
+FULL = {"full": {"source": "digits"}, "few": BASE["datasets"]["few"], "fewer": BASE["datasets"]["fewer"]}
+
+
+def test_teachers_may_have_a_data_set_of_their_own():
+    plan, own = plan_of(datasets=FULL, teacher_dataset="full"), plan_of(datasets=FULL)
+    assert {run.dataset for run in plan.runs} == {dataset for dataset, _ in plan.groups} == {"few", "fewer"}
+    assert {dataset for dataset, _, _ in plan.teachers} == {"full"}
+    assert {dataset for dataset, _, _ in own.teachers} == {"full", "few", "fewer"}
+    assert plan.teacher_folder("few", "resnet14", 3) == "results/unit/full/teachers/resnet14/seed3"
+    assert plan.outputs_folders(run_of(plan, "ckd", 3)) == [f"{HOME}/resnet14/seed3"]
+    rows = [row for row in plan.rows() if row["seed"] == 3]
+    assert {row["path"] for row in rows if row["kind"] == "teacher"} == {
+        f"results/unit/full/teachers/{name}/seed3" for name in ("resnet14", "wrn_16_1")
+    }
+    assert [row["teacher_paths"] for row in rows if row["method"] == "kd"] == [
+        ["results/unit/full/teachers/resnet14/seed3"]
+    ] * 2
+    assert plan.student_job(run_of(plan, "kd")) == own.student_job(run_of(own, "kd"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"teacher_dataset": "ful"},
+            r"teacher_dataset must be one of several datasets \(full, few, fewer\), found ful",
+        ),
+        ({"datasets": {"full": {"source": "digits"}}}, "teacher_dataset must be one of several datasets"),
+        ({"datasets": {**FULL, "small": BASE["datasets"]["small"]}}, "datasets.small must have the images and classes"),
+        ({"datasets": {**FULL, "two": {"source": "digits", "class_subset": [1, 2]}}}, "datasets.two must have"),
+    ],
+)
+def test_a_data_set_of_the_teachers_has_the_students_images(changes, sentence):
+    with pytest.raises(UserError, match=sentence) as raised:
+        plan_of(**{"datasets": FULL, "teacher_dataset": "full", **changes})
+    assert "\n" not in str(raised.value)

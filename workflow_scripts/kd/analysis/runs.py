@@ -9,6 +9,7 @@ from kd.analysis.collect import COLUMNS, IDENTITY
 from kd.spec.errors import UserError
 
 TEXT = {*IDENTITY, "status", "reason", "teacher_test_top1", "device", "path"} - {"seed"}
+NUMBERS = [column for column in COLUMNS if column not in TEXT and column != "seed"]
 TEACHER = "teacher"  # the method of a teacher's own row
 
 RunRow = dict[str, Any]
@@ -19,7 +20,7 @@ def read_runs(path: str | Path) -> list[RunRow]:
     """Return the rows of runs.csv; plain values, for a table library costs more to import than this job takes."""
     try:
         with Path(path).open(newline="") as file:
-            reader = csv.DictReader(file)
+            reader = csv.DictReader(file, restval="")
             absent = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if absent:
                 raise UserError(f"{path} lacks the columns {', '.join(absent)}")
@@ -45,9 +46,9 @@ def by_group(rows: Iterable[RunRow]) -> dict[tuple[str, str], list[RunRow]]:
 
 def distinct(rows: Iterable[RunRow]) -> list[RunRow]:
     """Return the rows of different run folders: one teacher may serve every seed."""
-    return list({row["path"]: row for row in reversed(list(rows))}.values())[::-1]
+    return [same[0] for same in grouped(rows, lambda row: row["path"]).values()]
 
 
 def _typed(row: RunRow) -> RunRow:
-    numbers = {name: float(text) if text else None for name, text in row.items() if name not in TEXT}
+    numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
     return row | numbers | {"seed": int(row["seed"])}

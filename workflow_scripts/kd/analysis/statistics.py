@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from kd.analysis.runs import TEACHER, read_runs
+from kd.analysis.runs import TEACHER, RunRow, by_group, distinct, grouped, read_runs
 from kd.spec.config import Reporting
 from kd.spec.files import write_json
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EXACT_UP_TO = 16
 RANDOM_FLIPS = 10_000
@@ -39,6 +37,7 @@ def summarise(values: Sequence[float], confidence: float) -> Record:
     return {"n": n} | {key: _tidy(value) for key, value in numbers.items()}
 
 
+@cache
 def t_quantile(confidence: float, freedom: int) -> float:
     """Return the two-sided Student t quantile, e.g. 12.706 for 0.95 and one degree of freedom."""
     from scipy.special import stdtrit  # scipy.stats would cost a second to import
@@ -54,15 +53,20 @@ def sign_flip_p(differences: Sequence[float]) -> tuple[float, bool]:
     """
     paired = np.asarray(differences, dtype=np.float64)
     n = len(paired)
-    exact = n <= EXACT_UP_TO
-    if exact:
+    sums = np.abs(_signs(n) @ paired)
+    # Patterns as extreme as the observed one must count in spite of rounding in the last digits.
+    extreme = int((sums >= abs(paired.sum()) - 1e-9 * np.abs(paired).sum()).sum())
+    return (extreme / 2**n, True) if n <= EXACT_UP_TO else ((extreme + 1) / (RANDOM_FLIPS + 1), False)
+
+
+@cache
+def _signs(n: int) -> np.ndarray:
+    """Return the sign patterns of n differences, (patterns, n); an experiment asks for those of one n all the time."""
+    if n <= EXACT_UP_TO:
         bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
     else:
         bits = np.random.default_rng(FLIP_SEED).integers(0, 2, size=(RANDOM_FLIPS, n))
-    sums = np.abs((1 - 2 * bits) @ paired)
-    # Patterns as extreme as the observed one must count in spite of rounding in the last digits.
-    extreme = int((sums >= abs(paired.sum()) - 1e-9 * np.abs(paired).sum()).sum())
-    return (extreme / 2**n, True) if exact else ((extreme + 1) / (RANDOM_FLIPS + 1), False)
+    return (1 - 2 * bits).astype(np.float64)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -80,20 +84,23 @@ def paired_difference(values: Mapping[int, float], reference: Mapping[int, float
 
     Both map seed to accuracy in percent; fewer than two common seeds give no interval and no p.
     """
-    seeds = sorted(values.keys() & reference.keys())
-    differences = [_tidy(values[seed] - reference[seed]) for seed in seeds]
+    paired = _paired(values, reference)
+    seeds, differences = list(paired), list(paired.values())
     p, exact = sign_flip_p(differences) if len(seeds) > 1 else (None, None)
     flips = None if exact is None else 2 ** len(seeds) if exact else RANDOM_FLIPS
     summary = summarise(differences, confidence)
     return summary | {"seeds": seeds, "values": differences, "p": p, "p_exact": exact, "flips": flips}
 
 
+def _paired(values: Mapping[int, float], reference: Mapping[int, float]) -> dict[int, float]:
+    return {seed: _tidy(values[seed] - reference[seed]) for seed in sorted(values.keys() & reference.keys())}
+
+
 def compute_statistics(runs_csv: str | Path, out: str | Path, report: Reporting) -> None:
     """Write statistics.json: `settings`, `methods` (one record a dataset, pair and method) and `differences`."""
-    runs = read_runs(runs_csv)
     methods: list[Record] = []
     differences: list[Record] = []
-    for (dataset, pair), group in runs.groupby(["dataset", "pair"], sort=False):
+    for (dataset, pair), group in by_group(read_runs(runs_csv)).items():
         identity = {"dataset": dataset, "pair": pair}
         records = _group_methods(group, report)
         methods += [identity | record for record in records]
@@ -110,20 +117,21 @@ def compute_statistics(runs_csv: str | Path, out: str | Path, report: Reporting)
     write_json(out, {"settings": settings, "methods": methods, "differences": differences})
 
 
-def _group_methods(group: "pd.DataFrame", report: Reporting) -> list[Record]:
+def _group_methods(group: Sequence[RunRow], report: Reporting) -> list[Record]:
     """Return the records of one table: its teachers, then its methods, in the order of the runs."""
-    teachers = group[group["method"] == TEACHER].drop_duplicates("path")  # one teacher may serve every seed
-    students = group[group["method"] != TEACHER]
-    parts = [part for _, part in teachers.groupby("student", sort=False)]
-    parts += [part for _, part in students.groupby("method", sort=False)]
+    teachers = distinct(row for row in group if row["method"] == TEACHER)
+    students = [row for row in group if row["method"] != TEACHER]
+    parts = [*grouped(teachers, lambda row: row["student"]).values()]
+    parts += grouped(students, lambda row: row["method"]).values()
     records = [_method_record(part, report) for part in parts]
     _mark_best([record for record in records if record["role"] == "student"], report.confidence)
     return records
 
 
-def _method_record(rows: "pd.DataFrame", report: Reporting) -> Record:
-    first = rows.iloc[0]
-    assert rows["seed"].is_unique, f"two runs of {first['method']} share a seed"
+def _method_record(rows: Sequence[RunRow], report: Reporting) -> Record:
+    rows = sorted(rows, key=lambda row: row["seed"])
+    first = rows[0]
+    assert len({row["seed"] for row in rows}) == len(rows), f"two runs of {first['method']} share a seed"
     values = seed_values(rows, f"test_top1_{report.weights}")
     summary = summarise(list(values.values()), report.confidence)
     return {
@@ -144,15 +152,13 @@ def _method_record(rows: "pd.DataFrame", report: Reporting) -> Record:
     }
 
 
-def seed_values(rows: "pd.DataFrame", column: str) -> dict[int, float]:
-    """Return seed -> value of the finished runs, by seed."""
-    usable = rows[(rows["status"] == "ok") & rows[column].notna()].sort_values("seed")
-    return {int(seed): float(value) for seed, value in zip(usable["seed"], usable[column], strict=True)}
+def seed_values(rows: Sequence[RunRow], column: str) -> dict[int, float]:
+    """Return seed -> value of the finished runs, in the order given."""
+    return {row["seed"]: row[column] for row in rows if row["status"] == "ok" and row[column] is not None}
 
 
-def _unused(rows: "pd.DataFrame") -> list[Record]:
-    lost = rows[rows["status"] != "ok"].sort_values("seed")
-    return [{"seed": int(row["seed"]), "status": row["status"], "reason": row["reason"]} for _, row in lost.iterrows()]
+def _unused(rows: Sequence[RunRow]) -> list[Record]:
+    return [{key: row[key] for key in ("seed", "status", "reason")} for row in rows if row["status"] != "ok"]
 
 
 def _mark_best(records: Sequence[Record], confidence: float) -> None:
@@ -168,7 +174,7 @@ def _mark_best(records: Sequence[Record], confidence: float) -> None:
     best = max((record for record in scored if record["n_used"] == most), key=lambda record: record["mean"])
     best["is_best"] = True
     for record in scored:
-        difference = paired_difference(_by_seed(record), _by_seed(best), confidence)
+        difference = summarise(list(_paired(_by_seed(record), _by_seed(best)).values()), confidence)
         if difference["n"] > 1:
             record["tied_with_best"] = difference["high"] >= 0
 

@@ -18,7 +18,7 @@ def training_parser(description: str | None, *inputs: str) -> argparse.ArgumentP
     """Return the parser of a training script; `inputs` adds the file arguments that it takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--settings", required=True, help="the job's settings as JSON")
-    parser.add_argument("--data", type=Path, required=True, help="folder of packed arrays")
+    parser.add_argument("--data", type=packed_folder, required=True, help="packed arrays: the folder or its manifest")
     parser.add_argument("--out", type=Path, required=True, help="folder that the job fills")
     parser.add_argument("--code", default="", help="digest of the code, recorded in run.json")
     parser.add_argument("--gpus", type=int, default=0, help="devices to reserve")
@@ -28,9 +28,14 @@ def training_parser(description: str | None, *inputs: str) -> argparse.ArgumentP
     if "outputs" in inputs:
         parser.add_argument("--outputs", type=Path, nargs="*", default=[], help="the teachers' outputs, in their order")
     for name in set(inputs) - {"teachers", "outputs"}:
-        parser.add_argument(f"--{name}", type=Path, default=None)
+        parser.add_argument(f"--{name}", type=Path, nargs="?", help="a file, or nothing where there is none")
     parser.set_defaults(history=True)
     return parser
+
+
+def packed_folder(path: str) -> Path:
+    """Return the folder of packed arrays that the folder itself or its manifest.json names."""
+    return Path(path).parent if path.endswith(".json") else Path(path)
 
 
 def run_training(function: str, parser: argparse.ArgumentParser, rule: str) -> None:

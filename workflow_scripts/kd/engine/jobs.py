@@ -167,13 +167,8 @@ def prepare(job: Job, files: Files, companion: Workbench | None = None) -> Workb
         _load_pretrained(job, team.extra, files.pretrained)
     if files.previous is not None:
         team.load_state(load_state(files.previous)["team"])
-    team.taps.update({role: context.resolve(role, _taps(method, role)) for role in models})
+    team.taps.update(method.role_taps)
     return Workbench(job, data, team, method, choose_precision(job.recipe.precision, device))
-
-
-def _taps(method: Method, role: str) -> Sequence[str]:
-    needs = method.needs()
-    return needs.teacher_taps if role.startswith("teacher") else needs.student_taps
 
 
 def _borrowed_data(job: Job, companion: Workbench | None) -> Data | None:

@@ -47,6 +47,9 @@ class Combined(Method):
         several = [name for name, plan in plans.items() if len(plan) > 1 or len(plan[0].updates) > 1]
         if several:
             raise UserError(f"{', '.join(several)} trains in several stages or updates and cannot be combined")
+        mixing = [name for name, method in methods.items() if type(method).prepare is not Method.prepare]
+        if mixing:
+            raise UserError(f"{', '.join(mixing)} makes one image of several and cannot be combined with other methods")
         self._plan = longest
 
     def inference_modules(self, extra: nn.ModuleDict) -> list[nn.Module]:
@@ -71,9 +74,13 @@ class Combined(Method):
         return next(method for name, method in self.methods.items() if card(name).pretrain).pretrain_plan()
 
     def bind(self, context: Context) -> None:
-        """Resolve the taps of each method."""
+        """Resolve the taps of each method; every network gives those of all."""
         for method in self.methods.values():
             method.bind(context)
+        self.role_taps = {
+            role: tuple(dict.fromkeys(tap for method in self.methods.values() for tap in method.role_taps[role]))
+            for role in context.taps
+        }
 
     def student(self, model: TappedModel, context: Context) -> TappedModel:
         """Let the methods change the student in turn."""
@@ -104,6 +111,13 @@ class Combined(Method):
             own = method.loss(update, batch, outputs, _own(extra, name), progress)
             terms.update({f"{name}.{term}": value for term, value in own.items()})
         return terms
+
+    def heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
+        """Return the heads of every method."""
+        found: dict[str, Tensor] = {}
+        for name, method in self.methods.items():
+            found.update(method.heads(outputs, _own(extra, name)))
+        return found
 
     def weight(self, term: str, progress: Progress) -> float:
         """Ask the method that the term belongs to."""

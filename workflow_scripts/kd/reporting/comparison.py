@@ -3,18 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from kd.analysis.published import published_beside
-from kd.analysis.runs import TEACHER, read_runs
+from kd.analysis.runs import TEACHER, RunRow, by_group, distinct, grouped, read_runs
 from kd.reporting import text
 from kd.reporting.caption import Raw, caption_of
 from kd.spec.cards import Card
 from kd.spec.config import Reporting
 from kd.spec.files import read_json
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 BASELINE = "ce"
 MEANS = {  # key of a row -> column of runs.csv averaged over the finished seeds
@@ -66,7 +65,7 @@ class Section:
 class Sources:
     """What every section is made from."""
 
-    runs: "pd.DataFrame"
+    runs: list[RunRow]
     statistics: Mapping[str, Any]
     report: Reporting
     cards: Mapping[str, Card]
@@ -86,15 +85,21 @@ def load_sources(
 
 def build_sections(sources: Sources) -> list[Section]:
     """Return one section a (dataset, pair), in the order of the runs."""
-    groups = dict.fromkeys((record["dataset"], record["pair"]) for record in sources.statistics["methods"])
-    return [_section(sources, dataset, pair) for dataset, pair in groups]
+    records, differences = (by_group(sources.statistics[kind]) for kind in ("methods", "differences"))
+    runs = by_group(sources.runs)
+    return [_section(sources, group, records[group], differences.get(group, []), runs[group]) for group in records]
 
 
-def _section(sources: Sources, dataset: str, pair: str) -> Section:
-    records = [one for one in sources.statistics["methods"] if (one["dataset"], one["pair"]) == (dataset, pair)]
-    differences = [one for one in sources.statistics["differences"] if (one["dataset"], one["pair"]) == (dataset, pair)]
-    here = sources.runs[(sources.runs["dataset"] == dataset) & (sources.runs["pair"] == pair)]
-    raws = sorted((_raw(sources, record, differences, here) for record in records), key=_order)
+def _section(
+    sources: Sources, group: tuple[str, str], records: Sequence[Raw], differences: Sequence[Raw], runs: Sequence[RunRow]
+) -> Section:
+    dataset, pair = group
+    own = grouped(runs, _trained)
+    compared = grouped(differences, lambda one: one["method"])
+    raws = sorted(
+        (_raw(sources, record, compared.get(record["method"], []), own[_trained(record)]) for record in records),
+        key=_order,
+    )
     references = [name for name in sources.report.references if any(raw["method"] == name for raw in raws)]
     columns = _columns(sources.report, references, raws)
     rows: list[Row] = []
@@ -114,24 +119,26 @@ def _order(raw: Raw) -> tuple[int, float, str]:
     return rank, float("inf") if raw["mean"] is None else -raw["mean"], raw["method"]
 
 
-def _raw(sources: Sources, record: Raw, differences: Sequence[Raw], here: "pd.DataFrame") -> Raw:
-    same = here[here["method"] == record["method"]]
-    if record["role"] == "teacher":
-        same = same[same["student"] == record["student"]].drop_duplicates("path")
-    finished = same[same["status"] == "ok"]
+def _trained(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what the runs of one row of the table share: a pair may have several teachers of its own."""
+    return row["method"], row["student"]
+
+
+def _raw(sources: Sources, record: Raw, differences: Sequence[Raw], runs: Sequence[RunRow]) -> Raw:
+    finished = [row for row in distinct(runs) if row["status"] == "ok"]
     raw: Raw = record | {key: _mean(finished, column) for key, column in MEANS.items()}
     raw["total_seconds"] = _sum(raw, "seconds")
     raw["total_flops"] = _sum(raw, "flops")
-    raw["devices"] = sorted(set(finished["device"]) - {""})
-    raw["differences"] = {one["reference"]: one for one in differences if one["method"] == record["method"]}
+    raw["devices"] = sorted({row["device"] for row in finished} - {""})
+    raw["differences"] = {one["reference"]: one for one in differences}
     raw["published"] = _published(sources, raw)
     return raw
 
 
-def _mean(finished: "pd.DataFrame", column: str) -> float | None:
+def _mean(finished: Sequence[RunRow], column: str) -> float | None:
     """Return the mean over finished seeds, unknown if any of them does not know it."""
-    values = finished[column]
-    return None if values.empty or values.isna().any() else float(f"{values.mean():.10g}")
+    values = [row[column] for row in finished]
+    return float(f"{np.mean(values):.10g}") if values and None not in values else None
 
 
 def _sum(raw: Raw, unit: str) -> float | None:

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kd.analysis.curves import Curves, read_curves
-from kd.analysis.runs import read_runs
+from kd.analysis.runs import RunRow, by_group, grouped, read_runs
 from kd.reporting.labels import place_labels
 from kd.reporting.layout import FIGURE_FORMATS, FIGURES, figure_name
-from kd.reporting.style import GREY, LINES, Look, looks, new_figure, save, settle, styled
+from kd.reporting.style import GREY, LINES, Look, looks, new_figure, place_panels, save, settle, styled
 from kd.spec.config import Reporting
 from kd.spec.files import read_json
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -38,7 +37,8 @@ class Group:
     teachers: list[Record]
     differences: list[Record]
     """Paired differences to the first reference that there is."""
-    runs: "pd.DataFrame"
+    runs: Mapping[str, list[RunRow]]
+    """The finished runs of each method."""
     looks: Mapping[str, Look]
     settings: Mapping[str, Any]
 
@@ -81,39 +81,39 @@ def write_figures(runs_csv: str | Path, statistics_json: str | Path, folder: str
 
 def load_groups(runs_csv: str | Path, statistics_json: str | Path, report: Reporting) -> list[Group]:
     """Return the groups in the order of the runs; a method looks the same in all of them."""
-    runs, statistics = read_runs(runs_csv), read_json(statistics_json)
-    records = statistics["methods"]
-    look = looks({one["method"]: one["base_method"] for one in records if one["role"] == "student"})
-    names = dict.fromkeys((one["dataset"], one["pair"]) for one in records)
-    return [_group(dataset, pair, runs, statistics, look, report) for dataset, pair in names]
+    statistics = read_json(statistics_json)
+    methods, differences = by_group(statistics["methods"]), by_group(statistics["differences"])
+    runs = by_group(row for row in read_runs(runs_csv) if row["status"] == "ok")
+    look = looks({one["method"]: one["base_method"] for one in statistics["methods"] if one["role"] == "student"})
+    return [
+        _group(key, runs.get(key, []), methods[key], differences.get(key, []), look, statistics["settings"], report)
+        for key in methods
+    ]
 
 
 def _group(
-    dataset: str,
-    pair: str,
-    runs: "pd.DataFrame",
-    statistics: Mapping[str, Any],
+    key: tuple[str, str],
+    runs: Sequence[RunRow],
+    methods: Sequence[Record],
+    found: Sequence[Record],
     look: Mapping[str, Look],
+    settings: Mapping[str, Any],
     report: Reporting,
 ) -> Group:
-    def here(kind: str) -> list[Record]:
-        return [one for one in statistics[kind] if (one["dataset"], one["pair"]) == (dataset, pair)]
-
-    scored = [one for one in here("methods") if one["mean"] is not None]
+    scored = [one for one in methods if one["mean"] is not None]
     students = sorted(
         (one for one in scored if one["role"] == "student"), key=lambda one: (-one["mean"], one["method"])
     )
-    found = here("differences")
     reference = next((name for name in report.references if any(one["reference"] == name for one in found)), None)
     return Group(
-        dataset=dataset,
-        pair=pair,
+        dataset=key[0],
+        pair=key[1],
         methods=students,
         teachers=[one for one in scored if one["role"] == "teacher"],
         differences=[one for one in found if one["reference"] == reference and one["mean"] is not None],
-        runs=runs[(runs["dataset"] == dataset) & (runs["pair"] == pair) & (runs["status"] == "ok")],
+        runs=grouped(runs, lambda row: row["method"]),
         looks=look,
-        settings=statistics["settings"],
+        settings=settings,
     )
 
 
@@ -244,9 +244,9 @@ def cost(group: Group) -> "Figure":
 
 
 def _total_seconds(group: Group, record: Record) -> float | None:
-    rows = group.runs[group.runs["method"] == record["method"]]
-    total = rows["train_seconds"] + rows["teacher_seconds"] + rows["pretrain_seconds"]
-    return None if total.empty or total.isna().any() or total.mean() <= 0 else float(total.mean())
+    rows = group.runs.get(record["method"], [])
+    parts = [row[f"{stage}_seconds"] for row in rows for stage in ("train", "teacher", "pretrain")]
+    return None if None in parts or sum(parts) <= 0 else sum(parts) / len(rows)
 
 
 def _unit(longest: float) -> tuple[float, str]:
@@ -295,8 +295,7 @@ def learning_curves(group: Group) -> "Figure":
 
 
 def _curves(group: Group, method: str, column: str) -> Curves | None:
-    runs = group.runs[group.runs["method"] == method]
-    return read_curves(list(runs["path"]), column)
+    return read_curves([row["path"] for row in group.runs.get(method, [])], column)
 
 
 def _draw(axes: "Axes", curves: Curves, look: Look, label: str | None) -> None:
@@ -324,7 +323,8 @@ def _curves_apart(group: Group, found: Sequence[tuple[str, Curves]]) -> "Figure"
     """Return a panel a method, with ce and kd in grey behind each for comparison."""
     columns = 4
     lines = -(-len(found) // columns)
-    figure = new_figure(8.4, 0.8 + 1.55 * lines)
+    height = 0.8 + 1.55 * lines
+    figure = new_figure(8.4, height)
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     behind = [(name, curves) for name, curves in found if name in {"ce", "kd"}]
     for axes, (method, curves) in zip(grid.flat, found, strict=False):
@@ -338,9 +338,10 @@ def _curves_apart(group: Group, found: Sequence[tuple[str, Curves]]) -> "Figure"
     for axes in grid.flat[max(len(found) - columns, 0) : len(found)]:  # the lowest panel of each column
         axes.tick_params(labelbottom=True)
     legend = ", grey: kd (solid) and ce (dotted)" if behind else ""
-    figure.suptitle(f"{group.title} (band: range over seeds{legend})", fontsize=9)
-    figure.supxlabel("Epoch", fontsize=9)
-    figure.supylabel("Validation top-1 (%)", fontsize=9)
+    figure.suptitle(f"{group.title} (band: range over seeds{legend})", fontsize=9, y=1 - 0.08 / height)
+    figure.supxlabel("Epoch", fontsize=9, y=0.08 / height)
+    figure.supylabel("Validation top-1 (%)", fontsize=9, x=0.01)
+    place_panels(figure, (0.6, 0.1, 0.5, 0.5), (0.16, 0.4))
     return figure
 
 
@@ -356,6 +357,7 @@ def method_curves(group: Group, method: str) -> "Figure | None":
         axes.set_title(label, fontsize=8)
         axes.set_xlabel("Epoch", fontsize=8)
         axes.tick_params(labelsize=7)
+    place_panels(figure, (0.5, 0.15, 0.42, 0.25), (0.5, 0.0))
     return figure
 
 

@@ -96,8 +96,8 @@ def _question(sources: Sources) -> str:
 
 def _records(sources: Sources) -> dict[str, Any]:
     """Return run.json of every finished run, by run folder."""
-    finished = sources.runs[sources.runs["status"] == "ok"]
-    return {path: read_json(Path(path) / "run.json") for path in dict.fromkeys(finished["path"])}
+    finished = dict.fromkeys(row["path"] for row in sources.runs if row["status"] == "ok")
+    return {path: read_json(Path(path) / "run.json") for path in finished}
 
 
 def _chapter(section: Section, group: Group, sources: Sources, folder: Path, records: Mapping[str, Any]) -> Chapter:
@@ -114,15 +114,15 @@ def _chapter(section: Section, group: Group, sources: Sources, folder: Path, rec
 def _fold(raw: Raw, group: Group, cards: Mapping[str, Card], records: Mapping[str, Any]) -> dict[str, Any]:
     """Return what the fold-out of one method shows."""
     card = cards.get(raw["base_method"])
-    rows = group.runs[group.runs["method"] == raw["method"]].sort_values("seed")
-    settings = records[rows.iloc[0]["path"]].get("settings", {}) if len(rows) else None
-    figure = method_curves(group, raw["method"]) if len(rows) else None
+    rows = sorted(group.runs.get(raw["method"], []), key=lambda row: row["seed"])
+    settings = records[rows[0]["path"]].get("settings", {}) if rows else None
+    figure = method_curves(group, raw["method"]) if rows else None
     return {
         "name": raw["method"],
         "mean": text.decimal(raw["mean"]),
         "card": card,
         "settings": None if settings is None else _pretty(settings),
-        "seed": int(rows.iloc[0]["seed"]) if len(rows) else None,
+        "seed": rows[0]["seed"] if rows else None,
         "curves": _data_uri(_png(figure)) if figure else None,
         "facts": _facts(raw),
     }
@@ -151,19 +151,20 @@ def _costs(raw: Raw, unit: str, show: Any) -> str:
 
 def _problems(sources: Sources) -> list[dict[str, Any]]:
     """Return the rows of the runs without result."""
-    lost = sources.runs[sources.runs["status"] != "ok"]
-    return lost[["dataset", "pair", "method", "student", "seed", "status", "reason", "path"]].to_dict("records")
+    shown = ("dataset", "pair", "method", "student", "seed", "status", "reason", "path")
+    return [{key: row[key] for key in shown} for row in sources.runs if row["status"] != "ok"]
 
 
 def _provenance(sources: Sources, records: Sequence[Mapping[str, Any]], command: str) -> list[tuple[str, str]]:
     """Return names and values of the footer; what differs between runs is listed in full."""
     git = [_git(record.get("git")) for record in records]
+    finished = sum(row["status"] == "ok" for row in sources.runs)
     facts = [
         ("Command", command),
         ("Seeds", text.listing([str(seed) for seed in sources.meta["seeds"]])),
         ("Seed of the teachers", str(sources.meta.get("teacher_seed", "same"))),
-        ("Runs", f"{int((sources.runs['status'] == 'ok').sum())} finished of {len(sources.runs)} rows in runs.csv"),
-        ("Devices", _distinct([one for one in sources.runs["device"] if one])),
+        ("Runs", f"{finished} finished of {len(sources.runs)} rows in runs.csv"),
+        ("Devices", _distinct([row["device"] for row in sources.runs])),
         ("Versions", _distinct([_pairs(record.get("versions") or {}) for record in records])),
         ("Git", _distinct([one for one in git if one])),
     ]

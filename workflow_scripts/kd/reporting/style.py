@@ -73,8 +73,27 @@ def new_figure(width: float, height: float) -> "Figure":
     return figure
 
 
+def place_panels(figure: "Figure", edges: tuple[float, float, float, float], gaps: tuple[float, float]) -> None:
+    """Place a grid of panels by hand, in inches: edges left, right, bottom, top, gaps between columns and rows.
+
+    What is drawn hundreds of times, or holds dozens of panels, would spend most of its time in a layout engine.
+    """
+    figure.set_layout_engine(None)
+    width, height = figure.get_size_inches()
+    left, right, bottom, top = edges
+    grid = figure.axes[0].get_subplotspec().get_gridspec()
+    rows, columns = grid.nrows, grid.ncols
+    panel = (width - left - right - (columns - 1) * gaps[0]) / columns
+    line = (height - bottom - top - (rows - 1) * gaps[1]) / rows
+    figure.subplots_adjust(
+        left / width, bottom / height, 1 - right / width, 1 - top / height, gaps[0] / panel, gaps[1] / line
+    )
+
+
 def settle(figure: "Figure") -> None:
     """Work out the layout once and keep it: saving would do it again for every format."""
+    if figure.get_layout_engine() is None:
+        return
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 

@@ -213,6 +213,8 @@ class Experiment(Strict):
     experiment: Name
     description: str = ""
     datasets: dict[Name, DatasetSettings] = Field(min_length=1)
+    teacher_dataset: Name | None = None
+    """The one of `datasets` that all teachers are trained on, which then has no students; None: each has its own."""
     models: dict[Name, ModelSettings] = {}
     """Networks that need more than their architecture's name."""
     pairs: list[Pair] = Field(min_length=1)
@@ -237,6 +239,22 @@ class Experiment(Strict):
     def _co_trained_distinct(self) -> Self:
         if len(self.co_train) == 1 or len(set(self.co_train)) != len(self.co_train):
             raise ValueError(f"co_train names two methods or more, each once, found {self.co_train}")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_know_the_students_images(self) -> Self:
+        if self.teacher_dataset is None:
+            return self
+        if self.teacher_dataset not in self.datasets or len(self.datasets) < 2:
+            names = ", ".join(self.datasets)
+            raise ValueError(f"teacher_dataset must be one of several datasets ({names}), found {self.teacher_dataset}")
+        theirs = self.datasets[self.teacher_dataset]
+        for name, dataset in self.datasets.items():
+            if (dataset.packing(), dataset.class_subset) != (theirs.packing(), theirs.class_subset):
+                raise ValueError(
+                    f"datasets.{name} must have the images and classes of teacher_dataset {self.teacher_dataset}: they may "
+                    "differ in subset_size, subset, validation and resident_limit_mb only"
+                )
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """The runs of an experiment: which jobs there are, where they write, what each depends on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +13,7 @@ from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import Variant, merged_recipe, model_settings, variants
 from kd.spec.job import Job, MethodPart
+from kd.spec.memo import remembered
 
 RESULTS = "results"
 NO_TEACHER = "none"
@@ -45,6 +46,7 @@ class Plan:
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
+        self.known: dict[Hashable, Any] = {}
         self.variants: dict[str, Variant] = {variant.name: variant for variant in variants(experiment)}
         self.folder = f"{RESULTS}/{experiment.experiment}"
         for run in self.runs:
@@ -57,9 +59,18 @@ class Plan:
         """Return every student run once; pairs that share one list it once."""
         return list(dict.fromkeys(run for _, _, run in self.grouped()))
 
+    @cached_property
+    def student_datasets(self) -> list[str]:
+        """Return the data sets that students are trained on."""
+        return [name for name in self.experiment.datasets if name != self.experiment.teacher_dataset]
+
+    def teachers_dataset(self, dataset: str) -> str:
+        """Return the data set on which the teachers of a data set's students are trained."""
+        return self.experiment.teacher_dataset or dataset
+
     def grouped(self) -> Iterator[tuple[str, Pair, Run]]:
         """Yield every comparison group's runs: data set, pair, run."""
-        for dataset in self.experiment.datasets:
+        for dataset in self.student_datasets:
             for pair in self.experiment.pairs:
                 for variant in self.variants.values():
                     for seed in self.experiment.seeds:
@@ -84,18 +95,18 @@ class Plan:
     def teachers(self) -> list[tuple[str, str, int]]:
         """Return every trained teacher: data set, name, seed."""
         names = dict.fromkeys(name for pair in self.experiment.pairs for name in pair.teachers)
-        datasets = self.experiment.datasets
+        datasets = dict.fromkeys(self.teachers_dataset(dataset) for dataset in self.student_datasets)
         return [(dataset, name, seed) for dataset in datasets for name in names for seed in self.teacher_seeds]
 
     @cached_property
     def groups(self) -> list[tuple[str, str]]:
         """Return every comparison group: data set and pair name."""
         pairs = [self.pair_name(pair) for pair in self.experiment.pairs]
-        return [(dataset, pair) for dataset in self.experiment.datasets for pair in dict.fromkeys(pairs)]
+        return [(dataset, pair) for dataset in self.student_datasets for pair in dict.fromkeys(pairs)]
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield what `collect` needs of every row of runs.csv: teachers first, then students, group by group."""
-        for dataset in self.experiment.datasets:
+        for dataset in self.student_datasets:
             for pair in self.experiment.pairs:
                 for name in pair.teachers:
                     for seed in self.teacher_seeds:
@@ -132,7 +143,7 @@ class Plan:
         content = self.experiment.model_dump(mode="json")
         keys = ("experiment", "description", "datasets", "seeds", "teacher_seed", "recipe")
         names = [name for pair in self.experiment.pairs for name in (*pair.teachers, pair.student)]
-        networks = {name: model_settings(self.experiment, name) for name in names}
+        networks = {name: self.model(name) for name in names}
         return {
             **{key: content[key] for key in keys},
             "archs": {name: network.arch for name, network in networks.items()},
@@ -179,7 +190,7 @@ class Plan:
         return bool(run.teachers) and (fixed or self._student_recipe(run).teacher_view == "fixed")
 
     def _trained(self, dataset: str, teacher: str, seed: int) -> str:
-        return f"{self.folder}/{dataset}/teachers/{teacher}/seed{seed}"
+        return f"{self.folder}/{self.teachers_dataset(dataset)}/teachers/{teacher}/seed{seed}"
 
     def _check_outputs(self, run: Run) -> None:
         """Refuse what one fixed view cannot serve: teachers that are trained, and an augmentation of the run's own."""
@@ -199,14 +210,21 @@ class Plan:
         """Return what decides the packed arrays of a data set."""
         return canonical(self.experiment.datasets[dataset].packing())
 
+    @remembered
+    def model(self, name: str) -> ModelSettings:
+        """Return the settings behind a network's name."""
+        return model_settings(self.experiment, name)
+
+    @remembered
     def teacher_job(self, dataset: str, teacher: str, seed: int) -> str:
         """Return the settings of a teacher's training."""
-        model = model_settings(self.experiment, teacher)
+        model = self.model(teacher)
         base = self.experiment.teacher_recipe or self.experiment.recipe
         recipe = merged_recipe(base, model.recipe, f"models.{teacher}.recipe")
         part = MethodPart(card="ce", settings=card("ce").resolve({}, "ce").model_dump(mode="json"))
         return self._job(dataset, student=_network(model), method=[part], recipe=recipe, seed=seed, split_seed=seed)
 
+    @remembered
     def pretrain_job(self, dataset: str, teacher: str, method: str, seed: int) -> str:
         """Return the settings of a method's pre-stage; the seed is the teacher's."""
         variant = self.variants[method]
@@ -214,17 +232,23 @@ class Plan:
         # there is no student yet whose view a fixed one could differ from
         changes = {**variant.recipe, "teacher_view": "live"}
         recipe = merged_recipe(self.experiment.recipe, changes, f"methods.{method}.recipe")
-        teachers = [_built(model_settings(self.experiment, teacher))]
+        teachers = [_built(self.model(teacher))]
         return self._job(dataset, teachers=teachers, method=parts, recipe=recipe, seed=seed, split_seed=seed)
 
+    @remembered
     def outputs_job(self, dataset: str, teacher: str, seed: int) -> str:
         """Return the settings of a teacher's pass over one fixed view of the training images; the seed is its own."""
-        teachers = [_built(model_settings(self.experiment, teacher))]
+        teachers = [_built(self.model(teacher))]
         return self._job(dataset, teachers=teachers, recipe=self._reading(), seed=0, split_seed=seed)
 
+    @remembered
     def student_job(self, run: Run) -> str:
         """Return the settings of a student's training."""
-        return self._student(run, [self._part(*part) for part in self.variants[run.method].parts])
+        return self._student(run, self._parts(run.method))
+
+    @remembered
+    def _parts(self, method: str) -> list[MethodPart]:
+        return [self._part(*part) for part in self.variants[method].parts]
 
     def students_job(self, runs: Sequence[Run]) -> str:
         """Return what one job that trains several students side by side is told: settings, code and inputs of each."""
@@ -252,9 +276,10 @@ class Plan:
         ((_, settings),) = self.variants[method].parts
         return stages(settings)
 
+    @remembered
     def evaluation_job(self, dataset: str, network: str, seed: int, teacher: bool = False) -> str:
         """Return the settings of the evaluation of a trained network; a teacher's seed is its own."""
-        model = _built(model_settings(self.experiment, network))
+        model = _built(self.model(network))
         split_seed = seed if teacher else self.teacher_seed(seed)
         return self._job(dataset, student=model, recipe=self._reading(), seed=0, split_seed=split_seed)
 
@@ -265,13 +290,12 @@ class Plan:
         return Recipe(epochs=1, **{key: getattr(recipe, key) for key in same})
 
     def _student(self, run: Run, parts: list[MethodPart], **more: Any) -> str:
-        model, recipe = model_settings(self.experiment, run.student), self._student_recipe(run)
-        teachers = [_built(model_settings(self.experiment, name)) for name in run.teachers]
+        model, recipe = self.model(run.student), self._student_recipe(run)
         split_seed = self.teacher_seed(run.seed)
         return self._job(
             run.dataset,
             student=_network(model),
-            teachers=teachers,
+            teachers=self._frozen(run.teachers),
             method=parts,
             recipe=recipe,
             seed=run.seed,
@@ -279,16 +303,26 @@ class Plan:
             **more,
         )
 
+    @remembered
+    def _frozen(self, teachers: tuple[str, ...]) -> list[ModelSettings]:
+        return [_built(self.model(name)) for name in teachers]
+
     def _student_recipe(self, run: Run) -> Recipe:
-        model = model_settings(self.experiment, run.student)
-        recipe = merged_recipe(self.experiment.recipe, model.recipe, f"models.{run.student}.recipe")
-        return merged_recipe(recipe, self.variants[run.method].recipe, f"methods.{run.method}.recipe")
+        return self._recipe(run.student, run.method)
+
+    @remembered
+    def _recipe(self, student: str, method: str) -> Recipe:
+        recipe = merged_recipe(self.experiment.recipe, self.model(student).recipe, f"models.{student}.recipe")
+        return merged_recipe(recipe, self.variants[method].recipe, f"methods.{method}.recipe")
 
     def _job(self, dataset: str, **fields: Any) -> str:
-        settings = self.experiment.datasets[dataset]
-        loading = settings.model_dump(mode="json", exclude=set(settings.packing()) - {"source"})
-        job = Job(dataset=loading, environment=self._environment, **fields)
+        job = Job(dataset=self._loading(dataset), environment=self._environment, **fields)
         return canonical(job.model_dump(mode="json"))
+
+    @remembered
+    def _loading(self, dataset: str) -> dict[str, Any]:
+        settings = self.experiment.datasets[dataset]
+        return settings.model_dump(mode="json", exclude=set(settings.packing()) - {"source"})
 
     @cached_property
     def _environment(self) -> dict[str, str]:
@@ -304,14 +338,14 @@ class Plan:
 
     def initial_weights(self, network: str) -> list[str]:
         """Return the file that a network starts from, if it is one."""
-        pretrained = model_settings(self.experiment, network).pretrained
+        pretrained = self.model(network).pretrained
         return [pretrained] if isinstance(pretrained, str) else []
 
     # --- which code a job runs ------------------------------------------------------------------
 
     def model_modules(self, *names: str) -> set[str]:
         """Return the modules that build the named networks."""
-        return {module_of(model_settings(self.experiment, name).arch) for name in names}
+        return {module_of(self.model(name).arch) for name in names}
 
     def method_modules(self, method: str) -> set[str]:
         """Return the modules of a method's losses."""
