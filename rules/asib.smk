@@ -83,7 +83,7 @@ rule asib_result:
         ENVIRONMENT
     params:
         code=code_digest({"asib_result"}),
-        out=RUN_FOLDER,
+        out=lambda w, output: Path(output.run).parent,
         halves=lambda w, input: [str(Path(run).parent) for run in input.runs],
     shell:
         'python "$SCRIPTS/asib_result.py" --halves {params.halves:q} --out {params.out:q} --log {log:q}'

@@ -25,7 +25,7 @@ rule evaluate:
     params:
         settings=lambda w: PLAN.evaluation_job(w.dataset, run_of(w).student, int(w.seed)),
         code=lambda w: PLAN.evaluation_code(run_of(w).student),
-        out=RUN_FOLDER,
+        out=lambda w, output: Path(output.evaluation).parent,
     shell:
         'python "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
         " --teacher {input.teacher:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
@@ -46,4 +46,4 @@ use rule evaluate as evaluate_teacher with:
     params:
         settings=lambda w: PLAN.evaluation_job(w.dataset, w.teacher, int(w.seed), teacher=True),
         code=lambda w: PLAN.evaluation_code(w.teacher),
-        out=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}",
+        out=lambda w, output: Path(output.evaluation).parent,

@@ -24,7 +24,7 @@ rule train_student:
     params:
         settings=lambda w: PLAN.student_job(run_of(w)),
         code=lambda w: PLAN.run_code(run_of(w)),
-        out=RUN_FOLDER,
+        out=lambda w, output: Path(output.run).parent,
     shell:
         'python "$SCRIPTS/train_student.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teachers:q} --outputs {input.outputs:q} --pretrained {input.pretrained:q} --out {params.out:q}"

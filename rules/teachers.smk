@@ -21,7 +21,7 @@ rule train_teacher:
     params:
         settings=lambda w: PLAN.teacher_job(w.dataset, w.teacher, int(w.seed)),
         code=lambda w: PLAN.teacher_code(w.teacher),
-        out=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}",
+        out=lambda w, output: Path(output.run).parent,
     shell:
         'python "$SCRIPTS/train_teacher.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
         " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
@@ -45,7 +45,7 @@ rule teacher_outputs:
     params:
         settings=lambda w: PLAN.outputs_job(w.dataset, w.teacher, int(w.seed)),
         code=lambda w: PLAN.outputs_code(w.teacher),
-        out=f"{FOLDER}/{{dataset}}/teacher_outputs/{{teacher}}/seed{{seed}}",
+        out=lambda w, output: Path(output.run).parent,
     shell:
         'python "$SCRIPTS/teacher_outputs.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teacher:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
@@ -73,7 +73,7 @@ rule pretrain_method:
     params:
         settings=lambda w: PLAN.pretrain_job(w.dataset, w.teacher, w.method, int(w.seed)),
         code=lambda w: PLAN.pretrain_code(w.teacher, w.method),
-        out=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}",
+        out=lambda w, output: Path(output.run).parent,
     shell:
         'python "$SCRIPTS/pretrain_method.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teacher:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"

@@ -252,8 +252,8 @@ class Experiment(Strict):
         for name, dataset in self.datasets.items():
             if (dataset.packing(), dataset.class_subset) != (theirs.packing(), theirs.class_subset):
                 raise ValueError(
-                    f"datasets.{name} must have the images and classes of teacher_dataset {self.teacher_dataset}: they may "
-                    "differ in subset_size, subset, validation and resident_limit_mb only"
+                    f"datasets.{name} must have the images and classes of teacher_dataset {self.teacher_dataset}: "
+                    "they may differ in subset_size, subset, validation and resident_limit_mb only"
                 )
         return self
 
