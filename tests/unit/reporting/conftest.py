@@ -69,7 +69,8 @@ class World:
                 **{"experiment": "unit", "dataset": self.dataset, "pair": self.pair, "teachers": teachers},
                 **{"student": student, "method": method, "base_method": options.get("base", method), "seed": seed},
                 **{"path": str(folder), "teacher_paths": teacher_paths, "prestage_paths": prestages},
-                "kind": "teacher" if method == "teacher" else "student",
+                "taught_by": teacher_paths,
+                "kind": "teacher" if method == "teacher" else options.get("kind", "student"),
             }
         )
         folder.mkdir(parents=True, exist_ok=True)
