@@ -26,8 +26,8 @@ def caption_of(
         teacher_sentence(meta, students),
         "Methods are sorted by mean" + _bold(students),
         *_links(raws),
-        "Times, memory and FLOPs are means a run; total time and FLOPs include the teachers, the pre-stage and the "
-        "earlier links of a chain of runs in full, and a multiply-add counts as two FLOPs.",
+        "Times, memory and FLOPs are means a run; total time and FLOPs include the teachers and the pre-stage in full, "
+        "and a multiply-add counts as two FLOPs.",
         *_devices(students),
         *_published(raws),
     ]
@@ -94,7 +94,10 @@ def _bold(students: Sequence[Raw]) -> str:
 def _links(raws: Sequence[Raw]) -> list[str]:
     if not any(raw["role"] == "link" for raw in raws):
         return []
-    return ["Below the methods stand the earlier links of chains of runs, which are compared with nothing."]
+    return [
+        "Below the methods stand the earlier links of chains of runs, compared with nothing; each chain's method has "
+        "them all in its total time and FLOPs."
+    ]
 
 
 def _devices(students: Sequence[Raw]) -> list[str]:
