@@ -97,15 +97,17 @@ def teacher_folder(dataset: str, teacher: str, seed: int) -> str:
 
 def teacher_weights(wildcards, method: str | None = None) -> list[str]:
     """Return the weights of a run's teachers, in order."""
-    run = run_of(wildcards, method)
-    folders = [teacher_folder(run.dataset, name, run.seed) for name in run.teachers]
-    return [f"{folder}/checkpoints/best.safetensors" for folder in folders]
+    return [f"{folder}/checkpoints/best.safetensors" for folder in PLAN.teaching_folders(run_of(wildcards, method))]
 
 
 def teacher_predictions(wildcards) -> list[str]:
     """Return what the first teacher answers on the test split, if there is a teacher."""
-    run = run_of(wildcards)
-    return [f"{teacher_folder(run.dataset, name, run.seed)}/predictions.npz" for name in run.teachers[:1]]
+    return [f"{folder}/predictions.npz" for folder in PLAN.teaching_folders(run_of(wildcards))[:1]]
+
+
+def ensemble_predictions(wildcards) -> list[str]:
+    """Return what the earlier links of a chain answer, where the ensemble of a chain is reported."""
+    return [f"{folder}/predictions.npz" for folder in PLAN.ensemble_folders(run_of(wildcards))]
 
 
 def student_inputs(wildcards) -> dict[str, str | list[str]]:

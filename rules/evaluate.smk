@@ -8,6 +8,7 @@ rule evaluate:
         last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
         metrics=f"{RUN_FOLDER}/metrics.csv",
         teacher=teacher_predictions,
+        members=ensemble_predictions,
     output:
         predictions=f"{RUN_FOLDER}/predictions.npz",
         evaluation=f"{RUN_FOLDER}/evaluation.json",
@@ -28,7 +29,7 @@ rule evaluate:
         out=lambda w, output: Path(output.evaluation).parent,
     shell:
         'python "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
-        " --teacher {input.teacher:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --teacher {input.teacher:q} --members {input.members:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
 use rule evaluate as evaluate_teacher with:
@@ -38,6 +39,7 @@ use rule evaluate as evaluate_teacher with:
         last=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/last.safetensors",
         metrics=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/metrics.csv",
         teacher=[],
+        members=[],
     output:
         predictions=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/predictions.npz",
         evaluation=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/evaluation.json",

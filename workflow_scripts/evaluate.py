@@ -1,12 +1,19 @@
 """Read the test split, once, for the last and the validation-selected weights of a network."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kd.analysis.metrics import expected_calibration_error, negative_log_likelihood, top1_agreement, top_k_accuracy
+from kd.analysis.metrics import (
+    ensemble_accuracy,
+    expected_calibration_error,
+    negative_log_likelihood,
+    top1_agreement,
+    top_k_accuracy,
+)
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
@@ -39,6 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
         np.savez_compressed(path, **arrays)
     teacher = np.load(arguments.teacher)["logits_test_best"] if arguments.teacher else None
     report: dict[str, Any] = {name: scores(splits, teacher) for name, splits in found.items()}
+    report["ensemble"] = {name: together(arguments.members, name, splits["test"]) for name, splits in found.items()}
     report["test_top1_tracked_max"] = tracked_maximum(arguments.out / "metrics.csv")
     write_json(arguments.out / "evaluation.json", report)
 
@@ -56,6 +64,14 @@ def scores(splits: dict[str, "Predictions"], teacher: np.ndarray | None) -> dict
     }
 
 
+def together(members: Sequence[Path], weights: str, own: "Predictions") -> float | None:
+    """Return the test accuracy of a chain's runs together, each with the same choice of weights; None of no chain."""
+    if not members:
+        return None
+    logits = [np.load(member)[f"logits_test_{weights}"] for member in members]
+    return ensemble_accuracy([*logits, own.logits], own.labels)
+
+
 def tracked_maximum(metrics: Path) -> float | None:
     """Return the highest test accuracy over epochs where recipe.track_test recorded it."""
     import csv
@@ -71,6 +87,7 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=packed_folder, required=True, help="packed arrays: the folder or its manifest")
     parser.add_argument("--out", type=Path, required=True, help="run folder that holds checkpoints/")
     parser.add_argument("--teacher", type=Path, nargs="?", help="predictions.npz of the first teacher, if there is one")
+    parser.add_argument("--members", type=Path, nargs="*", default=[], help="predictions.npz averaged with these")
     parser.add_argument("--gpus", type=int, default=0, help="devices to reserve")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     run(main, parser, "evaluate")

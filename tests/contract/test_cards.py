@@ -8,10 +8,12 @@ import pytest
 import torch
 from method_world import NETS, World
 
+from kd.engine.resolve import build_method
 from kd.methods.contract import EXTRA, STUDENT, peer, teacher
 from kd.spec.cards import load_cards
 from kd.spec.config import Recipe
 from kd.spec.errors import UserError
+from kd.spec.job import MethodPart
 
 CARDS = {name: card for name, card in load_cards().items() if card.alone}
 PHASES = [(name, False) for name in CARDS] + [(name, True) for name, card in CARDS.items() if card.pretrain]
@@ -147,6 +149,22 @@ def test_taps_that_cannot_be_compared_are_user_errors(name, settings, message):
         World(name, settings)
 
 
+# --- combinations -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name, card in CARDS.items() if not card.chain and card.links == "none"])
+def test_what_cannot_be_combined_says_why_in_its_card(name):
+    other = "ce" if name != "ce" else "kd"
+    parts = [
+        MethodPart(card=part, settings=load_cards()[part].resolve({}, part).model_dump()) for part in (name, other)
+    ]
+    if not CARDS[name].uncombined:
+        assert build_method(parts, 1)
+        return
+    with pytest.raises(UserError, match=f"{name} .*cannot be combined"):
+        build_method(parts, 1)
+
+
 # --- no inert option --------------------------------------------------------------------------------
 
 
@@ -207,7 +225,11 @@ def contexts(name, key):
                 yield {other: value}
 
 
-@pytest.mark.parametrize(("name", "key"), [(name, key) for name, card in CARDS.items() for key in card.settings])
+READ_BY_LOSS = [(name, key) for name, card in CARDS.items() for key, s in card.settings.items() if not s.plan]
+"""What decides which runs there are is tested with the plan, in tests/unit/spec/test_links.py."""
+
+
+@pytest.mark.parametrize(("name", "key"), READ_BY_LOSS)
 def test_no_setting_is_inert(name, key):
     values = alternatives(CARDS[name].settings[key])
     assert values, f"{name}.{key} allows nothing but its default"

@@ -33,7 +33,8 @@ def folder(root, name, **files):
 def planned(path, **more):
     run = {"experiment": "e", "dataset": "d", "pair": "a+b--s", "teachers": "a", "student": "s", "method": "kd"}
     rest = {"base_method": "kd", "seed": 0, "path": path, "teacher_paths": [], "prestage_paths": [], "kind": "student"}
-    return run | rest | more
+    folders = {"taught_by": more.get("teacher_paths", [])}
+    return run | rest | folders | more
 
 
 def rows_of(tmp_path, *runs):

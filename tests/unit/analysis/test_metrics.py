@@ -25,6 +25,19 @@ def test_a_collapsed_model_scores_chance():
     assert metrics.top_k_accuracy(np.zeros((10, 10)), labels, 5) == 50.0
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "answer"),
+    [
+        ([0.9, 0.45, 0.45], 0),  # mean 0.6, although two of three say 1
+        ([0.999, 0.1, 0.1], 1),  # mean 0.4, although the mean logit says 0
+    ],
+)
+def test_an_ensemble_is_the_mean_of_probabilities(probabilities, answer):
+    logits = [np.log([[p, 1 - p]]) + shift for shift, p in enumerate(probabilities)]
+    assert metrics.ensemble_accuracy(logits, np.array([answer])) == 100.0
+    assert metrics.ensemble_accuracy(logits, np.array([1 - answer])) == 0.0
+
+
 def test_likelihood_of_even_logits_is_log_of_the_class_count():
     assert metrics.negative_log_likelihood(np.full((4, 7), 3.0), np.array([0, 1, 2, 6])) == pytest.approx(np.log(7))
 

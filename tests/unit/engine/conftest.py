@@ -32,7 +32,7 @@ def packed(tmp_path_factory) -> Path:
 class World:
     """An experiment of one method on digits, and its jobs run in this process."""
 
-    def __init__(self, packed: Path, folder: Path, method, recipe=None, dataset=None, models=None) -> None:
+    def __init__(self, packed: Path, folder: Path, method, recipe=None, dataset=None, models=None, beside=None) -> None:
         self.packed, self.folder = packed, folder
         self.plan = Plan(
             check_experiment(
@@ -41,7 +41,7 @@ class World:
                     "datasets": {"digits": {**DATASET, **(dataset or {})}},
                     "models": models or {},
                     "pairs": [{"teachers": ["wrn_16_1", "resnet14"], "student": "resnet8"}],
-                    "methods": [method],
+                    "methods": [method, *([beside] if beside else [])],
                     "seeds": [0],
                     "recipe": {**RECIPE, **(recipe or {})},
                     "teacher_recipe": {**RECIPE, "epochs": 8},

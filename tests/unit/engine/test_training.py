@@ -212,6 +212,25 @@ def test_a_last_batch_of_one_image_is_left_out(world):
     here.train()
 
 
+# --- students that teach --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("origin", ["ce", "simkd"])
+def test_the_selected_weights_of_a_student_teach_the_next(world, origin, tmp_path):
+    before = world(origin)
+    before.train("before")
+    here = world(origin, beside={"method": "born_again", "origin": origin, "generations": 1})
+    run = here.plan.runs[-1]
+    best = before.folder / "before" / "checkpoints" / "best.safetensors"
+    files = jobs.Files(here.packed, tmp_path / "next", teachers=[best])
+    bench = jobs.prepare(parse_job(here.plan.student_job(run)), files)
+    for key, value in load_file(best).items():
+        assert torch.equal(bench.team.models["teacher0"].state_dict()[key], value), key
+    jobs.train_student(parse_job(here.plan.student_job(run)), files, lambda row: None)
+    record = json.loads((tmp_path / "next" / "run.json").read_text())
+    assert record["params"]["student"] == sum(p.numel() for p in bench.team.models[STUDENT].parameters())
+
+
 # --- chains ---------------------------------------------------------------------------------------
 
 ASIB = {

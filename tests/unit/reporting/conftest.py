@@ -45,7 +45,7 @@ class World:
             self._add("teacher", self.teacher, "none", seed, accuracy + seed / 10, 100.0, teacher_paths=[])
         return self
 
-    def method(self, name, accuracies, seconds=50.0, base=None, pretrain=None, broken=()):
+    def method(self, name, accuracies, seconds=50.0, base=None, pretrain=None, broken=(), **more):
         """One run an accuracy; seeds in `broken` fail with a reason, accuracy None means missing."""
         alone = name == "ce"
         for seed, accuracy in enumerate(accuracies):
@@ -54,8 +54,18 @@ class World:
                 "base": base or name,
                 "pretrain": pretrain,
                 "reason": "loss became NaN in epoch 3, step 17 <&_%>" if seed in broken else None,
+                "kind": more.get("kind", "student"),
+                "ensemble": more.get("ensemble"),
             }
-            self._add(name, self.student, "none" if alone else self.teacher, seed, accuracy, seconds, **options)
+            self._add(
+                name,
+                more.get("student", self.student),
+                "none" if alone else self.teacher,
+                seed,
+                accuracy,
+                seconds,
+                **options,
+            )
         return self
 
     def _folder(self, method, student, seed):
@@ -69,14 +79,15 @@ class World:
                 **{"experiment": "unit", "dataset": self.dataset, "pair": self.pair, "teachers": teachers},
                 **{"student": student, "method": method, "base_method": options.get("base", method), "seed": seed},
                 **{"path": str(folder), "teacher_paths": teacher_paths, "prestage_paths": prestages},
-                "kind": "teacher" if method == "teacher" else "student",
+                "taught_by": teacher_paths,
+                "kind": "teacher" if method == "teacher" else options.get("kind", "student"),
             }
         )
         folder.mkdir(parents=True, exist_ok=True)
         if options.get("reason"):
             (folder / "failure.json").write_text(json.dumps({"reason": options["reason"], "rule": "train_student"}))
         elif accuracy is not None:
-            write_run(folder, accuracy, seconds)
+            write_run(folder, accuracy, seconds, ensemble=options.get("ensemble"))
 
     def analyse(self):
         self.runs_csv, self.statistics = self.root / "runs.csv", self.root / "statistics.json"
@@ -93,7 +104,7 @@ class World:
         }
 
 
-def write_run(folder, accuracy, seconds=50.0, epochs=4):
+def write_run(folder, accuracy, seconds=50.0, epochs=4, ensemble=None):
     scores = {"val_top1": accuracy - 1, "test_top1": accuracy, "test_top5": min(100.0, accuracy + 20)}
     best = scores | {"test_nll": 1.25, "test_ece": 0.05, "agreement": 88.0}
     last = best | {"test_top1": accuracy - 0.5}
@@ -110,7 +121,8 @@ def write_run(folder, accuracy, seconds=50.0, epochs=4):
         "git": {"commit": "abc123", "dirty": False},
     }
     (folder / "run.json").write_text(json.dumps(run))
-    tracked = {"test_top1_tracked_max": accuracy + 0.3}
+    together = {"last": ensemble, "best": None if ensemble is None else ensemble + 1}
+    tracked = {"test_top1_tracked_max": accuracy + 0.3, "ensemble": together}
     (folder / "evaluation.json").write_text(json.dumps({"last": last, "best": best} | tracked))
     rows = [f"{e},{2 / (e + 1):.3f},{accuracy * (1 - 0.5 ** (e + 1)):.3f}" for e in range(epochs)]
     (folder / "metrics.csv").write_text("\n".join(["epoch,train_loss,val_top1", *rows]) + "\n")

@@ -120,6 +120,21 @@ def test_one_seed_has_no_interval_and_nothing_bold(world):
     assert "no interval and no p value can be given" in tables["md"]
 
 
+def test_links_stand_below_the_methods_and_are_compared_with_nothing(world):
+    world.teachers(range(2)).method("ce", [70.0, 71.0]).method("kd", [71.0, 72.5])
+    world.method("takd.hop1", [90.0, 90.0], base="takd", kind="link", student="middle")
+    tables = write(world.method("takd", [72.0, 72.5], ensemble=73.0).analyse())
+    rows = json.loads(tables["json"])["sections"][0]["rows"]
+    assert [row["method"] for row in rows] == ["teacher", "ce", "takd", "kd", "takd.hop1"]
+    link = rows[-1]
+    assert (link["role"], link["student"], link["mean"]) == ("link", "middle", 90.0)
+    assert (link["is_best"], link["tied_with_best"], link["differences"]) == (False, None, {})
+    assert all(row["differences"]["ce"]["holm_over"] == 2 for row in rows[2:4])
+    assert "| takd.hop1: middle | 90.00 ± 0.00 |" in tables["md"]
+    assert "Below the methods stand the earlier links" in tables["md"]
+    assert "takd: the mean of all its generations' probabilities reaches 74.00 % test top-1" in tables["md"]
+
+
 def test_a_single_method(world):
     tables = write(world.method("kd", [71.0, 72.0]).analyse())
     assert "Δ ce" not in tables["md"]

@@ -55,6 +55,27 @@ def changed(path: str, value):
         ("methods.1", {"name": "x", "combine": ["kd", "kd"]}, "at least two different methods"),
         ("methods.1", {"combine": ["kd", "at"]}, "a combination needs a name"),
         ("methods.1", {"name": "x", "combine": ["asib", "at"]}, "chain of jobs cannot be combined"),
+        ("methods.1", {"name": "x", "combine": ["kd", "mixup"]}, "mixup makes one image of several and cannot be comb"),
+        (
+            "methods.1",
+            {"name": "x", "combine": ["kd", {"method": "hint", "two_stage": True}]},
+            "hint trains in several stages and cannot be combined",
+        ),
+        (
+            "methods.1",
+            {"name": "x", "combine": ["kd", "dot"], "recipe": {"optimizer": "adamw"}},
+            r"methods\[1\]: method dot needs recipe.optimizer sgd without nesterov, found adamw",
+        ),
+        (
+            "methods.1",
+            {"name": "x", "combine": ["kd", "dot"], "recipe": {"nesterov": True}},
+            "sgd without nesterov, found sgd with nesterov",
+        ),
+        (
+            "methods.1",
+            {"name": "x", "combine": ["kd", {"method": "dot", "delta": 0.1}]},
+            "less and plus delta of method dot must lie from 0 to below 1, found 0.9 and 0.1",
+        ),
         ("methods.1", "ce", "two variants are named 'ce'"),
         ("methods.1", {"method": "kd", "name": "a--b"}, "letters, digits, '_' and '.' only, found 'a--b'"),
         (
@@ -82,6 +103,18 @@ def test_mistakes_are_told_in_one_sentence(path, value, sentence):
 def test_an_experiment_without_the_usual_references_is_read_back_from_its_record():
     experiment = check_experiment({**BASE, "methods": ["ce", "hint"]})
     assert check_experiment(experiment.model_dump(mode="json")) == experiment
+
+
+def test_what_a_student_changes_in_the_recipe_counts_for_the_momentum_too():
+    methods = ["ce", {"name": "x", "combine": ["kd", "dot"]}]
+    check_experiment({**BASE, "methods": methods})
+    for network, refused in (("resnet8", True), ("resnet14", False)):
+        content = {**BASE, "methods": methods, "models": {network: {"arch": network, "recipe": {"optimizer": "adam"}}}}
+        if not refused:
+            check_experiment(content)
+            continue
+        with pytest.raises(UserError, match="found adam"):
+            check_experiment(content)
 
 
 def test_mixed_labels_are_refused_where_undefined():

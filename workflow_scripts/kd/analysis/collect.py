@@ -10,12 +10,13 @@ from typing import Any
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_write, read_json
 
-IDENTITY = ["experiment", "dataset", "pair", "teachers", "student", "method", "base_method", "seed"]
+IDENTITY = ["experiment", "dataset", "pair", "teachers", "student", "method", "base_method", "seed", "kind"]
 COLUMNS = [
     *IDENTITY,
     *["status", "reason", "epochs", "best_epoch"],
     *["val_top1_last", "val_top1_best", "test_top1_last", "test_top1_best", "test_top5_last", "test_top5_best"],
     *["test_nll_best", "test_ece_best", "test_top1_tracked_max", "teacher_test_top1", "agreement_best"],
+    *["ensemble_top1_last", "ensemble_top1_best"],
     *["train_seconds", "teacher_seconds", "pretrain_seconds", "device", "peak_memory_mb"],
     *["train_flops", "teacher_flops", "pretrain_flops"],
     *["student_params", "extra_params_train", "extra_params_inference", "path"],
@@ -28,8 +29,8 @@ Cache = dict[Path, Any]
 def collect(runs: Sequence[Mapping[str, Any]], out_csv: str | Path) -> None:
     """Write runs.csv, one row for each planned run in the order given, whether it finished or not.
 
-    `runs` holds IDENTITY, path, teacher_paths, prestage_paths and kind of each; accuracies are in percent, times in
-    seconds. A run without results has status failed or missing, its reason, and empty numbers.
+    `runs` holds IDENTITY, path, teacher_paths, prestage_paths and taught_by of each; accuracies are in percent,
+    times in seconds. A run without results has status failed or missing, its reason, and empty numbers.
     """
     cache: Cache = {}  # teachers are shared by every method: each file is read once
     buffer = io.StringIO()
@@ -99,6 +100,7 @@ def _results(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[s
         "test_ece_best": best.get("test_ece"),
         "test_top1_tracked_max": evaluation.get("test_top1_tracked_max"),
         "agreement_best": best.get("agreement"),
+        **{f"ensemble_top1_{which}": value for which, value in (evaluation.get("ensemble") or {}).items()},
         "train_seconds": _train_of(record, "seconds"),
         "peak_memory_mb": record.get("peak_memory_mb"),
         "train_flops": _train_of(record, "flops"),
@@ -110,10 +112,10 @@ def _results(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[s
 
 
 def _inherited(run: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
-    """Return what the run owes to its teachers, their outputs and its pre-stage; unknown if one left no record."""
+    """Return what the run owes to teachers, outputs, pre-stages and earlier links; unknown if one left no record."""
     teachers = [Path(path) for path in run["teacher_paths"]]
     prestages = [Path(path) for path in run["prestage_paths"]]
-    evaluations = [_read(teacher / "evaluation.json", cache) for teacher in teachers]
+    evaluations = [_read(Path(path) / "evaluation.json", cache) for path in run["taught_by"]]
     scores = [_number(found["best"]["test_top1"]) if found else None for found in evaluations]
     return {
         "teacher_test_top1": ";".join("" if score is None else f"{score:.4f}" for score in scores),

@@ -1,5 +1,7 @@
 """Scores of saved logits: accuracy, likelihood, calibration, agreement (numpy only)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kd.spec.errors import UserError
@@ -18,6 +20,11 @@ def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
     earlier = np.arange(scores.shape[1])[None, :] < labels[:, None]
     rank = (scores > own).sum(axis=1) + ((scores == own) & earlier).sum(axis=1)
     return float(100 * np.mean(rank < k))
+
+
+def ensemble_accuracy(logits: Sequence[np.ndarray], labels: np.ndarray) -> float:
+    """Return the accuracy in percent of the mean of several networks' probabilities, from logits (N, C) of each."""
+    return top_k_accuracy(np.mean([np.exp(log_softmax(_checked(one, labels))) for one in logits], axis=0), labels)
 
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:

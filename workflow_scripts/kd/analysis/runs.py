@@ -11,6 +11,7 @@ from kd.spec.errors import UserError
 TEXT = {*IDENTITY, "status", "reason", "teacher_test_top1", "device", "path"} - {"seed"}
 NUMBERS = [column for column in COLUMNS if column not in TEXT and column != "seed"]
 TEACHER = "teacher"  # the method of a teacher's own row
+LINK = "link"  # the kind of a run on the way to the last of a chain of runs
 
 RunRow = dict[str, Any]
 """One row of runs.csv: texts ('' if unknown), numbers (None if unknown), seed an int."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from kd.analysis.runs import TEACHER, RunRow, by_group, distinct, grouped, read_runs
+from kd.analysis.runs import LINK, TEACHER, RunRow, by_group, distinct, grouped, read_runs
 from kd.spec.config import Reporting
 from kd.spec.files import write_json
 
@@ -118,7 +118,7 @@ def compute_statistics(runs_csv: str | Path, out: str | Path, report: Reporting)
 
 
 def _group_methods(group: Sequence[RunRow], report: Reporting) -> list[Record]:
-    """Return the records of one table: its teachers, then its methods, in the order of the runs."""
+    """Return the records of one table: its teachers, then its methods and links, in the order of the runs."""
     teachers = distinct(row for row in group if row["method"] == TEACHER)
     students = [row for row in group if row["method"] != TEACHER]
     parts = [*grouped(teachers, lambda row: row["student"]).values()]
@@ -135,7 +135,7 @@ def _method_record(rows: Sequence[RunRow], report: Reporting) -> Record:
     values = seed_values(rows, f"test_top1_{report.weights}")
     summary = summarise(list(values.values()), report.confidence)
     return {
-        "role": "teacher" if first["method"] == TEACHER else "student",
+        "role": TEACHER if first["method"] == TEACHER else LINK if first["kind"] == LINK else "student",
         "method": first["method"],
         "base_method": first["base_method"],
         "teachers": first["teachers"],

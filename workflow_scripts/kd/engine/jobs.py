@@ -193,6 +193,8 @@ def _models(job: Job, files: Files, data: Data, method: Method) -> dict[str, Tap
     for k, settings in enumerate(job.teachers):
         model = build_model(settings, *size)
         if files.previous is None:
+            # the teacher may be a student of the experiment, deployed with more than its architecture
+            model = redeploy(model, read_state(files.teachers[k])[1])
             load_weights(model, files.teachers[k])
         models[teacher(k)] = model
     return models

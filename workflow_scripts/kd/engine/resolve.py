@@ -49,7 +49,7 @@ class Combined(Method):
             raise UserError(f"{', '.join(several)} trains in several stages or updates and cannot be combined")
         mixing = [name for name, method in methods.items() if type(method).prepare is not Method.prepare]
         if mixing:
-            raise UserError(f"{', '.join(mixing)} makes one image of several and cannot be combined with other methods")
+            raise UserError(f"{', '.join(mixing)} changes batches for its own loss and cannot be combined with others")
         self._plan = longest
 
     def inference_modules(self, extra: nn.ModuleDict) -> list[nn.Module]:

@@ -25,6 +25,7 @@ def caption_of(
         *_paired(differences, report.confidence),
         teacher_sentence(meta, students),
         "Methods are sorted by mean" + _bold(students),
+        *_links(raws),
         "Times, memory and FLOPs are means a run; total time and FLOPs include the teachers and the pre-stage in full, "
         "and a multiply-add counts as two FLOPs.",
         *_devices(students),
@@ -88,6 +89,15 @@ def _bold(students: Sequence[Raw]) -> str:
     if any(raw["tied_with_best"] is True for raw in students):
         return "; bold: not told apart from the best by the paired interval (uncorrected)."
     return "."
+
+
+def _links(raws: Sequence[Raw]) -> list[str]:
+    if not any(raw["role"] == "link" for raw in raws):
+        return []
+    return [
+        "Below the methods stand the earlier links of chains of runs, compared with nothing; each chain's method has "
+        "them all in its total time and FLOPs."
+    ]
 
 
 def _devices(students: Sequence[Raw]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kd.analysis.published import published_beside
-from kd.analysis.runs import TEACHER, RunRow, by_group, distinct, grouped, read_runs
+from kd.analysis.runs import LINK, TEACHER, RunRow, by_group, distinct, grouped, read_runs
 from kd.reporting import text
 from kd.reporting.caption import Raw, caption_of
 from kd.spec.cards import Card
@@ -24,6 +24,8 @@ MEANS = {  # key of a row -> column of runs.csv averaged over the finished seeds
     "test_nll": "test_nll_best",
     "test_ece": "test_ece_best",
     "agreement": "agreement_best",
+    "ensemble_last": "ensemble_top1_last",
+    "ensemble_best": "ensemble_top1_best",
     "train_seconds": "train_seconds",
     "teacher_seconds": "teacher_seconds",
     "pretrain_seconds": "pretrain_seconds",
@@ -108,14 +110,15 @@ def _section(
         marks, texts = _lost(raw, len(notes))
         notes += list(zip(marks, texts, strict=True))
         rows.append(Row(raw, _cells(raw, references, sources.report), raw["tied_with_best"] is True, marks))
+    notes += [("", sentence) for raw in raws for sentence in _ensemble(raw, sources.report)]
     notes += [("", sentence) for raw in raws for sentence in _published_sources(raw)]
     caption = caption_of(dataset, sources.report, sources.meta, raws, differences)
     return Section(dataset, pair, caption, columns, rows, notes)
 
 
 def _order(raw: Raw) -> tuple[int, float, str]:
-    """Return the sort key: teachers, the baseline, the methods by mean, those without a number last."""
-    rank = 0 if raw["role"] == "teacher" else 1 if raw["base_method"] == BASELINE else 2
+    """Return the sort key: teachers, the baseline, the methods by mean, links; those without a number last of each."""
+    rank = {TEACHER: 0, LINK: 3}.get(raw["role"], 1 if raw["base_method"] == BASELINE else 2)
     return rank, float("inf") if raw["mean"] is None else -raw["mean"], raw["method"]
 
 
@@ -192,7 +195,7 @@ def _columns(report: Reporting, references: Sequence[str], raws: Sequence[Raw]) 
 def _cells(raw: Raw, references: Sequence[str], report: Reporting) -> dict[str, str]:
     other = raw["mean_last_epoch" if report.weights == "best" else "mean_selected_epoch"]
     cells = {
-        "method": f"{TEACHER}: {raw['student']}" if raw["role"] == "teacher" else raw["method"],
+        "method": raw["method"] if raw["role"] == "student" else f"{raw['method']}: {raw['student']}",
         "accuracy": _accuracy(raw),
         "n": str(raw["n_used"]) if raw["complete"] else f"{raw['n_used']} of {raw['n_planned']}",
         "other": text.decimal(other),
@@ -221,7 +224,7 @@ def _extra(raw: Raw) -> str:
 
 def _difference(raw: Raw, reference: str) -> tuple[str, str]:
     """Return the cells of difference and p; empty where a difference makes no sense."""
-    if raw["role"] == "teacher" or raw["method"] == reference:
+    if raw["role"] != "student" or raw["method"] == reference:
         return "", ""
     one = raw["differences"][reference]
     pairs = f" (n = {one['n']})" if 0 < one["n"] < one["n_planned"] else ""
@@ -246,7 +249,7 @@ def _lost(raw: Raw, already: int) -> tuple[list[str], list[str]]:
 
 
 def _name(raw: Raw) -> str:
-    return f"{TEACHER} {raw['student']}" if raw["role"] == "teacher" else raw["method"]
+    return raw["method"] if raw["role"] == "student" else f"{raw['method']} {raw['student']}"
 
 
 def _mark(index: int) -> str:
@@ -257,6 +260,13 @@ def _mark(index: int) -> str:
         index, place = divmod(index - 1, 26)
         letters = chr(ord("a") + place) + letters
     return letters
+
+
+def _ensemble(raw: Raw, report: Reporting) -> list[str]:
+    mean = raw[f"ensemble_{report.weights}"]
+    if mean is None:
+        return []
+    return [f"{_name(raw)}: the mean of all its generations' probabilities reaches {text.decimal(mean)} % test top-1."]
 
 
 def _published_sources(raw: Raw) -> list[str]:

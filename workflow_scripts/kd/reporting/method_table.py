@@ -42,12 +42,15 @@ def summary_row(card: Card) -> tuple[str, ...]:
 def needs(card: Card) -> str:
     """Return in words what a method asks for beside the student."""
     teachers = {"none": "no teacher", "one": "one teacher", "many": "all teachers of the pair"}[card.teachers]
+    teachers = "the generation before" if card.links == "generations" else teachers
     extras = [
         "peers" if "peers" in card.settings else "",
         "a pre-stage on the teacher" if card.pretrain else "",
         "a chain of alternating stages" if card.chain else "",
+        {"none": "", "generations": "a chain of runs", "assistants": "a chain of runs"}[card.links],
         "teachers' logits on one fixed view" if card.fixed_teacher else "",
         "" if card.mixed_labels else "no MixUp or CutMix",
+        "" if card.alone else "a method to be combined with",
     ]
     return "; ".join([teachers, *filter(None, extras)])
 

@@ -48,7 +48,13 @@ class Setting(Strict):
     optional: bool = False
     """Whether null is allowed."""
     per_stage: bool = False
-    """Whether a list with one value a stage is allowed (methods that run as a chain of stages)."""
+    """Whether a list with one value a stage is allowed (methods that run as a chain of stages or of runs)."""
+    plan: bool = False
+    """Decides which runs there are and is not read by the loss."""
+    uncombined: str = ""
+    """Why, where it is on, the loss cannot be added to another's."""
+    momentum_offset: bool = False
+    """Is taken from and added to the recipe's momentum, which only SGD has."""
     min: float | None = None
     max: float | None = None
     above: float | None = None
@@ -103,10 +109,15 @@ class Card(Strict):
     """Has a pre-stage that depends on the teacher alone and is a job of its own."""
     chain: bool = False
     """Runs as a chain of alternating stages, each half a job of its own."""
+    links: Literal["none", "generations", "assistants"] = "none"
+    """Learns from a student of the same experiment, in a chain of runs: one generation after the other, or assistants
+    between teacher and student."""
     fixed_teacher: bool = False
     """Learns from what the teachers make of one fixed view of every image, computed once for all methods."""
     alone: bool = True
     """Whether it is a loss of its own, and not a change to the methods that it is combined with."""
+    uncombined: str = ""
+    """Why its loss cannot be added to another's, if it cannot: what the method does."""
     mixed_labels: bool = True
     """Whether the loss is defined for MixUp and CutMix batches."""
     settings: dict[str, Setting]

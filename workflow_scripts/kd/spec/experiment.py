@@ -2,7 +2,7 @@
 
 import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -14,42 +14,12 @@ from kd.spec.cards import card, first_problem
 from kd.spec.chain import STUDENT_UPDATE, stage_settings, stages
 from kd.spec.config import Experiment, ModelSettings, Recipe, Reporting
 from kd.spec.errors import UserError, unknown
+from kd.spec.links import with_links
+from kd.spec.variant import Variant
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
 ENTRY_KEYS = {"method", "name", "recipe", "teacher", "combine"}
-KINDS = {"none": 0, "one": 1, "many": 2}
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One row of the comparison: a method, or several whose losses add up, with settings of its own."""
-
-    name: str
-    parts: tuple[tuple[str, dict[str, Any]], ...]
-    """Card name and complete settings of each loss."""
-    recipe: dict[str, Any]
-    teacher: str | None
-
-    @property
-    def teachers(self) -> str:
-        """Return 'none', 'one' or 'many'."""
-        return max((card(name).teachers for name, _ in self.parts), key=KINDS.__getitem__)
-
-    @property
-    def pretrain(self) -> bool:
-        """Whether a pre-stage depends on the teacher alone."""
-        return any(card(name).pretrain for name, _ in self.parts)
-
-    @property
-    def chain(self) -> bool:
-        """Whether the run is a chain of half-stages."""
-        return any(card(name).chain for name, _ in self.parts)
-
-    @property
-    def base(self) -> str:
-        """Return the card name, or the names joined by '+'."""
-        return "+".join(name for name, _ in self.parts)
 
 
 def load_experiment(path: str | Path) -> Experiment:
@@ -92,6 +62,7 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
     listed = variants(experiment)
     names = [variant.name for variant in listed]
     _check_co_trained(experiment.co_train, {variant.name: variant for variant in listed})
+    _check_assistants(experiment, listed)
     # the default stands in an experiment's record too, where nobody asked for it
     asked_for = experiment.report.references != Reporting().references
     for reference in experiment.report.references:
@@ -105,11 +76,23 @@ def _check_co_trained(names: Sequence[str], listed: Mapping[str, Variant]) -> No
     for name in names:
         if name not in listed:
             raise unknown("method in co_train", name, listed)
-        if listed[name].chain:
+        if listed[name].chain or listed[name].linked:
             raise UserError(f"co_train: {name} is a chain of jobs and cannot be trained beside other methods")
     teams = {(listed[name].teachers, listed[name].teacher) for name in names}
     if len(teams) > 1:
         raise UserError(f"co_train: methods of one job share their teachers, found different ones among {list(names)}")
+
+
+def _check_assistants(experiment: Experiment, listed: Sequence[Variant]) -> None:
+    """Refuse networks of chains of runs that do not exist or stand at the chain's ends already."""
+    ends = {name for pair in experiment.pairs for name in (*pair.teachers, pair.student)}
+    for link in (link for variant in listed for link in variant.lineage if link.network is not None):
+        assert link.network is not None
+        if link.network in ends:
+            raise UserError(f"methods.{link.name}.assistants: {link.network} is a teacher or student of a pair already")
+        if not _is_path_part(link.network):
+            raise UserError(f"methods.{link.name}.assistants: give the architecture '{link.network}' a name in models")
+        check_architecture(model_settings(experiment, link.network).arch)
 
 
 def checked(model: type[Settings], content: Mapping[str, Any], where: str) -> Settings:
@@ -133,17 +116,26 @@ def merged_recipe(base: Recipe, changes: Mapping[str, Any], where: str) -> Recip
     return checked(Recipe, {**base.model_dump(exclude_unset=False), **changes}, where)
 
 
+def student_recipe(experiment: Experiment, student: str, variant: Variant) -> Recipe:
+    """Return the recipe of a variant's runs: the experiment's, with what the network and then the variant change."""
+    settings = model_settings(experiment, student)
+    recipe = merged_recipe(experiment.recipe, settings.recipe, f"models.{student}.recipe")
+    return merged_recipe(recipe, variant.recipe, f"methods.{variant.name}.recipe")
+
+
 def model_settings(experiment: Experiment, name: str) -> ModelSettings:
     """Return the settings behind a network's name; a name without an entry is an architecture."""
     return experiment.models.get(name) or ModelSettings(arch=name)
 
 
 def variants(experiment: Experiment) -> list[Variant]:
-    """Resolve the methods of an experiment; names must differ."""
+    """Resolve the methods of an experiment; names must differ. Of a chain of runs it is the last that is returned."""
     resolved = [_variant(experiment, entry, f"methods[{i}]") for i, entry in enumerate(experiment.methods)]
+    resolved = [with_links(variant, resolved, f"methods[{i}]") for i, variant in enumerate(resolved)]
     names = [variant.name for variant in resolved]
+    taken = names + [link.folder for variant in resolved for link in variant.lineage if link.suffix]
     for name in names:
-        if names.count(name) > 1:
+        if taken.count(name) > 1:
             raise UserError(f"methods: two variants are named '{name}': give one of them another name")
     return resolved
 
@@ -183,8 +175,12 @@ def _combined(content: dict[str, Any], where: str) -> list[tuple[str, dict[str, 
     names = [name for name, _ in parts]
     if len(parts) < 2 or len(set(names)) < len(names):
         raise UserError(f"{where}.combine: needs at least two different methods, found {names}")
-    if any(card(name).chain for name in names):
+    if any(card(name).chain or card(name).links != "none" for name in names):
         raise UserError(f"{where}.combine: a method that runs as a chain of jobs cannot be combined, found {names}")
+    for name, settings in parts:
+        reasons = [card(name).uncombined, *(s.uncombined for key, s in card(name).settings.items() if settings[key])]
+        if any(reasons):
+            raise UserError(f"{where}.combine: {name} {next(filter(None, reasons))} and cannot be combined with others")
     return parts
 
 
@@ -201,6 +197,7 @@ def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None
     for name, _ in variant.parts:
         if mixing and not card(name).mixed_labels:
             raise UserError(f"{where}: method {name} is not defined for MixUp or CutMix, set both alphas to 0 for it")
+    _check_momentum(experiment, variant, where)
     if variant.chain:
         ((_, settings),) = variant.parts
         for stage in range(1, stages(settings) + 1):
@@ -210,6 +207,28 @@ def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None
             raise unknown(f"teacher in {where} for student {pair.student}", variant.teacher, pair.teachers)
         if variant.teachers == "many" and len(pair.teachers) < 2:
             raise UserError(f"{where}: {variant.name} needs several teachers, the pair has only {pair.teachers[0]}")
+
+
+def _check_momentum(experiment: Experiment, variant: Variant, where: str) -> None:
+    """Refuse settings that change the momentum where a recipe has none to change, for any student."""
+    changing = [
+        (name, key, settings[key])
+        for name, settings in variant.parts
+        for key in settings
+        if card(name).settings[key].momentum_offset
+    ]
+    students = dict.fromkeys(pair.student for pair in experiment.pairs)
+    recipes = [student_recipe(experiment, student, variant) for student in students] if changing else []
+    for (name, key, offset), recipe in product(changing, recipes):
+        momentum = recipe.momentum
+        if recipe.optimizer != "sgd" or recipe.nesterov:
+            found = f"{recipe.optimizer} with nesterov" if recipe.nesterov else recipe.optimizer
+            raise UserError(f"{where}: method {name} needs recipe.optimizer sgd without nesterov, found {found}")
+        if momentum - offset < 0 or momentum + offset >= 1:
+            raise UserError(
+                f"{where}: recipe.momentum less and plus {key} of method {name} must lie from 0 to below 1, found "
+                f"{momentum:g} and {offset:g}"
+            )
 
 
 def _is_path_part(name: str) -> bool:

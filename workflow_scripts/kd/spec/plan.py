@@ -1,7 +1,7 @@
 """The runs of an experiment: which jobs there are, where they write, what each depends on."""
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,9 +11,10 @@ from kd.spec.chain import stage_settings, stages
 from kd.spec.config import Experiment, ModelSettings, Pair, Recipe
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
-from kd.spec.experiment import Variant, merged_recipe, model_settings, variants
+from kd.spec.experiment import merged_recipe, model_settings, student_recipe, variants
 from kd.spec.job import Job, MethodPart
 from kd.spec.memo import remembered
+from kd.spec.variant import Variant
 
 RESULTS = "results"
 NO_TEACHER = "none"
@@ -47,7 +48,10 @@ class Plan:
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
         self.known: dict[Hashable, Any] = {}
-        self.variants: dict[str, Variant] = {variant.name: variant for variant in variants(experiment)}
+        self.variants: dict[str, Variant] = {
+            variant.folder: variant for listed in variants(experiment) for variant in listed.lineage
+        }
+        """By name of the folder: what the experiment lists, a chain of runs link by link before its last."""
         self.folder = f"{RESULTS}/{experiment.experiment}"
         for run in self.runs:
             self._check_outputs(run)
@@ -79,7 +83,12 @@ class Plan:
     def run_of(self, dataset: str, pair: Pair, variant: Variant, seed: int) -> Run:
         """Return the run of one method in a comparison group: one-teacher methods take the first teacher."""
         many = {"none": (), "one": (variant.teacher or pair.teachers[0],), "many": tuple(pair.teachers)}
-        return Run(dataset, many[variant.teachers], pair.student, variant.name, seed)
+        return Run(dataset, many[variant.teachers], variant.network or pair.student, variant.folder, seed)
+
+    def lineage(self, run: Run) -> list[Run]:
+        """Return the runs that a run learns from, directly or not, in the order of training: chains of runs only."""
+        *before, _ = self.variants[run.method].lineage
+        return [replace(run, student=one.network or run.student, method=one.folder) for one in before]
 
     def teacher_seed(self, seed: int) -> int:
         """Return the seed of the teacher (and of the split) that a student of this seed learns from."""
@@ -112,26 +121,36 @@ class Plan:
                     for seed in self.teacher_seeds:
                         yield self._row(dataset, pair, Run(dataset, (), name, "teacher", seed), "teacher", "ce")
         for dataset, pair, run in self.grouped():
-            yield self._row(dataset, pair, run, "student", self.variants[run.method].base)
+            variant = self.variants[run.method]
+            yield self._row(dataset, pair, run, "student" if variant.last else "link", variant.base)
 
     def _row(self, dataset: str, pair: Pair, run: Run, kind: str, base: str) -> dict[str, Any]:
-        student = kind == "student"
-        folders = [self.teacher_folder(dataset, name, run.seed) for name in run.teachers]
-        prestages = [*self.pretrain_folders(run), *self.outputs_folders(run)] if student else []
+        student = kind != "teacher"
+        variant = self.variants[run.method] if student else None
         return {
             "experiment": self.experiment.experiment,
             "dataset": dataset,
             "pair": self.pair_name(pair),
             "teachers": "+".join(run.teachers) or NO_TEACHER,
             "student": run.student,
-            "method": run.method,
+            "method": variant.name if variant and variant.last else run.method,
             "base_method": base,
             "seed": run.seed,
             "path": f"{self.folder}/{run.path}" if student else self._trained(dataset, run.student, run.seed),
-            "teacher_paths": folders,
-            "prestage_paths": prestages,
+            "teacher_paths": [self.teacher_folder(dataset, name, run.seed) for name in run.teachers],
+            "prestage_paths": self._before(run) if student else [],
+            "taught_by": self.teaching_folders(run) if student else [],
             "kind": kind,
         }
+
+    def _before(self, run: Run) -> list[str]:
+        """Return the folders of all that was made for a run beside its teachers: pre-stages, outputs, earlier links."""
+        earlier = self.lineage(run)
+        made = [folder for one in (*earlier, run) for folder in self._prepared(one)]
+        return list(dict.fromkeys([*made, *(f"{self.folder}/{one.path}" for one in earlier)]))
+
+    def _prepared(self, run: Run) -> list[str]:
+        return [*self.pretrain_folders(run), *self.outputs_folders(run)]
 
     def cards_digest(self) -> str:
         """Return the digest of the cards that tables quote."""
@@ -170,6 +189,18 @@ class Plan:
         """Return where the teacher that a student of this seed learns from is kept."""
         return self._trained(dataset, teacher, self.teacher_seed(seed))
 
+    def teaching_folders(self, run: Run) -> list[str]:
+        """Return the folders of the trained networks that teach a run: the pair's teachers, or the link before it."""
+        if self.variants[run.method].after is not None:
+            return [f"{self.folder}/{self.lineage(run)[-1].path}"]
+        return [self.teacher_folder(run.dataset, name, run.seed) for name in run.teachers]
+
+    def ensemble_folders(self, run: Run) -> list[str]:
+        """Return the folders of the earlier links whose predictions are averaged with a run's own."""
+        if not self.variants[run.method].ensemble:
+            return []
+        return [f"{self.folder}/{one.path}" for one in self.lineage(run) if self.variants[one.method].linked]
+
     def pretrain_folders(self, run: Run) -> list[str]:
         """Return where what the method prepares on the teacher is kept, if it prepares anything."""
         if not self.variants[run.method].pretrain:
@@ -194,10 +225,11 @@ class Plan:
 
     def _check_outputs(self, run: Run) -> None:
         """Refuse what one fixed view cannot serve: teachers that are trained, and an augmentation of the run's own."""
-        if not self.reads_outputs(run):
+        variant = self.variants[run.method]
+        if not (self.reads_outputs(run) or (variant.linked and self._student_recipe(run).teacher_view == "fixed")):
             return
-        if self.variants[run.method].chain:
-            raise UserError(f"methods.{run.method} trains its teachers: set teacher_view: live in its recipe")
+        if variant.chain or variant.linked:
+            raise UserError(f"methods.{variant.name} trains its teachers: set teacher_view: live in its recipe")
         if self._student_recipe(run).augmentation != self.experiment.recipe.augmentation:
             raise UserError(
                 f"methods.{run.method} for student {run.student} learns from one fixed view of every image, which is "
@@ -295,13 +327,17 @@ class Plan:
         return self._job(
             run.dataset,
             student=_network(model),
-            teachers=self._frozen(run.teachers),
+            teachers=self._frozen(self._teaching(run)),
             method=parts,
             recipe=recipe,
             seed=run.seed,
             split_seed=split_seed,
             **more,
         )
+
+    def _teaching(self, run: Run) -> tuple[str, ...]:
+        """Return the names of the networks that teach a run."""
+        return run.teachers if self.variants[run.method].after is None else (self.lineage(run)[-1].student,)
 
     @remembered
     def _frozen(self, teachers: tuple[str, ...]) -> list[ModelSettings]:
@@ -312,8 +348,7 @@ class Plan:
 
     @remembered
     def _recipe(self, student: str, method: str) -> Recipe:
-        recipe = merged_recipe(self.experiment.recipe, self.model(student).recipe, f"models.{student}.recipe")
-        return merged_recipe(recipe, self.variants[method].recipe, f"methods.{method}.recipe")
+        return student_recipe(self.experiment, student, self.variants[method])
 
     def _job(self, dataset: str, **fields: Any) -> str:
         job = Job(dataset=self._loading(dataset), environment=self._environment, **fields)
@@ -361,7 +396,8 @@ class Plan:
 
     def run_code(self, run: Run) -> str:
         """Return the digest of the code that trains a student."""
-        return code_digest({*ENGINE, *self.method_modules(run.method), *self.model_modules(run.student, *run.teachers)})
+        networks = self.model_modules(run.student, *self._teaching(run))
+        return code_digest({*ENGINE, *self.method_modules(run.method), *networks})
 
     def pretrain_code(self, teacher: str, method: str) -> str:
         """Return the digest of the code of a method's pre-stage."""
