@@ -617,7 +617,7 @@ def test_srrl_reads_translated_features_with_the_teachers_classifier_and_leaves_
         method.loss(STUDENT, batch_of(6), nothing, extra, HALF_WAY)
 
 
-@pytest.mark.parametrize("arch", ["resnet8", "wrn_16_1", "vgg8", "timm:test_resnet"])
+@pytest.mark.parametrize("arch", ["resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV2", "timm:test_resnet"])
 def test_activation_maps_average_to_the_logits_without_bias(arch):
     torch.manual_seed(0)
     net = build_model(ModelSettings(arch=arch), 4, 16).eval()
@@ -632,7 +632,8 @@ def test_activation_maps_average_to_the_logits_without_bias(arch):
 
 
 def test_a_network_whose_classifier_reads_no_tapped_map_has_no_activation_maps():
-    net = build_model(ModelSettings(arch="MobileNetV2"), 4, 16)
+    net = build_model(ModelSettings(arch="timm:test_efficientnet"), 4, 32)
     shapes = dict.fromkeys(net.tap_names, ())
-    with pytest.raises(UserError, match=r"method cat_kd needs a map .* no tap of the student \(MobileNetV2\) is one"):
+    message = r"method cat_kd needs a map .* no tap of the student \(timm:test_efficientnet\) is one"
+    with pytest.raises(UserError, match=message):
         built(CatKD, "cat_kd", context_of(shapes, shapes, models={STUDENT: net, teacher(0): net}))

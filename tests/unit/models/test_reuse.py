@@ -52,9 +52,9 @@ def images(side: int = 8) -> torch.Tensor:
         ("resnet8", "stage3", False, True),
         ("vgg8", "stage4", False, True),
         ("wrn_16_1", "stage3.pre", True, True),
-        ("MobileNetV2", "embedding", False, True),
+        ("MobileNetV2", "neck", False, True),
         ("ShuffleV1", "stage3", False, True),
-        ("ShuffleV2", "embedding", False, True),
+        ("ShuffleV2", "neck", False, True),
         ("timm:test_resnet", "stage4", False, True),
         ("timm:test_efficientnet", "embedding", False, False),
         ("timm:test_vit", "embedding", False, False),
@@ -72,7 +72,7 @@ def test_the_feature_is_what_the_classifier_reads(arch, tap, rectify, nonnegativ
         torch.testing.assert_close(model.classifier(pool(feature)), logits, rtol=1e-4, atol=1e-4)
     assert (feature.min() >= 0) == nonnegative
     source = last_map(model, SIZE)
-    assert source.tap == (model.stage_taps[-1] if tap == "embedding" else tap)
+    assert source.tap == (model.stage_taps[-1] if tap in {"embedding", "neck"} else tap)
 
 
 def test_looking_leaves_mode_and_statistics_alone():

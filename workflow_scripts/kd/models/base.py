@@ -12,12 +12,15 @@ Keep = Callable[[str, Tensor], Tensor]
 """Notes a feature under its tap name if it was asked for, and returns it unchanged."""
 
 
+NECK = "neck"
+
+
 class TappedModel(nn.Module, ABC):
     """A classifier whose inner features can be read by name.
 
-    `tap_names` holds every tap in forward order. "stem", "stage1", ... are maps (B, C, H, W), "embedding" is the pooled
-    vector (B, D); "<tap>.pre", where there is one, is the same feature before its activation. `stage_taps` are the maps
-    without the stem.
+    `tap_names` holds every tap in forward order. "stem", "stage1", ... are maps (B, C, H, W), "neck", where there is
+    one, the map of a last convolution behind the stages, "embedding" the pooled vector (B, D); "<tap>.pre", where there
+    is one, is the same feature before its activation. `stage_taps` are the maps without stem and neck.
     """
 
     def __init__(
@@ -121,7 +124,7 @@ def initialise(model: nn.Module) -> None:
 
 
 class StagedNet(TappedModel):
-    """A stem, stages of blocks, an optional neck, global average pooling and one linear layer.
+    """A stem, stages of blocks, an optional neck (with a ReLU behind it), global average pooling and one linear layer.
 
     Blocks return their output before the last ReLU, which is applied here, so both sides of it can be tapped. A block's
     `last_norm`, where it has one, is the BatchNorm that normalises every channel of what its shortcut is added to.
@@ -137,10 +140,11 @@ class StagedNet(TappedModel):
         neck: nn.Module | None = None,
     ) -> None:
         names = stage_names(len(stages))
-        super().__init__(arch, num_classes, [*with_twins(["stem", *names]), "embedding"])
+        maps = ["stem", *names, *([] if neck is None else [NECK])]
+        super().__init__(arch, num_classes, [*with_twins(maps), "embedding"])
         self.stem = stem
         self.stages = nn.ModuleList(stages)
-        self.neck = neck or nn.Identity()
+        self.neck = neck
         self.fc = nn.Linear(width, num_classes)
         initialise(self)
 
@@ -150,7 +154,9 @@ class StagedNet(TappedModel):
         for name, stage in zip(self.stage_taps, self.stages, strict=True):
             assert isinstance(stage, nn.Sequential)
             x = self.run_stage(stage, name, x, keep)
-        return self.fc(keep("embedding", pool(self.neck(x))))
+        if self.neck is not None:
+            x = activate(keep, NECK, self.neck(x))
+        return self.fc(keep("embedding", pool(x)))
 
     def run_stage(self, stage: nn.Sequential, name: str, x: Tensor, keep: Keep) -> Tensor:
         """Return the output of one stage, tapped before and after its last ReLU."""
@@ -160,12 +166,12 @@ class StagedNet(TappedModel):
         return activate(keep, name, last(x))
 
     def norm_before(self, tap: str) -> nn.BatchNorm2d | None:
-        """Return the last BatchNorm of the stem or of a stage's last block."""
+        """Return the last BatchNorm of the stem, of the neck or of a stage's last block."""
         name = tap.removesuffix(".pre")
         if name == tap:
             return None
-        part = self.stem
-        if name != "stem":
+        part = self.neck if name == NECK else self.stem
+        if name in self.stage_taps:
             stage = self.stages[self.stage_taps.index(name)]
             assert isinstance(stage, nn.Sequential)
             part = stage[-1]
@@ -180,4 +186,4 @@ class StagedNet(TappedModel):
     def blocks(self) -> list[nn.Module]:
         """Return the stem and the stages, the neck with the last of them."""
         *first, last = self.stages
-        return [self.stem, *first, nn.ModuleList([last, self.neck])]
+        return [self.stem, *first, last if self.neck is None else nn.ModuleList([last, self.neck])]

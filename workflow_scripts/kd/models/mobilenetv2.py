@@ -77,5 +77,5 @@ def build(arch: str, num_classes: int) -> MobileNetV2:
         rows.append(_row(inputs, row))
         inputs = int(row[1] * WIDTH)
     stages = [nn.Sequential(*[block for index in indices for block in rows[index]]) for indices in STAGES]
-    neck = conv_bn(inputs, EMBEDDING, 1).append(nn.ReLU())
+    neck = conv_bn(inputs, EMBEDDING, 1)
     return MobileNetV2(arch, num_classes, conv_bn(3, first, 3, stride=2), stages, EMBEDDING, neck)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.models.base import Keep, TappedModel, initialise, pool
+from kd.models.base import NECK, Keep, TappedModel, initialise, pool
 from kd.models.freezing import keep_frozen_in_eval
 from kd.spec.errors import UserError
 
@@ -59,9 +59,12 @@ def pooled_feature(model: TappedModel, image_size: int) -> Pooled:
 
 
 def last_map(model: TappedModel, image_size: int) -> Pooled:
-    """Return the map that is averaged into the embedding or, where no tap is, the last stage's."""
+    """Return the map that is averaged into the embedding or, where no tap is or only a neck, the last stage's.
+
+    (Students with a neck give the map before it in the release of SimKD too.)
+    """
     found = pooled_feature(model, image_size)
-    return Pooled(model.stage_taps[-1], False, False) if found.tap == EMBEDDING else found
+    return Pooled(model.stage_taps[-1], False, False) if found.tap in {EMBEDDING, NECK} else found
 
 
 @dataclass(frozen=True)

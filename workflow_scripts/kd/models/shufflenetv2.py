@@ -61,5 +61,5 @@ def build(arch: str, num_classes: int) -> StagedNet:
         following = [SplitUnit(outputs) for _ in range(count - 1)]
         stages.append(nn.Sequential(DownUnit(inputs, outputs), *following))
         inputs = outputs
-    neck = conv_bn(inputs, EMBEDDING, 1).append(nn.ReLU())
+    neck = conv_bn(inputs, EMBEDDING, 1)
     return StagedNet(arch, num_classes, conv_bn(3, STEM, 1), stages, EMBEDDING, neck)
