@@ -1,5 +1,6 @@
 """A small world in which any method can run: tiny networks, a few labels, and the engine's own team."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -9,8 +10,8 @@ from kd.data import groups
 from kd.engine.precision import Precision
 from kd.engine.resolve import method_class
 from kd.engine.team import Team, deploy
-from kd.methods.contract import EXTRA, STUDENT, Batch, Progress, Stage, peer, teacher
-from kd.models.base import StagedNet, conv_bn
+from kd.methods.contract import EXTRA, STUDENT, Batch, Progress, Stage, Update, peer, teacher
+from kd.models.base import StagedNet, TappedModel, conv_bn
 from kd.spec.cards import card
 
 CLASSES, IMAGES, SIZE, BATCH = 4, 16, 8, 6
@@ -19,12 +20,12 @@ PLAIN = Precision("fp32", CPU)
 HALF_WAY = Progress(0.5, 2)
 
 
-def tiny_net(width: int) -> StagedNet:
-    """Return three stages at 8, 4 and 2 pixels."""
-    stages = [
-        nn.Sequential(conv_bn(width * k // 2 or 1, width * k, 3, stride)) for k, stride in ((2, 1), (4, 2), (8, 2))
-    ]
-    return StagedNet(f"tiny{width}", CLASSES, conv_bn(3, width, 3), stages, width * 8)
+def tiny_net(width: int, count: int = 3) -> StagedNet:
+    """Return three stages at 8, 4 and 2 pixels, or as many as asked for."""
+    widths = [width * 2**k for k in range(count + 1)]
+    sizes = zip(widths[:-1], widths[1:], [1, *[2] * (count - 1)], strict=True)
+    stages = [nn.Sequential(conv_bn(inputs, outputs, 3, stride)) for inputs, outputs, stride in sizes]
+    return StagedNet(f"tiny{width}", CLASSES, conv_bn(3, width, 3), stages, widths[-1])
 
 
 def zoo_net(arch: str) -> nn.Module:
@@ -51,8 +52,12 @@ class World:
 
     name: str
     settings: dict = field(default_factory=dict)
-    nets: str = "tiny"
+    nets: str | tuple[Callable[[], TappedModel], Callable[[], TappedModel]] = "tiny"
+    """A name in NETS, or what makes a student and what makes a teacher."""
     pretrain: bool = False
+    size: int = SIZE
+    items: int = BATCH
+    precision: Precision = PLAIN
 
     def __post_init__(self):
         torch.manual_seed(0)
@@ -61,7 +66,7 @@ class World:
         self.method = method_class(self.name)(self.card.resolve(self.settings, "test"))
         self.method.teachers = {"none": 0, "one": 1, "many": 2}[self.card.teachers]
         self.method.plan()  # as the engine does before it builds anything
-        student, target = NETS[self.nets]
+        student, target = NETS[self.nets] if isinstance(self.nets, str) else self.nets
         if self.name in EQUAL_WIDTHS and self.nets == "tiny":
             target = student
         models = {teacher(k): target() for k in range(self.method.teachers)}
@@ -69,22 +74,26 @@ class World:
             peers = {peer(k): student() for k in range(1, self.method.needs().peers + 1)}
             models = {STUDENT: student(), **models, **peers}
         self.labels = torch.arange(IMAGES) % CLASSES
-        self.team, self.context = deploy(Team(models, CPU), self.method, SIZE, self.labels, CLASSES)
+        self.team, self.context = deploy(Team(models, CPU), self.method, self.size, self.labels, CLASSES)
         self.method.bind(self.context)
         self.team.add_extra(self.method.build(self.context))
         self.team.taps.update(self.method.role_taps)
         self.needs = self.method.needs()
         self.fixed_logits = torch.randn(self.method.teachers, IMAGES, CLASSES)
 
+    def updates(self) -> list[tuple[Stage, Update]]:
+        """Return every different update with a stage that holds it."""
+        return list({update.name: (stage, update) for stage in self.stages() for update in stage.updates}.values())
+
     def stages(self) -> list[Stage]:
         return [self.method.pretrain_plan()] if self.pretrain else self.method.plan()
 
     def batch(self, seed: int = 0, mixing: float = 1.0) -> Batch:
         generator = torch.Generator().manual_seed(seed)
-        items = self.items(generator)
+        items = self.drawn(generator)
         positions = items.flatten()
         labels = self.labels[positions]
-        images = torch.randn(len(positions), 3, SIZE, SIZE, generator=generator)
+        images = torch.randn(len(positions), 3, self.size, self.size, generator=generator)
         batch = Batch(
             images,
             labels,
@@ -97,21 +106,22 @@ class World:
         )
         return self.method.prepare(batch, generator)
 
-    def items(self, generator):
+    def drawn(self, generator):
         """Return positions (items, images an item) of one batch."""
         wanted = self.needs.groups
         if wanted is None:
-            return torch.randperm(IMAGES, generator=generator)[:BATCH, None]
+            return torch.randperm(IMAGES, generator=generator)[: self.items, None]
         pool = groups.pool(IMAGES, wanted, generator) if wanted.kind == "random" else None
-        return groups.epoch(wanted, self.labels, pool, BATCH, 1, generator)
+        return groups.epoch(wanted, self.labels, pool, self.items, 1, generator)
 
     def outputs(self, update, batch):
         fixed = [role for role in self.team.models if role not in update.trains]
-        outputs = self.team.forward(batch.images, PLAIN, roles=fixed)
-        outputs = self.team.forward(batch.images, PLAIN, frozenset(update.trains), outputs)
+        precision, trained = self.precision, frozenset(update.trains)
+        outputs = self.team.forward(batch.images, precision, roles=fixed)
+        outputs = self.team.forward(batch.images, precision, trained, outputs)
         for name, view in batch.views.items():
-            outputs = self.team.forward(view, PLAIN, roles=fixed, known=outputs, view=name)
-            outputs = self.team.forward(view, PLAIN, frozenset(update.trains), outputs, view=name)
+            outputs = self.team.forward(view, precision, roles=fixed, known=outputs, view=name)
+            outputs = self.team.forward(view, precision, trained, outputs, view=name)
         return outputs
 
     def terms(self, update, batch, progress=HALF_WAY):
@@ -133,6 +143,11 @@ class World:
     def gradients(self, role: str) -> dict[str, torch.Tensor | None]:
         module = dict(self.team.modules())[role]
         return {name: p.grad for name, p in module.named_parameters()}
+
+    def gradient(self, role: str) -> torch.Tensor:
+        """Return the gradients of a role as one float64 vector, zero where there is none."""
+        found = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.team.parameters(role)]
+        return torch.cat([torch.zeros(0), *(g.flatten() for g in found)]).double()
 
     def state(self):
         return {role: {k: v.clone() for k, v in state.items()} for role, state in self.team.state().items()}

@@ -23,17 +23,11 @@ every_phase = pytest.mark.parametrize(("name", "pretrain"), PHASES)
 every_net = pytest.mark.parametrize("nets", NETS)
 
 
-def updates(world):
-    """Return every different update with a stage that holds it."""
-    found = {update.name: (stage, update) for stage in world.stages() for update in stage.updates}
-    return list(found.values())
-
-
 @every_net
 @every_phase
 def test_terms_are_finite_scalars_with_weights(name, pretrain, nets):
     world = World(name, nets=nets, pretrain=pretrain)
-    for stage, update in updates(world):
+    for stage, update in world.updates():
         world.team.enter(stage)
         terms = world.terms(update, world.batch())
         assert terms
@@ -49,7 +43,7 @@ def test_terms_are_finite_scalars_with_weights(name, pretrain, nets):
 def test_gradient_reaches_what_an_update_trains_and_nothing_else(name, pretrain):
     world = World(name, pretrain=pretrain)
     reached, trained = set(), set()
-    for stage, update in updates(world):
+    for stage, update in world.updates():
         world.team.enter(stage)
         world.backward(update, world.batch())
         for role in world.roles():
@@ -87,7 +81,7 @@ def test_only_trained_roles_change(name, pretrain):
 @every_phase
 def test_state_of_the_extra_modules_round_trips(name, pretrain):
     first, second = World(name, pretrain=pretrain), World(name, pretrain=pretrain)
-    stage, update = updates(first)[0]
+    stage, update = first.updates()[0]
     for world in (first, second):
         world.team.enter(stage)
     first.backward(update, first.batch(seed=1))  # banks and statistics move
@@ -124,7 +118,7 @@ def test_mixed_batches_change_the_loss(name):
     found = []
     for mixing in (1.0, 0.3):
         values = []
-        for stage, update in updates(world):
+        for stage, update in world.updates():
             world.team.enter(stage)
             torch.manual_seed(0)
             values += [value.item() for value, _ in world.terms(update, world.batch(mixing=mixing)).values()]
@@ -203,7 +197,7 @@ def measured_signature(name, settings_json):
             world = World(name, settings, pretrain=pretrain)
             state = world.team.extra.state_dict()
             parts += [world.stages(), world.method.needs(), [(key, value.shape) for key, value in state.items()]]
-            for stage, update in updates(world):
+            for stage, update in world.updates():
                 world.team.enter(stage)
                 for step in range(2):
                     torch.manual_seed(step)

@@ -43,6 +43,7 @@ def test_bounds_choices_and_published_numbers_in_words():
         module="kd.methods.mine",
         teachers="one",
         mixed_labels=False,
+        networks="equal_widths",
         settings=settings,
         published=[
             {"teacher": "none", "student": "s", "top1": 70.0, "epoch": "best", "source": "P", "dataset": "cifar10"}
@@ -52,4 +53,5 @@ def test_bounds_choices_and_published_numbers_in_words():
     assert "| `a_weight` | `0.5` | float above 0 to 2, or one a stage | A \\| b. |" in page
     assert "| `kind` | `x` | `x` or `y` | Kind. |" in page
     assert "| `width` | `null` | int from 1 or null | Width. |" in page
-    assert "`\\|x\\|` | one teacher; no MixUp or CutMix | a 0.5 | s on cifar10 70.00 (best) |" in page
+    assert "`\\|x\\|` | one teacher; no MixUp or CutMix | equal widths at the taps | a 0.5 |" in page
+    assert "| a 0.5 | s on cifar10 70.00 (best) |" in page

@@ -9,6 +9,7 @@ from kd.spec.config import ModelSettings
 
 SIZE = 32
 ZOO = ["resnet8", "resnet8x4", "ResNet50", "vgg8", "vgg13", "wrn_16_2", "ShuffleV1", "ShuffleV2", "MobileNetV2"]
+ZOO += ["timm:test_resnet", "timm:resnet10t"]
 UNKNOWN = {"ShuffleV2": {"stage1.pre", "stage2.pre", "stage3.pre"}}  # half of their channels pass by every BatchNorm
 
 
@@ -45,5 +46,6 @@ def test_its_bias_shifts_that_feature_by_as_much_everywhere(arch):
 
 
 def test_other_networks_name_none():
-    net = build_model(ModelSettings(arch="timm:resnet10t"), 3, SIZE)
+    net = build_model(ModelSettings(arch="timm:test_efficientnet"), 3, SIZE)
+    assert not [tap for tap in net.tap_names if tap.endswith(".pre")]
     assert all(net.norm_before(tap) is None for tap in net.tap_names)

@@ -1,5 +1,7 @@
 """timm models behind the same taps: CNNs and ViTs, small stems, weights from files."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -42,11 +44,39 @@ def test_taps_are_the_modules_outputs_and_nothing_overwrites_them(arch):
     for name in names:
         hook = lambda _m, _i, out, name=name: seen.__setitem__(name, out.detach().clone())  # noqa: E731
         model.net.get_submodule(name).register_forward_hook(hook)
-    taps = [tap for tap in model.tap_names if tap != "embedding"]
+    taps = ["stem", *model.stage_taps] if "stem" in model.tap_names else list(model.stage_taps)
     logits, features = model(torch.randn(4, 3, 32, 32), taps)
     for tap, name in zip(taps, names, strict=True):
         torch.testing.assert_close(features[tap], seen[name], rtol=0, atol=0)
     (logits.sum() + sum(value.square().mean() for value in features.values())).backward()
+
+
+@pytest.mark.parametrize("arch", ["timm:test_resnet", "timm:resnet10t"])  # both kinds of block; a deep stem
+def test_twins_of_resnets_are_the_values_before_the_activation(arch):
+    model = build(arch).train()  # train mode: an activation in place would show
+    for p in model.parameters():
+        p.data.add_(0.1 * torch.randn_like(p))  # else some last BatchNorms begin at zero
+    taps = [tap for tap in model.tap_names if tap.endswith(".pre")]
+    assert taps == [f"{tap}.pre" for tap in ("stem", *model.stage_taps)]
+    _, features = model(torch.randn(4, 3, 32, 32), model.tap_names)
+    for tap in taps:
+        assert torch.equal(features[tap].relu(), features[tap.removesuffix(".pre")])
+        assert (features[tap] < 0).any()
+    assert features["stage4.pre"].requires_grad
+    copied = copy.deepcopy(model)  # nothing of a forward pass is left behind
+    assert copied.state_dict().keys() == model.state_dict().keys()
+
+
+def test_the_twins_of_a_resnet_change_no_name_of_a_weight():
+    plain = timm.create_model("test_resnet", num_classes=10)
+    assert list(build("timm:test_resnet").net.state_dict()) == list(plain.state_dict())
+
+
+def test_attention_behind_the_last_norm_of_a_block_hides_it():
+    model = build("timm:ecaresnet26t")
+    assert model.norm_before("stem.pre") is not None
+    assert model.norm_before("stage2.pre") is None
+    assert model.norm_before("stage2") is None
 
 
 def test_vit_tokens_are_maps_without_the_class_token():

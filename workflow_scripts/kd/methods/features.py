@@ -74,7 +74,7 @@ def before_activation(method: str, context: Context, role: str, taps: Sequence[s
             given = [name for name in context.taps[role] if name.endswith(PRE)]
             raise UserError(
                 f"method {method} compares features before their activation, but the {role} has no tap '{tap}': "
-                f"allowed are {', '.join(given) or 'none, as in every timm network'}"
+                f"allowed are {', '.join(given) or 'none, as in every timm network but ResNets'}"
             )
     return twins
 

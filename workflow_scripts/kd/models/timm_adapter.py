@@ -13,10 +13,10 @@ from timm.models._manipulate import group_with_matcher
 from timm.models.convnext import ConvNeXt
 from timm.models.efficientnet import EfficientNet
 from timm.models.mobilenetv3 import MobileNetV3
-from timm.models.resnet import ResNet
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-from kd.models.base import Keep, TappedModel, stage_names
+from kd.models.base import Keep, TappedModel, stage_names, with_twins
 from kd.models.weights import State, first_difference, fit, head_names, load_fitted, misfit, read_state
 from kd.spec.architectures import TIMM_PREFIX
 from kd.spec.errors import UserError
@@ -28,20 +28,43 @@ _UNMATCHED = "?"  # no parameter has this name, so timm's matcher files it where
 _LARGE_CONVNEXT = 192  # channels of the first stage from ConvNeXt-L on
 
 
+class Watched(nn.Module):
+    """An activation that keeps what it was last given until it is taken."""
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+        self.given: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the activated value."""
+        self.given = x
+        return self.activation(x)
+
+    def take(self) -> Tensor:
+        """Return what the activation was given, and forget it."""
+        given, self.given = self.given, None
+        assert given is not None, "the activation has not run"
+        return given
+
+
 class TimmModel(TappedModel):
     """A timm network behind the taps "stem" (where timm lists one), "stage1", ..., "embedding".
 
     Stages are timm's features in their order: resolutions for CNNs and hierarchical transformers, blocks for plain
-    ViTs, whose tokens are given as maps (B, C, H, W) without class and register tokens.
+    ViTs, whose tokens are given as maps (B, C, H, W) without class and register tokens. ResNets also have twins
+    "<tap>.pre"; in other families a stage ends in no activation, or in several.
     """
 
     def __init__(self, arch: str, num_classes: int, net: nn.Module) -> None:
         features = _feature_modules(net)
         stem = ["stem"] if features and _STEM.match(features[0]) else []
         self_taps = [*stem, *stage_names(len(features) - len(stem))]
-        super().__init__(arch, num_classes, [*self_taps, "embedding"])
+        watched = _watch(net, self_taps) if isinstance(net, ResNet) else {}
+        super().__init__(arch, num_classes, [*(with_twins(self_taps) if watched else self_taps), "embedding"])
         self.net = net
         self._index = {name: index for index, name in enumerate(self_taps)}
+        self._ends = watched
 
     def compute(self, x: Tensor, taps: Sequence[str], keep: Keep) -> Tensor:
         """Return the logits and pass the features asked for through `keep` on the way."""
@@ -55,6 +78,8 @@ class TimmModel(TappedModel):
         else:
             last = net.forward_features(x)
         embedding = keep("embedding", net.forward_head(last, pre_logits=True).flatten(1))
+        for name, (parent, activation) in self._ends.items():
+            keep(f"{name}.pre", getattr(net.get_submodule(parent), activation).take())
         linear = self.classifier
         if len(_classifiers(net)) > 1:  # distilled transformers join two heads in a way of their own
             return net.forward_head(last)
@@ -64,6 +89,16 @@ class TimmModel(TappedModel):
     def classifier(self) -> nn.Module:
         """The last linear layer (a 1x1 convolution in some nets, the first of two in distilled transformers)."""
         return _classifiers(self.net)[0]
+
+    def norm_before(self, tap: str) -> nn.BatchNorm2d | None:
+        """Return the BatchNorm of a ResNet's stem, or the last of a stage's last block unless attention follows it."""
+        name = tap.removesuffix(".pre")
+        if name == tap or name not in self._ends:
+            return None
+        parent, activation = self._ends[name]
+        block = self.net.get_submodule(parent)
+        norm = getattr(block, activation.replace("act", "bn"))
+        return norm if type(norm) is nn.BatchNorm2d and getattr(block, "se", None) is None else None
 
     def blocks(self) -> list[nn.Module]:
         """Return timm's coarse layer groups: stages of CNNs and Swin, blocks of ViTs.
@@ -110,6 +145,23 @@ def shrink_stem(net: nn.Module) -> None:
 
 def _unchanged(net: nn.Module) -> None:
     """Leave the stem alone."""
+
+
+def _watch(net: ResNet, taps: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Watch the activations that end a ResNet's stem and stages: tap -> the module they belong to and their name there.
+
+    A network with blocks of another kind has none.
+    """
+    ends = {"stem": ("", "act1")}
+    for number, tap in enumerate(taps[1:], start=1):
+        layer = getattr(net, f"layer{number}")
+        if not isinstance(layer[-1], BasicBlock | Bottleneck):
+            return {}
+        ends[tap] = (f"layer{number}.{len(layer) - 1}", "act2" if isinstance(layer[-1], BasicBlock) else "act3")
+    for parent, activation in ends.values():
+        block = net.get_submodule(parent)
+        setattr(block, activation, Watched(getattr(block, activation)))
+    return ends
 
 
 def _shrink_resnet(net: ResNet) -> None:

@@ -14,6 +14,17 @@ README = CARD_FOLDER / "README.md"
 
 FAMILIES = ("baseline", "logits", "features", "relational", "online", "self", "multi-teacher")
 
+NETWORKS = {
+    "any": "any",
+    "stages": "any; taps are to be listed where the numbers of stages differ",
+    "map_sizes": "any whose student maps are at least half as large as the teacher's",
+    "equal_widths": "equal widths at the taps",
+    "pre_activations": "small-image nets and timm's ResNets, which have features before their activations; taps are to "
+    "be listed where the numbers of stages differ",
+    "pooled_map": "CNNs whose classifier reads the average of a tapped map",
+}
+"""Which networks a method can train, by what its card says."""
+
 HEAD = """\
 # Methods
 
@@ -28,7 +39,7 @@ def method_table(cards: Mapping[str, Card]) -> str:
     """Return the whole page: one table of all methods, then each method's settings."""
     ordered = sorted(cards.values(), key=lambda card: (FAMILIES.index(card.family), card.name))
     rows = [summary_row(card) for card in ordered]
-    overview = table(("Method", "Paper", "Loss", "Needs", "Default weights", "Published"), rows)
+    overview = table(("Method", "Paper", "Loss", "Needs", "Networks", "Default weights", "Published"), rows)
     return "\n".join([HEAD, overview, *map(section, ordered)])
 
 
@@ -36,7 +47,8 @@ def summary_row(card: Card) -> tuple[str, ...]:
     """Return one method's row of the overview."""
     paper = f"{card.paper.authors} ({card.paper.year})"
     name = f"[`{card.name}`](#{card.name})<br>{card.family}"
-    return (name, paper, f"`{escaped(card.loss)}`", needs(card), weights(card), published(card.published))
+    words = (needs(card), NETWORKS[card.networks], weights(card), published(card.published))
+    return (name, paper, f"`{escaped(card.loss)}`", *words)
 
 
 def needs(card: Card) -> str:

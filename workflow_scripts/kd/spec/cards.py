@@ -118,6 +118,8 @@ class Card(Strict):
     """Whether it is a loss of its own, and not a change to the methods that it is combined with."""
     uncombined: str = ""
     """Why its loss cannot be added to another's, if it cannot: what the method does."""
+    networks: Literal["any", "stages", "map_sizes", "equal_widths", "pre_activations", "pooled_map"] = "any"
+    """Which pairs of student and teacher it can train, in the words of kd.reporting.method_table."""
     mixed_labels: bool = True
     """Whether the loss is defined for MixUp and CutMix batches."""
     settings: dict[str, Setting]
