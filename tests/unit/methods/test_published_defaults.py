@@ -1,0 +1,46 @@
+"""The defaults of cards are the weights and constants that the methods were published with."""
+
+import pytest
+
+from kd.spec.cards import card
+
+PUBLISHED = {
+    # the CIFAR-100 comparisons of CRD's authors
+    "kd": {"ce_weight": 0.1, "kd_weight": 0.9, "temperature": 4},
+    "hint": {"hint_weight": 100, "student_taps": ["stage2"]},
+    "at": {"at_weight": 1000, "p": 2, "student_taps": ["stages"]},
+    "sp": {"sp_weight": 3000, "student_taps": ["last"]},
+    "cc": {"cc_weight": 0.02, "embedding_size": 128},
+    "vid": {"vid_weight": 1},
+    "rkd": {"distance_weight": 25, "angle_weight": 50},
+    "pkt": {"pkt_weight": 30000},
+    "ab": {"ab_weight": 1, "kd_weight": 0, "init_epochs": 30, "margin": 1},
+    "ft": {"ft_weight": 200, "paraphraser_epochs": 30, "rate": 0.5},
+    "fsp": {"kd_weight": 0, "init_epochs": 30},
+    "nst": {"nst_weight": 50},
+    "crd": {"crd_weight": 0.8, "negatives": 16384, "temperature": 0.07, "momentum": 0.5, "embedding_size": 128},
+    # their own releases
+    "kdsvd": {"kdsvd_weight": 1, "k": 1},
+    "ofd": {"ofd_weight": 0.001},
+    "reviewkd": {"reviewkd_weight": 5, "warmup_epochs": 20},
+    "dkd": {"ce_weight": 1, "alpha": 1, "beta": 8, "temperature": 4, "warmup_epochs": 20},
+    "dist": {"ce_weight": 1, "dist_weight": 2, "inter_weight": 1, "intra_weight": 1, "temperature": 4},
+    "dot": {"delta": 0.075},
+    "simkd": {"ce_weight": 0, "simkd_weight": 1, "factor": 2},
+    "srrl": {"ce_weight": 1, "kd_weight": 1},
+    "mlkd": {"ce_weight": 0.1},
+    "kd_logit_std": {"ce_weight": 0.1, "kd_weight": 9, "temperature": 2},
+    "ca_mkd": {"ce_weight": 1, "kd_weight": 1, "feature_weight": 50},
+    # the few-sample protocol of CKD
+    "ckd": {"cls_weight": 1, "kd_weight": 0, "rel_weight": 1, "pos_and_neg": 3, "max_rel_samples": 100000},
+    "ckd_inter": {"cls_weight": 1, "kd_weight": 0, "rel_weight": 1, "inner_scale": 1, "pos_and_neg": 3},
+    "mixup": {"cls_weight": 1, "kd_weight": 0, "rel_weight": 1},
+    "mixup3": {"cls_weight": 1, "kd_weight": 0, "rel_weight": 1},
+    "cutmix": {"cls_weight": 1, "kd_weight": 0, "rel_weight": 1},
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_defaults_are_the_published_ones(name):
+    settings = card(name).settings
+    assert {key: settings[key].default for key in PUBLISHED[name]} == PUBLISHED[name]
