@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import nn
 from kd.engine.checkpoint import ResumeFile, load_state, save_state
 from kd.engine.cotraining import train_together
 from kd.engine.data import Data, load_data
-from kd.engine.evaluation import Predictions, predict
+from kd.engine.evaluation import Predictions, accuracies, observations, predict
 from kd.engine.feed import derived_seed
 from kd.engine.history import Row, write_metrics
 from kd.engine.outputs import read_outputs
@@ -121,8 +121,19 @@ def train_half_stage(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
         bench.team.models[STUDENT].load_state_dict(result.best)
     optimizers = {**before["optimizers"], **result.optimizers}
     save_state(files.folder / "state.pt", {"team": bench.team.state(), "optimizers": optimizers})
-    _finish(bench, files, result)
+    _finish(bench, files, result, {"validation": {**validation_of(result.rows[-1]), **_team_report(bench)}})
     return result
+
+
+def _team_report(bench: Workbench) -> dict[str, float]:
+    """Return what every network, head and observation of the method makes of the validation images."""
+    team, data, recipe = bench.team, bench.data, bench.job.recipe
+    team.fold([])
+    reading = (data.validation, data.augmenter, bench.precision, recipe.eval_batch_size)
+    found = accuracies(team, bench.method, *reading, list(team.models), heads=True)
+    tops = {"val_top1" if name == STUDENT else f"val_top1/{name}": top for name, top in found.items() if name != "loss"}
+    seen = observations(team, bench.method, *reading)
+    return {**tops, **{f"val/{name}": value for name, value in seen.items()}}
 
 
 def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predictions]:
@@ -131,7 +142,7 @@ def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predict
     data = load_data(files.data, job, device)
     assert job.student is not None, "an evaluation names its network"
     model = build_model(job.student.model_copy(update={"pretrained": False}), data.num_classes, data.image_size)
-    model = redeploy(model, read_state(weights)[1])
+    model = redeploy(model, read_state(weights)[1], data.image_size)
     load_weights(model, weights)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = choose_precision(job.recipe.precision, device)
@@ -271,8 +282,8 @@ def _save_student(folder: Path, job: Job, student: TappedModel, result: Result) 
         save_weights(student, folder / "checkpoints" / f"{name}.safetensors", metadata)
 
 
-def _finish(bench: Workbench, files: Files, result: Result) -> None:
-    """Write run.json, the last file of a job, and drop the resume file."""
+def _finish(bench: Workbench, files: Files, result: Result, more: Mapping[str, Any] | None = None) -> None:
+    """Write run.json, the last file of a job, and drop the resume file; `more` replaces or adds entries."""
     device = bench.team.device
     record = {
         "status": "ok",
@@ -289,6 +300,7 @@ def _finish(bench: Workbench, files: Files, result: Result) -> None:
         "best_epoch": result.best_epoch,
         "validation": validation_of(result.rows[-1]),
         "git": git_state(),
+        **(more or {}),
     }
     write_json(files.folder / "run.json", record)
     (files.folder / "failure.json").unlink(missing_ok=True)
