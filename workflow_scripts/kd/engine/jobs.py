@@ -31,7 +31,7 @@ from kd.models.build import build_model
 from kd.models.freezing import freeze
 from kd.models.reuse import added_parameters, deployment, redeploy
 from kd.models.weights import load_weights, read_state, save_weights
-from kd.spec.cards import card
+from kd.spec.cards import MethodSettings, card
 from kd.spec.digests import canonical, text_digest
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_path, atomic_write, write_json
@@ -140,10 +140,7 @@ def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predict
     """Return what finished weights make of the validation and test images, as 'val' and 'test'."""
     device = training_device()
     data = load_data(files.data, job, device)
-    assert job.student is not None, "an evaluation names its network"
-    model = build_model(job.student.model_copy(update={"pretrained": False}), data.num_classes, data.image_size)
-    model = redeploy(model, read_state(weights)[1], data.image_size)
-    load_weights(model, weights)
+    model = _finished(job, data, weights)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = choose_precision(job.recipe.precision, device)
     stores = {"val": (data.validation, 0), "test": (data.test, FEATURE_IMAGES)}
@@ -151,6 +148,42 @@ def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predict
         split: predict(model, store, data.augmenter, precision, job.recipe.eval_batch_size, features, True)
         for split, (store, features) in stores.items()
     }
+
+
+def evaluate_single(job: Job, files: Files, weights: Path) -> dict[str, dict[str, float]]:
+    """Return top-1 in percent of finished weights on the training, validation and test images, by split."""
+    device = training_device()
+    data = load_data(files.data, job, device)
+    team = Team({STUDENT: _finished(job, data, weights)}, device, job.recipe.channels_last)
+    bench = Workbench(job, data, team, Method(MethodSettings()), choose_precision(job.recipe.precision, device))
+    return {split: {"top1": found[STUDENT]} for split, found in _by_split(bench, heads=False).items()}
+
+
+def evaluate_team(job: Job, files: Files) -> dict[str, dict[str, float]]:
+    """Return by split what the state after a half-stage makes of it: top-1 of every role and head, and observations."""
+    bench = prepare(job, files)
+    return _by_split(bench, heads=True)
+
+
+def _by_split(bench: Workbench, heads: bool) -> dict[str, dict[str, float]]:
+    """Return accuracies in percent and observations on plain training, validation and test images."""
+    data, team = bench.data, bench.team
+    found = {}
+    for split, store in (("train", data.train), ("val", data.validation), ("test", data.test)):
+        reading = (store, data.augmenter, bench.precision, bench.job.recipe.eval_batch_size)
+        tops = accuracies(team, bench.method, *reading, list(team.models), heads=heads)
+        seen = observations(team, bench.method, *reading) if heads else {}
+        found[split] = {**{name: top for name, top in tops.items() if name != "loss"}, **seen}
+    return found
+
+
+def _finished(job: Job, data: Data, weights: Path) -> TappedModel:
+    """Return a network with finished weights, as it was deployed."""
+    assert job.student is not None, "an evaluation names its network"
+    model = build_model(job.student.model_copy(update={"pretrained": False}), data.num_classes, data.image_size)
+    model = redeploy(model, read_state(weights)[1], data.image_size)
+    load_weights(model, weights)
+    return model
 
 
 # --- making ready ---------------------------------------------------------------------------------
