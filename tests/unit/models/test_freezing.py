@@ -20,9 +20,6 @@ ARCHS = {
     "timm:test_efficientnet": None,
     "timm:test_vit": 7,
     "timm:test_convnext": 5,
-    "timm:swin_tiny_patch4_window7_224": 5,
-    "timm:efficientnet_b0": None,
-    "timm:resnet18": 5,
 }
 
 
@@ -94,6 +91,26 @@ def test_frozen_weights_do_not_move(model):
     moved = {id(p) for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == parameters_of(model.head())
     optimiser.zero_grad()
+
+
+@pytest.mark.parametrize(
+    ("arch", "last", "before"),
+    [
+        ("timm:resnet18", ("net.layer4",), ("net.layer3",)),
+        ("timm:efficientnet_lite0", ("net.blocks.6", "net.conv_head", "net.bn2"), ("net.blocks.5",)),
+        ("timm:swin_tiny_patch4_window7_224", ("net.layers.3", "net.norm"), ("net.layers.2",)),
+        ("timm:test_convnext", ("net.stages.3", "net.head.norm"), ("net.stages.2",)),
+        ("timm:test_vit", ("net.blocks.5", "net.norm"), ("net.blocks.4",)),
+    ],
+)
+def test_what_the_last_blocks_are_by_family(arch, last, before):
+    model = build_model(ModelSettings(arch=arch), 10, 32)
+    names = {id(p): name for name, p in model.named_parameters()}
+    head = parameters_of(model.head())
+    for level, expected in ((1, last), (2, (*last, *before))):
+        freeze(model, level)
+        found = {names[p] for p in trained(model) - head}
+        assert found == {name for name in names.values() if name.startswith(tuple(f"{part}." for part in expected))}
 
 
 NORM_KINDS = {"batch_norms": nn.BatchNorm2d, "layer_norms": LAYER_NORMS}
