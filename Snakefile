@@ -25,3 +25,13 @@ rule all:
 rule trained:
     input:
         [f"{FOLDER}/{run.path}/evaluation.json" for run in PLAN.runs],
+
+
+rule single:
+    input:
+        [f"{FOLDER}/{run.path}/single.json" for run in PLAN.runs],
+
+
+rule synergy:
+    input:
+        [f"{FOLDER}/{run.path}/synergy.json" for run in PLAN.runs if PLAN.variants[run.method].chain],

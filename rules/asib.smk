@@ -74,6 +74,7 @@ rule asib_result:
         best=f"{RUN_FOLDER}/checkpoints/best.safetensors",
         last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
         metrics=f"{RUN_FOLDER}/metrics.csv",
+        half_stages=f"{RUN_FOLDER}/half_stages.csv",
         run=f"{RUN_FOLDER}/run.json",
     log:
         f"{FOLDER}/logs/asib_result/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",

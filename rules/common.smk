@@ -31,6 +31,9 @@ ALLOW_MISSING = str(config.pop("allow_missing", "false")).lower() == "true"
 # --config benchmark="--methods kd crd --scale" are options of workflow_scripts/benchmark.py, likewise no part of it
 BENCHMARK_OPTIONS = str(config.pop("benchmark", ""))
 
+# --config ckpt_path=FILE lets evaluate_single read these weights instead of the run's own
+CHECKPOINT = config.pop("ckpt_path", None)
+
 try:
     EXPERIMENT = check_experiment(workflow_configuration(config, Path(workflow.basedir) / "config" / "config.yaml"))
     PLAN = Plan(EXPERIMENT)
@@ -158,6 +161,11 @@ def halves(wildcards, file: str) -> list[str]:
     folder = RUN_FOLDER.format(**wildcards)
     stages = range(1, PLAN.stages(wildcards.method) + 1)
     return [f"{folder}/stage{k}/{half}_update/{file}" for k in stages for half in ("teacher", "student")]
+
+
+def last_half(wildcards) -> str:
+    """Return the state that a chain ends with."""
+    return halves(wildcards, "state.pt")[-1]
 
 
 def finished(wildcards) -> list[str]:

@@ -10,6 +10,8 @@ localrules:
     asib_result,
     all,
     trained,
+    single,
+    synergy,
 
 
 rule collect:

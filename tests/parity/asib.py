@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kd.asib.fusion import IBMBM, SynergyHead
+from kd.asib.fusions.ib import IBMBM
 from kd.asib.losses import ib_kl
+from kd.asib.modules import SynergyHead
 
 WEIGHTS = "weights/"
 
@@ -16,10 +17,11 @@ def _ib_kl(inputs: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
 
 
 def _ib_mbm(inputs: Mapping[str, Tensor], params: Mapping[str, Any]) -> Tensor:
-    query, tokens = inputs["student_query"], inputs["teacher_tokens"]
+    query, tokens = inputs["student_query"], inputs["teacher_tokens"].unbind(dim=1)
     weights = {name.removeprefix(WEIGHTS): tensor for name, tensor in inputs.items() if name.startswith(WEIGHTS)}
     classes = len(weights["head.net.3.bias"])
-    mbm = IBMBM(query.shape[1], tokens.shape[2], params["embed_dim"], params["n_heads"])
+    widths = [token.shape[1] for token in tokens]
+    mbm = IBMBM(query.shape[1], widths, params["embed_dim"], params["n_heads"])
     modules = nn.ModuleDict({"mbm": mbm, "head": SynergyHead(params["embed_dim"], classes)})
     modules.load_state_dict(weights)
     modules.eval()

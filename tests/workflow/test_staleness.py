@@ -1,5 +1,6 @@
 """What an edit makes stale, seen in the dry run of a finished experiment: that and what follows, nothing else."""
 
+import json
 import os
 import signal
 import subprocess
@@ -90,6 +91,49 @@ def test_asib_code_reruns_chains_only(tiny_copy):
     rules = ("asib_teacher_update", "asib_student_update", "asib_result", "evaluate")
     assert runs(jobs) == {(rule, "asib") for rule in rules}
     assert others(jobs) == RESULTS
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [("teacher_lr", [5e-3, 1e-3, 2e-3]), ("tau_start", [4.0, 4.0, 2.0]), ("ce_alpha", [0.3, 0.3, 0.5])],
+)
+def test_a_stages_settings_rerun_that_stage_and_what_follows(tiny_copy, key, values):
+    reconfigure(tiny_copy, lambda content: content["methods"][4].__setitem__(key, values))
+    jobs = stale(tiny_copy)
+    rules = {"asib_teacher_update", "asib_student_update", "asib_result", "evaluate"}
+    of_students = key == "ce_alpha"
+    assert runs(jobs) == {(rule, "asib") for rule in rules - ({"asib_teacher_update"} if of_students else set())}
+    assert {job.wildcards["stage"] for job in jobs if "stage" in job.wildcards} == {"3"}
+    assert others(jobs) == RESULTS
+
+
+def test_evaluation_modes_read_what_is_there(tiny_copy):
+    done = snakemake(tiny_copy, "single", "synergy", "--configfile", CONFIG)
+    assert done.returncode == 0, done.stdout[-3000:]
+    folder = tiny_copy / "results/tiny/first/resnet14+wrn_16_1--resnet8/asib/seed0"
+    synergy = json.loads((folder / "synergy.json").read_text())
+    single = json.loads((folder / "single.json").read_text())
+    assert set(synergy) == set(single) == {"train", "val", "test"}
+    assert {"student", "teacher0", "teacher1", "synergy", "ib_kl", "disagreement_pred"} <= set(synergy["test"])
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert single["test"]["top1"] == pytest.approx(evaluation["best"]["test_top1"], abs=1e-6)
+    teacher = json.loads((tiny_copy / "results/tiny/first/teachers/wrn_16_1/seed0/evaluation.json").read_text())
+    assert synergy["test"]["synergy"] > 10
+    assert teacher["best"]["test_top1"] > 10
+    halves = (folder / "half_stages.csv").read_text().splitlines()
+    assert len(halves) == 1 + 6
+    assert "val/ib_kl" in halves[0]
+
+
+def test_another_checkpoint_may_be_evaluated(tiny_copy):
+    folder = "results/tiny/first/resnet14--resnet8/kd/seed0"
+    other = "results/tiny/first/none--resnet8/ce/seed0"
+    path = f"{other}/checkpoints/last.safetensors"
+    done = snakemake(tiny_copy, f"{folder}/single.json", "--configfile", CONFIG, "--config", f"ckpt_path={path}")
+    assert done.returncode == 0, done.stdout[-3000:]
+    found = json.loads((tiny_copy / folder / "single.json").read_text())
+    expected = json.loads((tiny_copy / other / "evaluation.json").read_text())
+    assert found["test"]["top1"] == pytest.approx(expected["last"]["test_top1"], abs=1e-6)
 
 
 def test_engine_code_reruns_every_training(tiny_copy):

@@ -17,9 +17,16 @@ def settings_of(**given):
 
 
 def method_of(teachers=2, **given) -> ASIB:
-    method = ASIB(settings_of(**{"embed_dim": 16, **given}))
+    method = ASIB(settings_of(**{"mbm_out_dim": 16, **given}))
     method.teachers = teachers
     return method
+
+
+STAGES = ("stage1", "stage2")
+
+
+def shapes_of(net) -> dict[str, torch.Size]:
+    return {"embedding": torch.Size([net.width]), **dict.fromkeys(STAGES, torch.Size([net.width, 3, 3]))}
 
 
 class Net(nn.Module):
@@ -30,10 +37,12 @@ class Net(nn.Module):
         self.width = width
         self.body = nn.Sequential(nn.Linear(inputs, width), nn.BatchNorm1d(width), nn.ReLU())
         self.head = nn.Linear(width, classes)
+        self.grids = torch.rand(2, 3, 3)
 
     def forward(self, x: torch.Tensor) -> Output:
         embedding = self.body(x)
-        return Output(self.head(embedding), {"embedding": embedding})
+        maps = {f"stage{k}": embedding[:, :, None, None] * self.grids[k - 1] for k in (1, 2)}
+        return Output(self.head(embedding), {"embedding": embedding, **maps})
 
 
 class World:
@@ -44,18 +53,23 @@ class World:
         self.method = method
         self.nets = {STUDENT: Net(student_width, classes, inputs)}
         self.nets |= {teacher(k): Net(width, classes, inputs) for k, width in enumerate(widths)}
-        shapes = {role: {"embedding": torch.Size([net.width])} for role, net in self.nets.items()}
-        taps = dict.fromkeys(self.nets, ("embedding",))
-        self.context = Context(classes, torch.zeros(0, dtype=torch.long), shapes, taps, {})
+        shapes = {role: shapes_of(net) for role, net in self.nets.items()}
+        taps = dict.fromkeys(self.nets, ("embedding", *STAGES))
+        stages = dict.fromkeys(self.nets, STAGES)
+        self.context = Context(classes, torch.zeros(0, dtype=torch.long), shapes, taps, stages, models=self.nets)
         method.bind(self.context)
         self.extra = method.build(self.context)
 
     def modules(self) -> dict[str, nn.Module]:
         return {**self.nets, EXTRA: self.extra}
 
+    def part(self, role: str) -> nn.Module:
+        return self.extra[role.partition(".")[2]] if role.startswith(f"{EXTRA}.") else self.nets[role]
+
     def enter(self, stage: Stage) -> None:
-        for role, module in self.modules().items():
-            module.train(role in stage.trained()).requires_grad_(role in stage.trained())
+        trained = stage.trained()
+        for role, module in [*self.nets.items(), *((f"{EXTRA}.{name}", part) for name, part in self.extra.items())]:
+            module.train(role in trained).requires_grad_(role in trained)
 
     def outputs(self, x: torch.Tensor, trained=frozenset()) -> dict[str, Output]:
         found = {}
@@ -78,7 +92,7 @@ class World:
         self.enter(stage)
         lr = lr or stage.recipe.get("lr", 0.05)
         groups = [
-            {"params": list(self.modules()[role].parameters()), "lr": lr * update.lr_scale.get(role, 1.0)}
+            {"params": list(self.part(role).parameters()), "lr": lr * update.lr_scale.get(role, 1.0)}
             for role in update.trains
         ]
         optimizer = torch.optim.Adam(groups)

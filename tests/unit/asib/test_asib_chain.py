@@ -5,6 +5,7 @@ import pytest
 from asib_world import method_of, settings_of
 
 from kd.asib.recipes import half_recipe
+from kd.models.freezing import Freezing
 from kd.spec.cards import card
 from kd.spec.chain import (
     HALVES,
@@ -34,29 +35,80 @@ def test_every_setting_of_a_half_is_on_the_card():
 
 
 def test_halves_get_single_values_of_their_stage_and_nothing_of_each_other():
-    lists = {"teacher_lr": [1e-3, 2e-3, 3e-3], "student_epochs": [5, 6, 7], "temperature": [4.0, 3.0, 2.0]}
+    lists = {"teacher_lr": [1e-3, 2e-3, 3e-3], "student_epochs": [5, 6, 7], "tau_start": [4.0, 3.0, 2.0]}
     settings = dumped(num_stages=3, **lists)
     teacher, student = of_stage(settings, 2, TEACHER_UPDATE), of_stage(settings, 3, STUDENT_UPDATE)
-    assert (teacher["teacher_lr"], teacher["temperature"]) == (2e-3, 3.0)
-    assert (student["student_epochs"], student["temperature"]) == (7, 2.0)
-    assert not set(teacher) & (STUDENT_ONLY | {"num_stages"})
-    assert not set(student) & (TEACHER_ONLY | {"num_stages"})
-    assert set(teacher) | set(student) | {"num_stages"} == set(settings)
-    assert not any(isinstance(value, list) for value in [*teacher.values(), *student.values()])
+    assert (teacher["teacher_lr"], teacher["tau_start"]) == (2e-3, 3.0)
+    assert (student["student_epochs"], student["tau_start"]) == (7, 2.0)
+    assert not set(teacher) & (STUDENT_ONLY | {"num_stages", "schedule_span"})
+    assert not set(student) & (TEACHER_ONLY | {"num_stages", "schedule_span"})
+    told = set(teacher) | set(student)
+    assert told | {"num_stages", "schedule_span", "student_freeze_schedule"} == set(settings)
+    of_stages = [key for key, setting in card("asib").settings.items() if setting.per_stage]
+    assert not any(isinstance(half.get(key), list) for half in (teacher, student) for key in of_stages)
+
+
+GIVEN = {"schedule_span": "stage", "student_epochs": 3, "use_student_proj": True}
+LENGTHS = {"teacher_adapt_epochs", "student_epochs"}
 
 
 @pytest.mark.parametrize("key", PER_STAGE)
 def test_a_later_stage_changes_nothing_in_earlier_ones(key):
     default = settings_of().model_dump()[key]
     value = default if default is not None else 2
-    other = value + 1
-    before = dumped(num_stages=3, **{key: [value, value, value]})
-    after = dumped(num_stages=4, **{key: [value, value, other, other]})
-    if key != "student_epochs":  # null shares the recipe's epochs, so the number of stages matters there
-        before["student_epochs"] = after["student_epochs"] = 3
+    other = value + 1 if key != "hybrid_beta" else 0.5
+    before = dumped(num_stages=3, **{**GIVEN, key: [value, value, value]})
+    after = dumped(num_stages=4, **{**GIVEN, key: [value, value, other, other]})
     for half in HALVES:
         assert all(of_stage(before, stage, half) == of_stage(after, stage, half) for stage in (1, 2))
     assert any(of_stage(before, 3, half) != of_stage(after, 3, half) for half in HALVES)
+
+
+@pytest.mark.parametrize("key", sorted(set(PER_STAGE) - LENGTHS))
+def test_schedules_that_span_the_chain_tie_stages_by_their_epochs_only(key):
+    default = settings_of().model_dump()[key]
+    value = default if default is not None else 2
+    other = value + 1 if key != "hybrid_beta" else 0.5
+    given = {**GIVEN, "schedule_span": "chain", "num_stages": 3}
+    before, after = dumped(**{**given, key: [value] * 3}), dumped(**{**given, key: [value, value, other]})
+    for half in HALVES:
+        assert all(of_stage(before, stage, half) == of_stage(after, stage, half) for stage in (1, 2))
+
+
+def test_a_schedule_continues_where_the_stage_before_left_it():
+    settings = dumped(num_stages=3, teacher_adapt_epochs=[2, 3, 4], student_epochs=5)
+    spans = [of_stage(settings, stage, TEACHER_UPDATE)["epochs_span"] for stage in (1, 2, 3)]
+    assert spans == [[0.0, 9.0], [2.0, 9.0], [5.0, 9.0]]
+    assert of_stage(settings, 2, STUDENT_UPDATE)["epochs_span"] == [5.0, 15.0]
+    assert of_stage(dumped(num_stages=2), 2, STUDENT_UPDATE)["epochs_span"] == [5.0, 9.0]
+    restarted = of_stage(dumped(schedule_span="stage"), 2, STUDENT_UPDATE)
+    assert "epochs_span" not in restarted
+
+
+@pytest.mark.parametrize(
+    ("given", "levels"),
+    [
+        ({"student_freeze_level": 2}, [2, 1, 0, -1]),
+        ({"student_freeze_level": 0}, [0, -1, -1, -1]),
+        ({}, [-1, -1, -1, -1]),
+        ({"student_freeze_schedule": [-1, 2, 1, 0]}, [-1, 2, 1, 0]),
+    ],
+)
+def test_freeze_schedules_of_the_student(given, levels):
+    method = method_of(2, num_stages=4, use_partial_freeze=True, student_freeze_bn="all", **given)
+    stages_of = method.plan()[1::2]
+    assert [stage.freeze["student"] for stage in stages_of] == [Freezing(level, "all", "blocks") for level in levels]
+    assert not any(stage.freeze for stage in method_of(2, num_stages=4, **given).plan())
+
+
+def test_levels_of_the_teachers_for_all_by_stage_or_one_each():
+    given = {"use_partial_freeze": True, "teacher_freeze_bn": "none", "teacher_freeze_ln": "all"}
+    by_stage = method_of(2, teacher_freeze_level=[2, -1], **given).plan()[::2]
+    assert [stage.freeze["teacher1"] for stage in by_stage] == [Freezing(level, "none", "all") for level in (2, -1)]
+    one_each = method_of(2, teacher_freeze_levels=[0, 3], **given).plan()[2]
+    assert [one_each.freeze[f"teacher{k}"].level for k in (0, 1)] == [0, 3]
+    with pytest.raises(UserError, match="teacher_freeze_levels lists 2 levels for 3 teachers"):
+        method_of(3, teacher_freeze_levels=[0, 3], **given).plan()
 
 
 @pytest.mark.parametrize("key", PER_STAGE)
@@ -68,13 +120,32 @@ def test_a_list_of_another_length_is_told(key):
         stage_settings(dumped(**{key: []}), 1, TEACHER_UPDATE)
 
 
+CONTRADICTIONS = [
+    ({"mbm_type": "MLP"}, "mbm_type MLP has no bottleneck: set use_ib false"),
+    ({"epochs_span": [0.0, 3.0]}, "epochs_span is filled in by the workflow"),
+    ({"beta_schedule": [0.1, 0.2]}, "beta_schedule takes"),
+    ({"beta_schedule": [0.1, 0.2, 0.0]}, "beta_schedule takes"),
+    ({"feat_kd_key": "proj"}, "need use_student_proj true"),
+    ({"latent_alpha": [0.0, 0.5]}, "need use_student_proj true"),
+    ({"latent_alpha": 0.5, "use_student_proj": True, "use_ib": False}, "latent_alpha needs a bottleneck"),
+    ({"mbm_type": "VIB", "feat_kd_key": "query"}, "needs a fusion that the student asks"),
+    ({"feat_layers": [1]}, "feat_weights must be one for each of feat_layers"),
+    ({"train_distill_adapter_only": True}, "needs use_distillation_adapter true"),
+    ({"renorm_ce_kd": True, "ce_alpha": 0.0, "kd_alpha": 0.0}, "renorm_ce_kd needs"),
+    ({"student_freeze_schedule": [1]}, "student_freeze_schedule lists 1 values for num_stages 2"),
+]
+
+
 def test_contradictions_are_told():
     with pytest.raises(UserError, match="num_stages"):
         settings_of(num_stages=0)
     with pytest.raises(UserError, match="num_stages must be at least 1"):
         stages({**dumped(), "num_stages": 0})
-    with pytest.raises(UserError, match="multiple of n_heads"):
-        stages(dumped(embed_dim=10, n_heads=4))
+    with pytest.raises(UserError, match="multiple of mbm_n_head"):
+        stages(dumped(mbm_out_dim=10, mbm_n_head=4))
+    for given, sentence in CONTRADICTIONS:
+        with pytest.raises(UserError, match=sentence):
+            stages(dumped(**given))
     with pytest.raises(UserError, match="stage must be 1 to 2"):
         stage_settings(dumped(), 3, TEACHER_UPDATE)
     with pytest.raises(UserError, match="did you mean 'teacher_update'"):
@@ -92,15 +163,15 @@ def test_student_epochs_null_shares_the_epochs_of_the_recipe():
 
 
 def test_plan_lists_the_half_stages_in_order():
-    method = method_of(3, num_stages=2, teacher_epochs=[4, 5], student_epochs=[6, 7], teacher_freeze=[1, 0])
+    method = method_of(3, num_stages=2, teacher_adapt_epochs=[4, 5], student_epochs=[6, 7])
     plan = method.plan()
     assert [stage.name for stage in plan] == list(HALVES) * 2
     assert [stage.recipe["epochs"] for stage in plan] == [4, 6, 5, 7]
     assert [stage.selects for stage in plan] == [False, True] * 2
     teacher, student = plan[2], plan[3]
-    assert teacher.updates[0].trains == ("teacher0", "teacher1", "teacher2", "extra")
-    assert teacher.updates[0].lr_scale == {"extra": 10.0}
-    assert teacher.freeze == {"teacher0": 0, "teacher1": 0, "teacher2": 0}
+    assert teacher.updates[0].trains == ("teacher0", "teacher1", "teacher2", "extra.mbm", "extra.head")
+    assert teacher.updates[0].lr_scale == {"extra.mbm": 10.0, "extra.head": 10.0}
+    assert (teacher.span, student.span) == ((4.0, 9.0), (6.0, 13.0))
     assert student.trained() == {"student"}
     assert "lr" not in student.recipe
 
@@ -124,7 +195,7 @@ def test_recipes_of_both_halves_are_valid():
 
     recipe = Recipe(epochs=20, warmup_epochs=5, min_lr=1e-3, milestones=[10], ema_decay=0.9).model_dump()
     for half in HALVES:
-        settings = of_stage(dumped(teacher_epochs=1, student_epochs=12, student_lr=0.1), 1, half)
+        settings = of_stage(dumped(teacher_adapt_epochs=1, student_epochs=12, student_lr=0.1), 1, half)
         merged = Recipe(**recipe | half_recipe(settings, half))
         assert merged.epochs == (12 if half == STUDENT_UPDATE else 1)
 

@@ -30,7 +30,7 @@ def test_message_names_causes_and_teachers():
         check_synergy(0.92, 100, 5000, teachers=(71.25, 70.0), where="asib stage 2")
     message = str(error.value)
     assert message.startswith("asib stage 2: synergy accuracy 0.92 %")
-    assert all(part in message for part in ("teachers 71.25 % and 70.00 %", "teacher_epochs", "synergy_ce_weight"))
+    assert all(part in message for part in ("teachers 71.25 % and 70.00 %", "teacher_adapt_epochs", "synergy_ce_alpha"))
 
 
 def test_a_constant_answer_does_not_pass_on_unbalanced_classes():

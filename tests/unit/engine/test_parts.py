@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from kd.engine.checkpoint import ResumeFile, load_state, save_state
-from kd.engine.ema import EMA
+from kd.engine.ema import EMA, ema_decay
 from kd.engine.history import Sums, write_metrics
-from kd.engine.optim import build_optimizer, lr_factor, set_lr
+from kd.engine.optim import build_optimizer, clip_norm, lr_factor, set_lr
 from kd.engine.precision import choose_precision
 from kd.engine.training import derived_seed
 from kd.spec.config import Recipe
@@ -53,13 +53,34 @@ def test_optimizers_scale_groups_and_decay_everything(name):
 
 def test_ema_moves_by_its_decay_and_copies_buffers():
     model = nn.BatchNorm1d(2)
-    ema = EMA(model, 0.9)
+    ema = EMA(model)
     with torch.no_grad():
         model.weight.fill_(2.0)
         model.running_mean.fill_(3.0)
-    ema.update(model)
+    ema.update(model, 0.9)
     assert torch.allclose(ema.model.weight, torch.full((2,), 1.1))
     assert torch.equal(ema.model.running_mean, model.running_mean)
+
+
+@pytest.mark.parametrize(("epoch", "expected"), [(0.0, 0.9), (2.5, 0.945), (5.0, 0.99), (9.0, 0.99)])
+def test_ema_decay_rises_on_a_line(epoch, expected):
+    recipe = Recipe(epochs=10, ema_decay=0.99, ema_start_decay=0.9)
+    assert ema_decay(recipe, epoch) == pytest.approx(expected)
+    assert ema_decay(Recipe(epochs=10, ema_decay=0.99), epoch) == 0.99
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 1.0), (0.5, 1.0), (0.75, 0.6), (1.0, 0.2)])
+def test_clipping_is_held_then_moves_on_a_line(share, expected):
+    recipe = Recipe(epochs=10, grad_clip=1.0, grad_clip_final=0.2)
+    assert clip_norm(recipe, share) == pytest.approx(expected)
+    assert clip_norm(Recipe(epochs=10, grad_clip=1.0), share) == 1.0
+
+
+def test_schedules_without_what_they_move_are_told():
+    with pytest.raises(ValueError, match="grad_clip_final needs a grad_clip"):
+        Recipe(epochs=1, grad_clip_final=1.0)
+    with pytest.raises(ValueError, match="ema_start_decay needs ema_decay"):
+        Recipe(epochs=1, ema_start_decay=0.9)
 
 
 def test_precision_of_a_cpu():

@@ -236,9 +236,9 @@ def test_the_selected_weights_of_a_student_teach_the_next(world, origin, tmp_pat
 ASIB = {
     "method": "asib",
     "num_stages": 2,
-    "teacher_epochs": 2,
+    "teacher_adapt_epochs": 2,
     "student_epochs": 2,
-    "embed_dim": 16,
+    "mbm_out_dim": 16,
     "teacher_lr": 3e-3,
 }
 CHAIN = {"recipe": {"epochs": 4}, "dataset": {"subset_size": 600}}
@@ -266,6 +266,105 @@ def test_an_interrupted_chain_ends_bit_identical(world, interrupt):
         assert_same({role: state}, {role: broken["team"][role]})
 
 
+EVERYTHING = {
+    **ASIB,
+    "use_partial_freeze": True,
+    "student_freeze_schedule": [1, -1],
+    "teacher_freeze_level": [1, 2],
+    "use_student_adapter": True,
+    "use_student_proj": True,
+    "proj_use_bn": True,
+    "latent_alpha": 0.1,
+    "use_distillation_adapter": True,
+    "distill_out_dim": 16,
+    "feat_loss_weight": [0.1],
+    "mbm_dropout": 0.1,
+    "tau_end": 2.0,
+}
+FULL_RECIPE = {
+    "epochs": 4,
+    "ema_decay": 0.9,
+    "ema_start_decay": 0.5,
+    "ema_warmup_epochs": 2.0,
+    "grad_clip": 1.0,
+    "grad_clip_final": 0.5,
+    "mixup_alpha": 0.2,
+    "label_smoothing": 0.1,
+}
+
+
+def test_an_interrupted_chain_with_everything_on_ends_bit_identical(world):
+    here = world(EVERYTHING, recipe=FULL_RECIPE, dataset=CHAIN["dataset"])
+    whole = run_chain(here, "whole")
+    broken = run_chain(here, "broken", (2, "teacher_update"))
+    assert_same(whole["team"], broken["team"])
+
+
+def assert_same_or_not(first, second, same):
+    assert all(torch.equal(first[key], second[key]) for key in first) == same
+
+
+def test_a_later_unfreeze_trains_and_an_adapter_always_does(world):
+    here = world({**EVERYTHING, "teacher_adapt_epochs": 4}, recipe=FULL_RECIPE, dataset=CHAIN["dataset"])
+    run_chain(here, "run")
+    states = {
+        stage: {
+            half: torch.load(here.folder / f"run/stage{stage}/{half}/state.pt", weights_only=True)["team"][STUDENT]
+            for half in ("teacher_update", "student_update")
+        }
+        for stage in (1, 2)
+    }
+    for stage, stem_moves in ((1, False), (2, True)):
+        before, after = (states[stage][half] for half in ("teacher_update", "student_update"))
+        stem, adapter, last = (
+            {key for key in before if key.startswith(prefix) and before[key].is_floating_point()}
+            for prefix in ("stem.", "stages.1.1.branch.", "stages.2.")
+        )
+        assert adapter, "resnet8 has its adapter as second block of its last but one stage"
+        for keys, moves in ((stem, stem_moves), (adapter, True), (last, True)):
+            assert_same_or_not({key: before[key] for key in keys}, {key: after[key] for key in keys}, not moves)
+
+
+def test_a_half_stage_records_synergy_teachers_disagreement_and_the_bottlenecks_kl(world):
+    here = world(ASIB, **CHAIN)
+    run_chain(here, "run")
+    for half in ("teacher_update", "student_update"):
+        found = json.loads((here.folder / f"run/stage2/{half}/run.json").read_text())["validation"]
+        roles = {"val_top1", "val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"}
+        seen = {"val/ib_kl", *(f"val/disagreement_{name}" for name in ("pred", "both_wrong", "any_wrong"))}
+        assert roles | seen <= found.keys()
+        assert found["val/ib_kl"] > 0
+        assert found["val/disagreement_any_wrong"] >= found["val/disagreement_both_wrong"]
+    record = json.loads((here.folder / "run/stage1/student_update/run.json").read_text())
+    row = list(csv.DictReader((here.folder / "run/stage1/student_update/metrics.csv").open()))[record["best_epoch"] - 1]
+    assert math.isclose(record["validation"]["val_top1"], float(row["val_top1"]), rel_tol=1e-4), "of the kept weights"
+
+
+@pytest.mark.parametrize("span", ["chain", "stage"])
+def test_learning_rates_run_through_the_chain_or_start_anew(world, span):
+    here = world({**ASIB, "schedule_span": span}, **CHAIN)
+    run_chain(here, "run")
+    lrs = [
+        float(row["lr"])
+        for stage in (1, 2)
+        for row in csv.DictReader((here.folder / f"run/stage{stage}/student_update/metrics.csv").open())
+    ]
+    steps = 15  # 480 images in batches of 32
+    ends = [epoch + (steps - 1) / steps for epoch in range(4)] if span == "chain" else [14 / 15, 1 + 14 / 15] * 2
+    total = 4 if span == "chain" else 2
+    assert lrs == pytest.approx([0.05 * 0.5 * (1 + math.cos(math.pi * end / total)) for end in ends], rel=1e-4)
+
+
+def test_the_optimisers_state_is_carried_through_the_chain(world):
+    here = world(ASIB, **CHAIN)
+    run_chain(here, "run")
+    counts = []
+    for stage in (1, 2):
+        state = torch.load(here.folder / f"run/stage{stage}/teacher_update/state.pt", weights_only=True)
+        counts.append(next(iter(state["optimizers"]["teacher_update"]["state"].values()))["step"])
+    assert [float(count) for count in counts] == [30.0, 60.0]
+
+
 def test_halves_move_only_what_they_train(world):
     here = world(ASIB, **CHAIN)
     run_chain(here, "run")
@@ -288,7 +387,7 @@ def test_a_synergy_at_chance_stops_the_chain(world):
 
 
 def test_teacher_freeze_of_a_stage_is_applied(world):
-    here = world({**ASIB, "teacher_freeze": 0}, **CHAIN)
+    here = world({**ASIB, "use_partial_freeze": True, "teacher_freeze_level": 0}, **CHAIN)
     files = here.files("run")
     bench = jobs.prepare(here.half(1, "teacher_update"), files)
     stage = bench.method.half_stage("teacher_update")

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from kd.models.adapters import add_adapter
 from kd.models.build import build_model
-from kd.models.freezing import freeze, keep_frozen_in_eval
+from kd.models.freezing import LAYER_NORMS, Freezing, apply_freezing, freeze, keep_frozen_in_eval
 from kd.spec.config import ModelSettings
 from kd.spec.errors import UserError
 
@@ -18,6 +19,7 @@ ARCHS = {
     "timm:test_resnet": 5,
     "timm:test_efficientnet": None,
     "timm:test_vit": 7,
+    "timm:test_convnext": 5,
 }
 
 
@@ -89,3 +91,56 @@ def test_frozen_weights_do_not_move(model):
     moved = {id(p) for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == parameters_of(model.head())
     optimiser.zero_grad()
+
+
+@pytest.mark.parametrize(
+    ("arch", "last", "before"),
+    [
+        ("timm:resnet18", ("net.layer4",), ("net.layer3",)),
+        ("timm:efficientnet_lite0", ("net.blocks.6", "net.conv_head", "net.bn2"), ("net.blocks.5",)),
+        ("timm:swin_tiny_patch4_window7_224", ("net.layers.3", "net.norm"), ("net.layers.2",)),
+        ("timm:test_convnext", ("net.stages.3", "net.head.norm"), ("net.stages.2",)),
+        ("timm:test_vit", ("net.blocks.5", "net.norm"), ("net.blocks.4",)),
+    ],
+)
+def test_what_the_last_blocks_are_by_family(arch, last, before):
+    model = build_model(ModelSettings(arch=arch), 10, 32)
+    names = {id(p): name for name, p in model.named_parameters()}
+    head = parameters_of(model.head())
+    for level, expected in ((1, last), (2, (*last, *before))):
+        freeze(model, level)
+        found = {names[p] for p in trained(model) - head}
+        assert found == {name for name in names.values() if name.startswith(tuple(f"{part}." for part in expected))}
+
+
+NORM_KINDS = {"batch_norms": nn.BatchNorm2d, "layer_norms": LAYER_NORMS}
+
+
+@pytest.mark.parametrize("which", NORM_KINDS)
+@pytest.mark.parametrize(("choice", "level"), [("all", -1), ("none", 0), ("blocks", 1)])
+def test_norms_follow_their_blocks_or_all_of_them_do_not(model, which, choice, level):
+    apply_freezing(model, Freezing(level, **{which: choice}))
+    norms = [module for module in model.modules() if isinstance(module, NORM_KINDS[which])]
+    in_last = {id(module) for module in model.blocks()[-1].modules()}
+    for norm in norms:
+        expected = choice == "none" or (choice == "blocks" and id(norm) in in_last)
+        assert all(p.requires_grad == expected for p in norm.parameters())
+    others = [module for module in model.modules() if not list(module.children()) and module not in norms]
+    weights = [module.weight for module in others if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert all(weight.requires_grad for weight in weights) == (level == -1)
+
+
+def test_an_unfreeze_gives_back_every_parameter(model):
+    apply_freezing(model, Freezing(0, "all", "all"))
+    apply_freezing(model, Freezing(-1))
+    assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "wrn_16_1", "timm:test_resnet"])
+def test_a_residual_adapter_trains_at_every_level(arch):
+    plain = build_model(ModelSettings(arch=arch), 10, 32)
+    _, taps = plain.eval()(torch.zeros(1, 3, 32, 32), plain.tap_names)
+    model = add_adapter(plain, {name: tap.shape[1:] for name, tap in taps.items()})
+    apply_freezing(model, Freezing(0))
+    adapter = model.get_submodule(model.adapter_path)
+    assert parameters_of(adapter, model.head()) == trained(model)

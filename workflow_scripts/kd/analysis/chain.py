@@ -19,7 +19,8 @@ def join_chain(folders: Sequence[Path], out: Path) -> None:
 
     Best weights are those of the student update with the highest validation accuracy (the earliest of equals), last
     weights those of the last one; epochs are numbered through; seconds and FLOPs are sums, memory is the maximum.
-    config.yaml holds the settings of every half-stage, train.log their logs one after the other.
+    config.yaml holds the settings of every half-stage, train.log their logs one after the other; half_stages.csv says
+    what each left: accuracies of student, synergy and teachers, the bottleneck's KL, the teachers' disagreement.
     """
     records = [read_json(folder / "run.json") for folder in folders]
     rows, best_epoch, best_folder = _histories(folders)
@@ -46,6 +47,8 @@ def join_chain(folders: Sequence[Path], out: Path) -> None:
             for folder, record in zip(folders, records, strict=True)
         ],
     }
+    halves = [{**half, **half["validation"]} for half in joined["half_stages"]]
+    _write_rows(out / "half_stages.csv", [_without(half, "validation") for half in halves])
     settings = {
         f"{folder.parent.name}/{folder.name}": record["settings"]
         for folder, record in zip(folders, records, strict=True)
@@ -67,6 +70,10 @@ def _histories(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], int, Path
                 if folder.name == STUDENT_HALF and float(row["val_top1"]) > best[0]:
                     best = (float(row["val_top1"]), len(rows), folder)
     return rows, best[1], best[2]
+
+
+def _without(row: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != key}
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -54,8 +54,9 @@ def check_synergy(
         raise UserError(
             f"{where}: synergy accuracy {accuracy:.2f} % on {images} validation images does not beat chance "
             f"({chance:.2f} %, {100 * needed / images:.2f} % would be needed for p <= {SYNERGY_GATE:g}{beside}); "
-            "likely causes are too few teacher_epochs, too small a teacher_lr or fusion_lr_scale, a teacher_kd_weight, "
-            "cccp_weight or ib_weight that outweighs synergy_ce_weight, or teachers that are at chance themselves"
+            "likely causes are too few teacher_adapt_epochs, too small a teacher_lr or mbm_lr_factor, a "
+            "teacher_adapt_alpha_kd, cccp_alpha or ib_beta that outweighs synergy_ce_alpha, or teachers that are at "
+            "chance themselves"
         )
 
 

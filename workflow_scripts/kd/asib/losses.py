@@ -1,12 +1,22 @@
 """The terms of ASIB's two updates, as pure functions."""
 
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kd.methods.features import unit
+
 MIN_CERTAINTY, MAX_CERTAINTY = 0.1, 1.0
+OUTLIER = 0.99
+"""Quantile of a batch at which precisions are capped."""
+
+Norm = Literal["none", "l2"]
+
+
+# --- the bottleneck -----------------------------------------------------------------------------------
 
 
 def ib_kl(mu: Tensor, logvar: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
@@ -15,23 +25,26 @@ def ib_kl(mu: Tensor, logvar: Tensor, reduction: Literal["mean", "sum"] = "mean"
     `reduction` says whether the D dimensions are averaged or summed, a factor D in the meaning of its weight
     (Alemi et al. 2017, "Deep Variational Information Bottleneck", the second term of eq. 17, is the sum).
     """
+    return ib_kls(mu, logvar, reduction).mean()
+
+
+def ib_kls(mu: Tensor, logvar: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """Return `ib_kl` of every image, (B,)."""
     kl = 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
-    return (kl.sum(dim=1) if reduction == "sum" else kl.mean(dim=1)).mean()
-
-
-def warm_up(epoch: float, epochs: float) -> float:
-    """Return (epoch + 1) / (epochs + 1), at most 1: a ramp over `epochs` that is above 0 before the first step."""
-    return min(1.0, (epoch + 1) / (epochs + 1))
+    return kl.sum(dim=1) if reduction == "sum" else kl.mean(dim=1)
 
 
 @torch.no_grad()
-def certainty(logvar: Tensor) -> Tensor:
-    """Return one weight an image, mean over d of exp(-logvar), clamped to [0.1, 1], for logvar (B,D).
+def certainty(logvar: Tensor, lowest: float = MIN_CERTAINTY) -> Tensor:
+    """Return one weight an image, mean over d of exp(-logvar), clamped to [lowest, 1], for logvar (B,D).
 
     Constant for the optimiser: with gradient and without a floor, the cheapest way to lower a weighted loss is to raise
     the variance, and the synergy stays at chance.
     """
-    return logvar.neg().exp().mean(dim=1).clamp(MIN_CERTAINTY, MAX_CERTAINTY)
+    return logvar.neg().exp().mean(dim=1).clamp(lowest, MAX_CERTAINTY)
+
+
+# --- logits -------------------------------------------------------------------------------------------
 
 
 def soft_kl(logits: Tensor, target_logits: Tensor, temperature: float) -> Tensor:
@@ -41,11 +54,72 @@ def soft_kl(logits: Tensor, target_logits: Tensor, temperature: float) -> Tensor
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1) * temperature**2
 
 
-def averaged_soft_kl(logits: Tensor, teacher_logits: list[Tensor], temperature: float) -> Tensor:
+def averaged_soft_kl(logits: Tensor, teacher_logits: Sequence[Tensor], temperature: float) -> Tensor:
     """Return `soft_kl` towards the average of the teachers' logits, (B,)."""
-    return soft_kl(logits, torch.stack(teacher_logits).mean(dim=0), temperature)
+    return soft_kl(logits, torch.stack(list(teacher_logits)).mean(dim=0), temperature)
 
 
-def feature_distance(student: Tensor, mu: Tensor) -> Tensor:
-    """Return the mean squared difference of every image's student embedding and bottleneck mean, both (B,D), (B,)."""
-    return (student - mu).square().mean(dim=1)
+def disagreement(
+    teacher_logits: Sequence[Tensor], labels: Tensor, other_labels: Tensor | None = None
+) -> dict[str, Tensor]:
+    """Return by name where the teachers disagree, (B,) booleans.
+
+    pred: not all predict the same class; both_wrong: all are wrong; any_wrong: not all are right. Of a mixed image
+    either label is right.
+    """
+    predicted = torch.stack([logits.argmax(dim=1) for logits in teacher_logits])
+    right = predicted == labels
+    if other_labels is not None:
+        right = right | (predicted == other_labels)
+    return {
+        "pred": (predicted != predicted[0]).any(dim=0),
+        "both_wrong": ~right.any(dim=0),
+        "any_wrong": ~right.all(dim=0),
+    }
+
+
+# --- features -----------------------------------------------------------------------------------------
+
+
+def feature_distance(student: Tensor, target: Tensor, norm: Norm = "none") -> Tensor:
+    """Return the mean squared difference of every image's vectors (B,D), (B,); l2 makes them of length one first."""
+    if norm == "l2":
+        student, target = unit(student, dim=1), unit(target, dim=1)
+    return (student - target).square().mean(dim=1)
+
+
+def precision_distance(projected: Tensor, mu: Tensor, logvar: Tensor, epsilon: float) -> Tensor:
+    """Return the sum over d of (z - mu)² / (sigma² + epsilon) of every image, (B,), for (B,D) each.
+
+    The precisions are constant, and capped at the 99th percentile of the batch.
+    """
+    with torch.no_grad():
+        precision = 1 / (logvar.exp() + epsilon)
+        precision = precision.clamp(max=torch.quantile(precision.float().flatten(), OUTLIER))
+    return (precision * (projected - mu).square()).sum(dim=1)
+
+
+def angle_distance(projected: Tensor, mu: Tensor) -> Tensor:
+    """Return 1 - cosine of every image's vectors, both (B,D), (B,); a vector of length zero is at distance one."""
+    return 1 - (unit(projected, dim=1) * unit(mu, dim=1)).sum(dim=1)
+
+
+def map_distance(student: Tensor, target: Tensor) -> Tensor:
+    """Return the mean squared difference of maps (B,C,H,W) whose channels are of length one over space, a scalar.
+
+    The target is resized to the student's size, its channels truncated or repeated to the student's number.
+    """
+    repeats = -(-student.shape[1] // target.shape[1])
+    target = target.repeat(1, repeats, 1, 1)[:, : student.shape[1]]
+    if target.shape[2:] != student.shape[2:]:
+        target = F.interpolate(target, size=student.shape[2:], mode="bilinear", align_corners=False)
+    return F.mse_loss(unit(student.flatten(2), dim=2), unit(target.flatten(2), dim=2))
+
+
+# --- parameters ---------------------------------------------------------------------------------------
+
+
+def mean_square(parameters: Iterable[Tensor]) -> Tensor | None:
+    """Return the mean over tensors of the mean of their squared values; None without any tensor."""
+    squares = [p.float().square().mean() for p in parameters]
+    return torch.stack(squares).mean() if squares else None

@@ -6,36 +6,35 @@ frozen and the student learns from the synergy logits.
 """
 
 from collections.abc import Mapping
-from typing import TypeVar
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
-from kd.asib import losses
-from kd.asib.fusion import IBMBM, Bottleneck, SynergyHead, TeacherAdapters
+from kd.asib import losses, schedules
+from kd.asib.fusions.build import build_fusion
 from kd.asib.gate import check_synergy
-from kd.asib.recipes import half_recipe
-from kd.methods.contract import (
-    EXTRA,
-    STUDENT,
-    Batch,
-    Context,
-    Method,
-    Output,
-    Outputs,
-    Progress,
-    Stage,
-    Update,
-    teacher,
-)
+from kd.asib.modules import DistillationAdapters, StudentProjection, SynergyHead
+from kd.asib.recipes import half_freezing, half_recipe
+from kd.asib.student_terms import student_terms
+from kd.asib.teacher_terms import teacher_terms
+from kd.asib.view import EMBEDDING, SYNERGY, View, check_widths, of_teachers
+from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Method, Outputs, Progress, Stage, Update, teacher
+from kd.models.adapters import add_adapter
+from kd.models.base import TappedModel
 from kd.spec.chain import HALVES, STUDENT_UPDATE, TEACHER_UPDATE, resolve_for_plan, stages
-from kd.spec.errors import UserError
 from kd.spec.needs import Needs
 
-EMBEDDING = "embedding"
-SYNERGY = "synergy"
-
-Entry = TypeVar("Entry")
+ADAPTERS, FUSION, HEAD, PROJECTION = "adapters", "mbm", "head", "proj"
+WEIGHTS = {
+    "synergy_ce": "synergy_ce_alpha",
+    "feature": "feat_kd_alpha",
+    "teacher_reg": "reg_lambda",
+    "fusion_reg": "mbm_reg_lambda",
+    "kd_ens": "kd_ens_alpha",
+    "rkd": "rkd_loss_weight",
+}
+"""Settings behind the weights that are constant within an update."""
 
 
 class ASIB(Method):
@@ -47,117 +46,153 @@ class ASIB(Method):
     epochs: int | None = None
     """The recipe's epochs; without them `plan` leaves a student_epochs of null to the recipe."""
 
+    networks: Mapping[str, TappedModel] = MappingProxyType({})
+    """The networks by role, whose parameters the regularisers read."""
+
+    last_maps: tuple[str, ...] = ()
+    """The tap of every teacher's last map, where the fusion reads it."""
+
     def needs(self) -> Needs:
-        """Ask for the embeddings of student and teachers."""
-        return Needs(student_taps=(EMBEDDING,), teacher_taps=(EMBEDDING,))
+        """Ask for embeddings, and for the maps that fusion and feature term compare."""
+        settings = self.settings
+        compared = [f"stage{k}" for k in settings.feat_layers] if settings.feat_loss_weight else []
+        fused = ["last"] if self._fuses_maps else []
+        return Needs((EMBEDDING, *compared), (EMBEDDING, *compared, *fused))
 
     def plan(self) -> list[Stage]:
         """Return every half-stage in order: teacher update 1, student update 1, teacher update 2, ..."""
         given = self.settings.model_dump()
         return [self._at(stage, half).half_stage(half) for stage in range(1, stages(given) + 1) for half in HALVES]
 
+    def bind(self, context: Context) -> None:
+        """Note the teachers' last maps beside what every method notes."""
+        super().bind(context)
+        if self._fuses_maps:
+            self.last_maps = tuple(stages[-1] for stages in of_teachers(context.stages))
+
     def half_stage(self, half: str) -> Stage:
         """Return one half-stage, from settings that are resolved to it."""
         assert half in HALVES, f"half-stage {half}"
-        recipe = half_recipe(self.settings.model_dump(), half)
+        settings = self.settings
+        span = None if settings.epochs_span is None else (settings.epochs_span[0], settings.epochs_span[1])
+        recipe = half_recipe(settings.model_dump(), half)
+        freeze = half_freezing(settings.model_dump(), half, self.teachers)
         if half == STUDENT_UPDATE:
-            return Stage(half, (Update(half, (STUDENT,)),), recipe)
-        roles = tuple(teacher(k) for k in range(self.teachers))
-        update = Update(half, (*roles, EXTRA), {EXTRA: self.settings.fusion_lr_scale})
-        freeze = dict.fromkeys(roles, self.settings.teacher_freeze)
-        return Stage(half, (update,), recipe, selects=False, freeze=freeze)
+            projected = (f"{EXTRA}.{PROJECTION}",) if settings.use_student_proj else ()
+            return Stage(half, (Update(half, (STUDENT, *projected)),), recipe, freeze=freeze, span=span)
+        roles = () if settings.train_distill_adapter_only else tuple(teacher(k) for k in range(self.teachers))
+        adapters = (f"{EXTRA}.{ADAPTERS}",) if settings.use_distillation_adapter else ()
+        fused = (f"{EXTRA}.{FUSION}", f"{EXTRA}.{HEAD}")
+        update = Update(half, (*roles, *adapters, *fused), dict.fromkeys(fused, settings.mbm_lr_factor))
+        return Stage(half, (update,), recipe, selects=False, freeze=freeze, span=span)
+
+    def student(self, model: TappedModel, context: Context) -> TappedModel:
+        """Return the student with its residual adapter, if it is to have one."""
+        settings = self.settings
+        if not settings.use_student_adapter:
+            return model
+        return add_adapter(model, context.shapes[STUDENT], settings.student_adapter_dim)
 
     def build(self, context: Context) -> nn.ModuleDict:
-        """Return teacher adapters, fusion and synergy head, their widths taken from the embeddings."""
+        """Return adapters, fusion, synergy head and projection, their widths taken from the embeddings."""
         settings = self.settings
-        student_dim = context.shapes[STUDENT][EMBEDDING].numel()
-        if settings.feature_weight > 0 and not settings.feature_projection and student_dim != settings.embed_dim:
-            raise UserError(
-                f"asib: feature_projection false compares the student's embedding of width {student_dim} with the "
-                f"bottleneck of width {settings.embed_dim}: set embed_dim to {student_dim} or feature_projection true"
-            )
-        widths = [shapes[EMBEDDING].numel() for shapes in _of_teachers(context.shapes)]
-        adapters = TeacherAdapters(widths, settings.adapter_dim)
+        self.networks = context.models
+        modules: dict[str, nn.Module] = {}
+        query_dim = context.shapes[STUDENT][EMBEDDING].numel()
+        widths = [shapes[EMBEDDING].numel() for shapes in of_teachers(context.shapes)]
+        if settings.use_distillation_adapter:
+            adapters = DistillationAdapters(widths, settings.distill_hidden_dim, settings.distill_out_dim)
+            modules[ADAPTERS], widths = adapters, adapters.widths
         # A student half leaves the dropouts at their defaults: the fusion is in eval mode there.
-        mbm = IBMBM(
-            student_dim,
-            adapters.width,
-            settings.embed_dim,
-            settings.n_heads,
-            settings.logvar_clip,
-            settings.attention_dropout,
-        )
-        head = SynergyHead(settings.embed_dim, context.num_classes, settings.head_dropout)
-        return nn.ModuleDict({"adapters": adapters, "mbm": mbm, "head": head})
+        pairs = zip(of_teachers(context.shapes), self.last_maps, strict=bool(self.last_maps))
+        channels = [shapes[last][0] for shapes, last in pairs]
+        fusion = build_fusion(settings, query_dim, widths, channels)
+        dropout = settings.mbm_dropout if settings.synergy_head_dropout is None else settings.synergy_head_dropout
+        modules[FUSION] = fusion
+        modules[HEAD] = SynergyHead(fusion.width, context.num_classes, dropout, settings.synergy_temp_learnable)
+        if settings.use_student_proj:
+            shape = (settings.proj_hidden_dim, settings.proj_use_bn, settings.proj_normalize)
+            modules[PROJECTION] = StudentProjection(query_dim, fusion.width, *shape)
+        check_widths(settings, query_dim, fusion.width)
+        return nn.ModuleDict(modules)
 
     def loss(
         self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
     ) -> dict[str, Tensor]:
         """Return the terms of one of the two updates."""
-        terms_of = self._teacher_terms if update == TEACHER_UPDATE else self._student_terms
-        return terms_of(batch, outputs, extra)
+        at = schedules.clock(self.settings, progress)
+        view = self._view(outputs, extra, schedules.temperature(self.settings, at))
+        if update == TEACHER_UPDATE:
+            return teacher_terms(view, batch, self.networks)
+        return student_terms(view, batch, self._compared_maps(outputs))
 
     def weight(self, term: str, progress: Progress) -> float:
-        """Return a term's weight; the bottleneck's warms up and is above 0 from the first step."""
-        full = super().weight(term, progress)
-        return full * losses.warm_up(progress.epoch, self.settings.ib_warmup_epochs) if term == "ib" else full
+        """Return a term's weight, as the schedules have it; hybrid_beta blends the student's terms with its own."""
+        settings = self.settings
+        at = schedules.clock(settings, progress)
+        if term == "hybrid":
+            return float(settings.hybrid_beta)
+        kept = 1.0 - settings.hybrid_beta
+        if term in WEIGHTS:
+            value = getattr(settings, WEIGHTS[term])
+        elif term == "ib":
+            value = schedules.ib_weight(settings, at)
+        elif term in {"ce", "kd"}:
+            ce, kd = settings.ce_alpha, schedules.kd_weight(settings, at)
+            value = (ce if term == "ce" else kd) / ((ce + kd or 1.0) if settings.renorm_ce_kd else 1.0)
+        elif term in {"teacher_kd", "cccp"}:
+            value = schedules.student_pull(settings, term, progress)
+        elif term in {"latent_mse", "latent_angle"}:
+            value = getattr(settings, f"{term}_weight") * schedules.latent_weight(settings, at)
+        else:
+            assert term == "maps", term
+            value = schedules.piece(settings.feat_loss_weight, progress.share)
+        return float(kept * value)
 
     def heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
         """Return the synergy's logits from the bottleneck's mean: evaluation never samples."""
-        return {SYNERGY: extra["head"](_fuse(extra, outputs, sample=False).z)}
+        return {SYNERGY: self._view(outputs, extra).synergy(sample=False)[1]}
+
+    def observe(self, outputs: Outputs, labels: Tensor, extra: nn.ModuleDict) -> dict[str, Tensor]:
+        """Return the bottleneck's KL of every image, and in percent where the teachers disagree."""
+        code, _ = self._view(outputs, extra).synergy(sample=False)
+        logits = [output.logits for output in of_teachers(outputs)]
+        apart = losses.disagreement(logits, labels)
+        found = {f"disagreement_{name}": 100.0 * where for name, where in apart.items()}
+        if code.logvar is not None:
+            found["ib_kl"] = losses.ib_kls(code.mu, code.logvar, self.settings.ib_reduction)
+        return found
 
     def accept(self, stage: Stage, validation: Mapping[str, float], labels: Tensor, num_classes: int) -> None:
         """Refuse to go on from a teacher update whose synergy does not beat chance on the validation images."""
         if stage.name == TEACHER_UPDATE:
             majority = 100 * int(torch.bincount(labels).max()) / len(labels)
-            teachers = [validation[teacher(k)] for k in range(self.teachers)]
-            check_synergy(validation[SYNERGY], num_classes, len(labels), teachers, majority)
+            roles = [teacher(k) for k in range(self.teachers)]
+            reached = [validation[role] for role in roles if role in validation]
+            check_synergy(validation[SYNERGY], num_classes, len(labels), reached, majority)
 
-    def _teacher_terms(self, batch: Batch, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
-        """Return the terms that train teachers and fusion.
+    @property
+    def _fuses_maps(self) -> bool:
+        return self.settings.mbm_type == "MLP" and self.settings.mbm_use_4d
 
-        cccp is the proximal term of the concave-convex procedure: KL from the student's distribution at the start of
-        the stage. The student is frozen during this half, so its current distribution is that reference.
-        """
+    def _view(self, outputs: Outputs, extra: nn.ModuleDict, temperature: float = 1.0) -> View:
+        pairs = zip(of_teachers(outputs), self.last_maps, strict=bool(self.last_maps))
+        return View(self.settings, extra, outputs, [output.taps[last] for output, last in pairs], temperature)
+
+    def _compared_maps(self, outputs: Outputs) -> list[tuple[float, Tensor, list[Tensor]]]:
+        """Return weight, student's map and teachers' maps of every compared stage."""
         settings = self.settings
-        student = _detached(outputs[STUDENT])
-        code = _fuse(extra, {**outputs, STUDENT: student}, sample=True)
-        synergy = extra["head"](code.z)
-        certainty = losses.certainty(code.logvar)
-        kd = losses.soft_kl(synergy, student.logits, settings.temperature)
-        terms = {
-            "synergy_ce": (certainty * batch.cross_entropies(synergy)).mean(),
-            "teacher_kd": (certainty * kd).mean(),
-            "cccp": losses.soft_kl(synergy, student.logits, settings.cccp_temperature).mean(),
-            "ib": losses.ib_kl(code.mu, code.logvar, settings.ib_reduction),
-        }
-        return terms | self._feature_term(extra, student, code.mu, code.logvar)
-
-    def _student_terms(self, batch: Batch, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
-        """Return the terms that train the student; the synergy is a constant target unless synergy_gradient is set."""
-        settings = self.settings
-        student = outputs[STUDENT]
-        with torch.set_grad_enabled(settings.synergy_gradient and torch.is_grad_enabled()):
-            code = _fuse(extra, outputs, sample=False)
-            synergy = extra["head"](code.z)
-        teacher_logits = [output.logits.detach() for output in _of_teachers(outputs)]
-        terms = {
-            "ce": batch.cross_entropy(student.logits),
-            "kd": losses.soft_kl(student.logits, synergy, settings.temperature).mean(),
-            "kd_ens": losses.averaged_soft_kl(student.logits, teacher_logits, settings.temperature).mean(),
-        }
-        return terms | self._feature_term(extra, student, code.mu.detach(), code.logvar)
-
-    def _feature_term(self, extra: nn.ModuleDict, student: Output, mu: Tensor, logvar: Tensor) -> dict[str, Tensor]:
-        """Return the distance of the student's embedding to the bottleneck, certainty-weighted, if it has a weight."""
-        if self.settings.feature_weight == 0:
-            return {}
-        embedding = student.taps[EMBEDDING]
-        if self.settings.feature_projection:
-            mbm = extra["mbm"]
-            assert isinstance(mbm, IBMBM), "the projection is part of the fusion"
-            embedding = mbm.project_query(embedding)
-        return {"feature": (losses.certainty(logvar) * losses.feature_distance(embedding, mu)).mean()}
+        if not settings.feat_loss_weight:
+            return []
+        listed = zip(settings.feat_layers, settings.feat_weights, strict=True)
+        return [
+            (
+                weight,
+                outputs[STUDENT].taps[f"stage{k}"],
+                [output.taps[f"stage{k}"].detach() for output in of_teachers(outputs)],
+            )
+            for k, weight in listed
+        ]
 
     def _at(self, stage: int, half: str) -> "ASIB":
         """Return this method with settings resolved to one half-stage."""
@@ -165,18 +200,3 @@ class ASIB(Method):
         method = ASIB(self.settings.model_copy(update=resolved))
         method.teachers = self.teachers
         return method
-
-
-def _fuse(extra: nn.ModuleDict, outputs: Outputs, sample: bool) -> Bottleneck:
-    """Fuse the teachers' embeddings with the student's as the query."""
-    tokens = extra["adapters"]([output.taps[EMBEDDING] for output in _of_teachers(outputs)])
-    return extra["mbm"](outputs[STUDENT].taps[EMBEDDING], tokens, sample=sample)
-
-
-def _of_teachers(by_role: Mapping[str, Entry]) -> list[Entry]:
-    """Return the entries of teacher 0, teacher 1, ... in order."""
-    return [by_role[teacher(k)] for k in range(len(by_role)) if teacher(k) in by_role]
-
-
-def _detached(output: Output) -> Output:
-    return Output(output.logits.detach(), {name: tap.detach() for name, tap in output.taps.items()})

@@ -5,18 +5,27 @@ import copy
 import torch
 from torch import nn
 
+from kd.spec.config import Recipe
+
+
+def ema_decay(recipe: Recipe, epoch: float) -> float:
+    """Return the decay at a fractional number of epochs done: a line from ema_start_decay over ema_warmup_epochs."""
+    full = recipe.ema_decay or 0.0
+    if recipe.ema_start_decay is None:
+        return full
+    return recipe.ema_start_decay + (full - recipe.ema_start_decay) * min(1.0, epoch / recipe.ema_warmup_epochs)
+
 
 class EMA:
     """A shadow network: parameters decay towards the trained ones, buffers are copied."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, model: nn.Module) -> None:
         self.model = copy.deepcopy(model).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        """Take one step towards the trained network."""
+    def update(self, model: nn.Module, decay: float) -> None:
+        """Take one step of 1 - decay towards the trained network."""
         for shadow, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
-            shadow.lerp_(parameter, 1 - self.decay)
+            shadow.lerp_(parameter, 1 - decay)
         for kept, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             kept.copy_(buffer)

@@ -12,7 +12,7 @@ from kd.data.augment import Augmenter
 from kd.data.store import ImageStore
 from kd.engine.precision import Precision
 from kd.engine.team import Team
-from kd.methods.contract import EXTRA, STUDENT, Method
+from kd.methods.contract import STUDENT, Method, Stage
 from kd.models.base import TappedModel
 
 
@@ -64,9 +64,25 @@ def evaluated_roles(team: Team, trained: frozenset[str]) -> list[str]:
     return [role for role in team.models if role in trained or role == STUDENT]
 
 
-def evaluates_heads(trained: frozenset[str]) -> bool:
+def evaluates_heads(stage: Stage) -> bool:
     """Whether a stage trains what the method's own heads stand on."""
-    return EXTRA in trained
+    return stage.trains_extra
+
+
+@torch.no_grad()
+def observations(
+    team: Team, method: Method, store: ImageStore, augmenter: Augmenter, precision: Precision, batch_size: int
+) -> dict[str, float]:
+    """Return the means over a split of what the method observes; all modules are left in eval mode."""
+    for _, module in team.modules():
+        module.eval()
+    sums: dict[str, Tensor] = {}
+    for images, labels, _ in store.batches(torch.arange(len(store)), batch_size):
+        outputs = team.forward(augmenter.plain(images), precision)
+        for name, values in method.observe(outputs, labels, team.extra).items():
+            total = values.double().sum()
+            sums[name] = sums[name] + total if name in sums else total
+    return {name: float(total) / len(store) for name, total in sums.items()}
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import nn
 from kd.engine.checkpoint import ResumeFile, load_state, save_state
 from kd.engine.cotraining import train_together
 from kd.engine.data import Data, load_data
-from kd.engine.evaluation import Predictions, predict
+from kd.engine.evaluation import Predictions, accuracies, observations, predict
 from kd.engine.feed import derived_seed
 from kd.engine.history import Row, write_metrics
 from kd.engine.outputs import read_outputs
@@ -31,7 +31,7 @@ from kd.models.build import build_model
 from kd.models.freezing import freeze
 from kd.models.reuse import added_parameters, deployment, redeploy
 from kd.models.weights import load_weights, read_state, save_weights
-from kd.spec.cards import card
+from kd.spec.cards import MethodSettings, card
 from kd.spec.digests import canonical, text_digest
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_path, atomic_write, write_json
@@ -121,18 +121,26 @@ def train_half_stage(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
         bench.team.models[STUDENT].load_state_dict(result.best)
     optimizers = {**before["optimizers"], **result.optimizers}
     save_state(files.folder / "state.pt", {"team": bench.team.state(), "optimizers": optimizers})
-    _finish(bench, files, result)
+    _finish(bench, files, result, {"validation": {**validation_of(result.rows[-1]), **_team_report(bench)}})
     return result
+
+
+def _team_report(bench: Workbench) -> dict[str, float]:
+    """Return what every network, head and observation of the method makes of the validation images."""
+    team, data, recipe = bench.team, bench.data, bench.job.recipe
+    team.fold([])
+    reading = (data.validation, data.augmenter, bench.precision, recipe.eval_batch_size)
+    found = accuracies(team, bench.method, *reading, list(team.models), heads=True)
+    tops = {"val_top1" if name == STUDENT else f"val_top1/{name}": top for name, top in found.items() if name != "loss"}
+    seen = observations(team, bench.method, *reading)
+    return {**tops, **{f"val/{name}": value for name, value in seen.items()}}
 
 
 def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predictions]:
     """Return what finished weights make of the validation and test images, as 'val' and 'test'."""
     device = training_device()
     data = load_data(files.data, job, device)
-    assert job.student is not None, "an evaluation names its network"
-    model = build_model(job.student.model_copy(update={"pretrained": False}), data.num_classes, data.image_size)
-    model = redeploy(model, read_state(weights)[1])
-    load_weights(model, weights)
+    model = _finished(job, data, weights)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     precision = choose_precision(job.recipe.precision, device)
     stores = {"val": (data.validation, 0), "test": (data.test, FEATURE_IMAGES)}
@@ -140,6 +148,42 @@ def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predict
         split: predict(model, store, data.augmenter, precision, job.recipe.eval_batch_size, features, True)
         for split, (store, features) in stores.items()
     }
+
+
+def evaluate_single(job: Job, files: Files, weights: Path) -> dict[str, dict[str, float]]:
+    """Return top-1 in percent of finished weights on the training, validation and test images, by split."""
+    device = training_device()
+    data = load_data(files.data, job, device)
+    team = Team({STUDENT: _finished(job, data, weights)}, device, job.recipe.channels_last)
+    bench = Workbench(job, data, team, Method(MethodSettings()), choose_precision(job.recipe.precision, device))
+    return {split: {"top1": found[STUDENT]} for split, found in _by_split(bench, heads=False).items()}
+
+
+def evaluate_team(job: Job, files: Files) -> dict[str, dict[str, float]]:
+    """Return by split what the state after a half-stage makes of it: top-1 of every role and head, and observations."""
+    bench = prepare(job, files)
+    return _by_split(bench, heads=True)
+
+
+def _by_split(bench: Workbench, heads: bool) -> dict[str, dict[str, float]]:
+    """Return accuracies in percent and observations on plain training, validation and test images."""
+    data, team = bench.data, bench.team
+    found = {}
+    for split, store in (("train", data.train), ("val", data.validation), ("test", data.test)):
+        reading = (store, data.augmenter, bench.precision, bench.job.recipe.eval_batch_size)
+        tops = accuracies(team, bench.method, *reading, list(team.models), heads=heads)
+        seen = observations(team, bench.method, *reading) if heads else {}
+        found[split] = {**{name: top for name, top in tops.items() if name != "loss"}, **seen}
+    return found
+
+
+def _finished(job: Job, data: Data, weights: Path) -> TappedModel:
+    """Return a network with finished weights, as it was deployed."""
+    assert job.student is not None, "an evaluation names its network"
+    model = build_model(job.student.model_copy(update={"pretrained": False}), data.num_classes, data.image_size)
+    model = redeploy(model, read_state(weights)[1], data.image_size)
+    load_weights(model, weights)
+    return model
 
 
 # --- making ready ---------------------------------------------------------------------------------
@@ -271,8 +315,8 @@ def _save_student(folder: Path, job: Job, student: TappedModel, result: Result) 
         save_weights(student, folder / "checkpoints" / f"{name}.safetensors", metadata)
 
 
-def _finish(bench: Workbench, files: Files, result: Result) -> None:
-    """Write run.json, the last file of a job, and drop the resume file."""
+def _finish(bench: Workbench, files: Files, result: Result, more: Mapping[str, Any] | None = None) -> None:
+    """Write run.json, the last file of a job, and drop the resume file; `more` replaces or adds entries."""
     device = bench.team.device
     record = {
         "status": "ok",
@@ -289,6 +333,7 @@ def _finish(bench: Workbench, files: Files, result: Result) -> None:
         "best_epoch": result.best_epoch,
         "validation": validation_of(result.rows[-1]),
         "git": git_state(),
+        **(more or {}),
     }
     write_json(files.folder / "run.json", record)
     (files.folder / "failure.json").unlink(missing_ok=True)

@@ -36,6 +36,17 @@ def lr_factor(recipe: Recipe, epoch: float) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * share))
 
 
+def clip_norm(recipe: Recipe, share: float) -> float:
+    """Return the largest gradient norm at a share of training: grad_clip, held, then on a line to grad_clip_final.
+
+    0 is no clipping.
+    """
+    if recipe.grad_clip_final is None or share <= recipe.grad_clip_hold:
+        return recipe.grad_clip
+    way = (share - recipe.grad_clip_hold) / (1 - recipe.grad_clip_hold)
+    return recipe.grad_clip + (recipe.grad_clip_final - recipe.grad_clip) * way
+
+
 def build_optimizer(
     recipe: Recipe,
     groups: Iterable[tuple[Iterable[nn.Parameter], float]],

@@ -9,7 +9,7 @@ from kd.engine.precision import Precision
 from kd.methods.contract import EXTRA, STUDENT, Context, Method, Output, Stage
 from kd.models.base import TappedModel
 from kd.models.folding import folded
-from kd.models.freezing import freeze, keep_frozen_in_eval
+from kd.models.freezing import apply_freezing, keep_frozen_in_eval
 
 SHAPE_BATCH = 2
 
@@ -42,24 +42,32 @@ class Team:
         yield from self.models.items()
         yield EXTRA, self.extra
 
+    def parts(self) -> Iterator[tuple[str, nn.Module]]:
+        """Yield what may be trained or not by itself: every network by role, every extra module as 'extra.name'."""
+        yield from self.models.items()
+        for name, module in self.extra.items():
+            yield f"{EXTRA}.{name}", module
+
     def parameters(self, role: str) -> list[nn.Parameter]:
-        """Return the parameters of a role that may be trained."""
-        module = dict(self.modules())[role]
+        """Return the parameters of a role, or of one extra module, that may be trained."""
+        module = dict([*self.modules(), *self.parts()])[role]
         return [p for p in module.parameters() if self._trainable[id(p)]]
 
     def enter(self, stage: Stage) -> None:
         """Set train and eval mode, and gradients, for the roles of a stage."""
         trained = stage.trained()
-        for role, module in self.modules():
-            level = stage.freeze.get(role)
-            if level is not None and isinstance(module, TappedModel):
-                freeze(module, level)
-            trainable = {id(p): p.requires_grad or level is None for p in module.parameters()}
-            module.train(role in trained)
-            if role in trained and isinstance(module, TappedModel):
+        self.extra.train(stage.trains_extra)
+        for role, module in self.parts():
+            on = role in trained or role.split(".")[0] in trained
+            freezing = stage.freeze.get(role)
+            if freezing is not None and isinstance(module, TappedModel):
+                apply_freezing(module, freezing)
+            trainable = {id(p): p.requires_grad or freezing is None for p in module.parameters()}
+            module.train(on)
+            if on and isinstance(module, TappedModel):
                 keep_frozen_in_eval(module)
             for p in module.parameters():
-                p.requires_grad_(trainable[id(p)] and self._trainable[id(p)] and role in trained)
+                p.requires_grad_(trainable[id(p)] and self._trainable[id(p)] and on)
 
     def fold(self, roles: Iterable[str]) -> None:
         """Let the roles, which nothing trains until the next call, run with BatchNorm folded; all others run as is."""

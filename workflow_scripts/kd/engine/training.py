@@ -12,11 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kd.engine.checkpoint import ResumeFile, restore_rng, rng_state
 from kd.engine.data import Data
-from kd.engine.ema import EMA
+from kd.engine.ema import EMA, ema_decay
 from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
 from kd.engine.feed import Feed, derived_seed
 from kd.engine.history import Clock, Row, Sums
-from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, descend, lr_factor, set_lr
+from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, clip_norm, descend, lr_factor, set_lr
 from kd.engine.plateau import Plateau
 from kd.engine.precision import Precision
 from kd.engine.teachers import Onlookers
@@ -106,12 +106,16 @@ class Training:
             self.result.seconds = self.clock.seconds()
             return
         self.stage = stage = self.stages[index]
-        recipe = checked(Recipe, {**self.recipe.model_dump(), **stage.recipe}, f"recipe of stage {stage.name}")
+        self.epochs = int(stage.recipe.get("epochs", self.recipe.epochs))
+        self.before, total = stage.span or (0.0, self.epochs)
+        # schedules see all the epochs that they run over, of which this stage may be a part
+        changes = {**stage.recipe, "epochs": int(total)}
+        recipe = checked(Recipe, {**self.recipe.model_dump(), **changes}, f"recipe of stage {stage.name}")
         self.stage_recipe = recipe
         self.scaler = self.precision.scaler()
         self.optimizers = {update.name: self._optimizer(update, recipe) for update in stage.updates}
         averaged = recipe.ema_decay is not None and STUDENT in stage.trained()
-        self.ema = EMA(self.team.models[STUDENT], recipe.ema_decay or 0.0) if averaged else None
+        self.ema = EMA(self.team.models[STUDENT]) if averaged else None
         self.plateau = Plateau(recipe) if recipe.schedule == "plateau" else None
         self.flops_per_image: float | None = None
         self.feed.enter(recipe)
@@ -126,7 +130,7 @@ class Training:
             self._leave()
 
     def _stage_is_over(self) -> bool:
-        return self.epoch >= self.stage_recipe.epochs or (self.plateau is not None and self.plateau.over)
+        return self.epoch >= self.epochs or (self.plateau is not None and self.plateau.over)
 
     def _leave(self) -> None:
         self._finish_stage(self.stage)
@@ -185,6 +189,8 @@ class Training:
     def end_epoch(self) -> None:
         """Read the sums, validate, select and save; the last epoch of a stage leads to the next stage."""
         recipe, steps = self.stage_recipe, self.steps_done
+        if self.ema is not None and recipe.ema_every == "epoch":
+            self.ema.update(self.team.models[STUDENT], ema_decay(recipe, float(self.epoch)))
         self.sums.check(self.epoch + 1, steps)
         row: Row = {"epoch": len(self.result.rows) + 1, "stage": self.stage.name}
         row["lr"] = recipe.lr * self._lr_factor(self.epoch + (steps - 1) / steps)
@@ -211,7 +217,7 @@ class Training:
 
     def _lr_factor(self, at: float) -> float:
         if self.plateau is None:
-            return lr_factor(self.stage_recipe, at)
+            return lr_factor(self.stage_recipe, self.before + at)
         return max(self.stage_recipe.gamma**self.plateau.drops, self.stage_recipe.min_lr / self.stage_recipe.lr)
 
     def _step(self, batch: Batch, known: Mapping[str, Output]) -> None:
@@ -223,13 +229,13 @@ class Training:
             if STUDENT in update.trains and len(outputs[STUDENT].logits) == len(batch.labels):
                 hits = (outputs[STUDENT].logits.detach().argmax(1) == batch.labels).double().mean()
                 self.sums.add("train_top1", 100 * hits, items)
-        if self.ema is not None:
-            self.ema.update(self.team.models[STUDENT])
+        if self.ema is not None and self.stage_recipe.ema_every == "step":
+            self.ema.update(self.team.models[STUDENT], ema_decay(self.stage_recipe, at))
 
     def _update(
         self, update: Update, batch: Batch, known: Mapping[str, Output], at: float, items: int
     ) -> dict[str, Output]:
-        progress = Progress(at, self.stage_recipe.epochs)
+        progress = Progress(at, self.epochs)
         trained = frozenset(update.trains)
         outputs = self.team.forward(batch.images, self.precision, trained, known)
         for name, view in batch.views.items():
@@ -237,7 +243,9 @@ class Training:
         terms = self.method.loss(update.name, batch, outputs, self.team.extra, progress)
         weighted = {term: self.method.weight(term, progress) * value for term, value in terms.items()}
         total = torch.stack(list(weighted.values())).sum()
-        self._descend(update, total, weighted)
+        self._descend(
+            update, total, weighted, clip_norm(self.stage_recipe, (self.before + at) / self.stage_recipe.epochs)
+        )
         sums = self.sums
         prefix = "loss/" if len(self.stage.updates) == 1 else f"loss/{update.name}/"
         first = update is self.stage.updates[0]
@@ -247,18 +255,18 @@ class Training:
             sums.watch(f"{prefix}{term}".removeprefix("loss/"), value, self.steps_done)
         return outputs
 
-    def _descend(self, update: Update, total: Tensor, weighted: Mapping[str, Tensor]) -> None:
+    def _descend(self, update: Update, total: Tensor, weighted: Mapping[str, Tensor], max_norm: float) -> None:
         optimizer = self.optimizers[update.name]
         if isinstance(optimizer, SplitMomentum):
             totals = branch_totals(weighted, self.method.momenta())
-            descend(optimizer, totals, self.scaler, self.stage_recipe.grad_clip)
+            descend(optimizer, totals, self.scaler, max_norm)
             return
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(total).backward()
-        if self.stage_recipe.grad_clip > 0:
+        if max_norm > 0:
             self.scaler.unscale_(optimizer)
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.stage_recipe.grad_clip)
+            torch.nn.utils.clip_grad_norm_(parameters, max_norm)
         self.scaler.step(optimizer)
         self.scaler.update()
 
@@ -278,7 +286,7 @@ class Training:
                 self.precision,
                 self.recipe.eval_batch_size,
                 evaluated_roles(self.team, trained),
-                evaluates_heads(trained),
+                evaluates_heads(self.stage),
             )
             row.update(_columns(split, found))
         if student is not None:
@@ -335,7 +343,7 @@ class Training:
         result.rows, result.best = list(state["rows"]), state["best"]
         result.best_epoch, result.best_top1 = state["best_epoch"], state["best_top1"]
         result.flops, self.flops_per_image = state["flops"], state["flops_per_image"]
-        log.info("resuming stage '%s' after epoch %d of %d", self.stage.name, state["epoch"], self.stage_recipe.epochs)
+        log.info("resuming stage '%s' after epoch %d of %d", self.stage.name, state["epoch"], self.epochs)
         return int(state["epoch"])
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd.models.base import TappedModel
+from kd.models.freezing import Freezing
 from kd.spec.cards import MethodSettings
 from kd.spec.errors import UserError, unknown
 from kd.spec.needs import Needs
@@ -32,12 +33,12 @@ def peer(k: int) -> str:
 
 @dataclass(frozen=True)
 class Update:
-    """One optimiser step on a batch: which roles it trains."""
+    """One optimiser step on a batch: which roles it trains, 'extra.name' for one of the extra modules alone."""
 
     name: str
     trains: tuple[str, ...]
     lr_scale: Mapping[str, float] = field(default_factory=dict)
-    """Learning rate of a role as a multiple of the recipe's."""
+    """Learning rate of a role, or of a part of the extra modules ('extra.name'), as a multiple of the recipe's."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,19 @@ class Stage:
     """Recipe keys that differ in this stage."""
     selects: bool = True
     """Whether the validation accuracy of its epochs may select the weights that are kept."""
-    freeze: Mapping[str, int] = field(default_factory=dict)
-    """Level by role at which a trained model is partly frozen in this stage, as in ModelSettings.freeze."""
+    freeze: Mapping[str, Freezing] = field(default_factory=dict)
+    """By role, what of a trained model is frozen in this stage."""
+    span: tuple[float, float] | None = None
+    """Epochs before this stage and in all, if the learning-rate schedule runs over more than this stage."""
 
     def trained(self) -> frozenset[str]:
         """Return every role that some update of this stage trains."""
         return frozenset(role for update in self.updates for role in update.trains)
+
+    @property
+    def trains_extra(self) -> bool:
+        """Whether it trains any of the extra modules."""
+        return any(role.split(".")[0] == EXTRA for role in self.trained())
 
 
 @dataclass(frozen=True)
@@ -234,6 +242,10 @@ class Method:
 
     def heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
         """Return logits (B,C) beside the models' own whose validation accuracy is reported while extra is trained."""
+        return {}
+
+    def observe(self, outputs: Outputs, labels: Tensor, extra: nn.ModuleDict) -> dict[str, Tensor]:
+        """Return values (B,) of images whose means over the validation images are reported after a half-stage."""
         return {}
 
     def accept(self, stage: Stage, validation: Mapping[str, float], labels: Tensor, num_classes: int) -> None:

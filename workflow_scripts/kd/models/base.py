@@ -35,6 +35,9 @@ class TappedModel(nn.Module, ABC):
             if stage_taps is None
             else stage_taps
         )
+        self.adapter_path: str | None = None
+        """Where a residual adapter was put (kd.models.adapters), None without one."""
+        self.adapter_hidden: int | None = None
 
     def forward(self, x: Tensor, taps: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits (B, classes) of images (B, 3, H, W) and the features asked for, in the order asked.

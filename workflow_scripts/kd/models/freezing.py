@@ -1,5 +1,8 @@
 """Partial freezing, with one meaning of the level for every architecture."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -7,30 +10,56 @@ from kd.models.base import TappedModel
 from kd.spec.errors import UserError
 
 _FROZEN = "_frozen_norms"
+LAYER_NORMS = (nn.LayerNorm, nn.GroupNorm)
+"""Norms without running statistics; timm's variants are subclasses of these."""
+
+
+Norms = Literal["blocks", "all", "none"]
+"""Which norms are frozen: those of frozen blocks, all of them, or none."""
+
+
+@dataclass(frozen=True)
+class Freezing:
+    """What of a network is frozen: all but the last `level` blocks and the head, and which norms."""
+
+    level: int = -1
+    batch_norms: Norms = "blocks"
+    layer_norms: Norms = "blocks"
 
 
 def freeze(model: TappedModel, level: int, freeze_bn: bool = False) -> None:
-    """Train the last `level` blocks and the head, 0 the head only, -1 everything.
+    """Train the last `level` blocks and the head, 0 the head only, -1 everything; freeze_bn freezes every BatchNorm."""
+    apply_freezing(model, Freezing(level, "all" if freeze_bn else "blocks"))
 
-    Only requires_grad changes, so an optimiser may hold all parameters and a later call may unfreeze some. BatchNorm of
-    frozen blocks, and with `freeze_bn` every BatchNorm, keeps its parameters and, through `keep_frozen_in_eval`, its
-    running statistics. A level the network has too few blocks for is a UserError.
+
+def apply_freezing(model: TappedModel, freezing: Freezing) -> None:
+    """Let some of a network train, and the rest stay as it is; a residual adapter always trains.
+
+    Only requires_grad changes, so an optimiser may hold all parameters and a later call may unfreeze some. Frozen
+    BatchNorm keeps its parameters and, through `keep_frozen_in_eval`, its running statistics. A level the network has
+    too few blocks for is a UserError.
     """
-    blocks = model.blocks()
+    blocks, level = model.blocks(), freezing.level
     if not -1 <= level <= len(blocks):
         raise UserError(f"freeze: {level} does not suit {model.arch}, allowed are -1 to {len(blocks)} (its blocks)")
     everything = level in (-1, len(blocks))
-    model.requires_grad_(everything)
     trained: list[nn.Module] = [model] if everything else [model.head(), *blocks[len(blocks) - level :]]
+    if model.adapter_path is not None:
+        trained.append(model.get_submodule(model.adapter_path))
+    model.requires_grad_(everything)
     for part in trained:
         part.requires_grad_(True)
     moving = {module for part in trained for module in part.modules()}
-    frozen = [norm for norm in model.modules() if isinstance(norm, _BatchNorm) and (freeze_bn or norm not in moving)]
-    for norm in frozen:
-        norm.requires_grad_(False)
+    for kind, which in ((_BatchNorm, freezing.batch_norms), (LAYER_NORMS, freezing.layer_norms)):
+        norms = {module for module in model.modules() if isinstance(module, kind)}
+        for norm in norms:
+            norm.requires_grad_(which == "none" or (which == "blocks" and norm in moving))
+        moving = (moving - norms) | {
+            norm for norm in norms if which == "none" or (which == "blocks" and norm in moving)
+        }
     # Names, not modules: they survive a deep copy, and requires_grad alone could be changed by a role in the team.
-    ids = {id(norm) for norm in frozen}
-    setattr(model, _FROZEN, tuple(name for name, module in model.named_modules() if id(module) in ids))
+    still = [name for name, m in model.named_modules() if isinstance(m, _BatchNorm) and m not in moving]
+    setattr(model, _FROZEN, tuple(still))
     keep_frozen_in_eval(model)
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.models.adapters import KEY as ADAPTER
+from kd.models.adapters import adapter_metadata, adapter_parameters, restore_adapter
 from kd.models.base import NECK, Keep, TappedModel, initialise, pool
 from kd.models.freezing import keep_frozen_in_eval
 from kd.spec.errors import UserError
@@ -181,21 +183,25 @@ def projector(facts: Facts) -> nn.Sequential:
 def added_parameters(model: TappedModel) -> int:
     """Return how many parameters deployment adds to the plain architecture; the classifier taken out is subtracted."""
     if not isinstance(model, ReusedHead):
-        return 0
+        return adapter_parameters(model)
     added = [*model.projector.parameters(), *model.fc.parameters()]
     return sum(p.numel() for p in added) - model.replaced
 
 
 def deployment(model: TappedModel) -> dict[str, str]:
     """Return what a checkpoint's metadata must say for `redeploy` to rebuild the network; nothing of a plain one."""
-    return {KEY: json.dumps(asdict(model.facts), sort_keys=True)} if isinstance(model, ReusedHead) else {}
+    if isinstance(model, ReusedHead):
+        return {KEY: json.dumps(asdict(model.facts), sort_keys=True)}
+    return adapter_metadata(model)
 
 
-def redeploy(model: TappedModel, metadata: Mapping[str, str]) -> TappedModel:
+def redeploy(model: TappedModel, metadata: Mapping[str, str], image_size: int = 32) -> TappedModel:
     """Return the network around a freshly built trunk that a checkpoint's metadata describe, its weights not loaded.
 
     Without such metadata it is the trunk as it is. Metadata that do not describe a network are a UserError.
     """
+    if ADAPTER in metadata:
+        return restore_adapter(model, metadata, _shapes(model, image_size))
     if KEY not in metadata:
         return model
     try:
@@ -203,6 +209,16 @@ def redeploy(model: TappedModel, metadata: Mapping[str, str]) -> TappedModel:
     except (TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"the checkpoint's entry '{KEY}' describes no network: {reason}") from error
+
+
+@torch.no_grad()
+def _shapes(model: TappedModel, image_size: int) -> dict[str, torch.Size]:
+    """Return the shapes of all taps, without the batch."""
+    training = model.training
+    model.eval()
+    _, taps = model(torch.zeros(1, 3, image_size, image_size), model.tap_names)
+    model.train(training)
+    return {name: tap.shape[1:] for name, tap in taps.items()}
 
 
 def _equal(found: Tensor, expected: Tensor) -> bool:

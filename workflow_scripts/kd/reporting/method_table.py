@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd.spec.cards import CARD_FOLDER, TYPES, Card, Published, Setting, load_cards
+from kd.spec.cards import CARD_FOLDER, Card, Published, Setting, load_cards
 from kd.spec.files import atomic_write
 
 README = CARD_FOLDER / "README.md"
@@ -69,8 +69,12 @@ def needs(card: Card) -> str:
 
 def weights(card: Card) -> str:
     """Return the default weights of a method's terms."""
-    named = {key.removesuffix("_weight"): s.default for key, s in card.settings.items() if key.endswith("_weight")}
-    return ", ".join(f"{term} by form" if value is None else f"{term} {value:g}" for term, value in named.items())
+    named = {
+        key.removesuffix("_weight").removesuffix("_alpha"): setting.default
+        for key, setting in card.settings.items()
+        if key.endswith(("_weight", "_alpha"))
+    }
+    return ", ".join(f"{term} by form" if value is None else f"{term} {shown(value)}" for term, value in named.items())
 
 
 def published(entries: Iterable[Published]) -> str:
@@ -107,7 +111,6 @@ def setting_row(name: str, setting: Setting) -> tuple[str, ...]:
 
 def allowed(setting: Setting) -> str:
     """Return a setting's type and bounds in words."""
-    assert setting.type in TYPES
     words = " or ".join(f"`{choice}`" for choice in setting.choices) if setting.choices else setting.type
     bounds = {"above": setting.above, "from": setting.min, "to": setting.max}
     stated = [words, *(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)]

@@ -20,15 +20,7 @@ CARD_FOLDER = Path(__file__).resolve().parents[3] / "config" / "methods"
 # The same YAML ten times faster where PyYAML was built with libyaml: every start of Snakemake reads cards.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-TYPES: dict[str, Any] = {
-    "bool": bool,
-    "int": int,
-    "float": float,
-    "str": str,
-    "list[str]": list[str],
-    "list[float]": list[float],
-    "list[int]": list[int],
-}
+TYPES: dict[str, Any] = {"bool": bool, "int": int, "float": float, "str": str}
 
 
 class MethodSettings(Strict):
@@ -65,9 +57,12 @@ class Setting(Strict):
         if self.choices:
             kind: Any = Literal[tuple(self.choices)]
         else:
-            kind = TYPES[self.type]
-            if self.type in {"int", "float"}:
+            name = self.type.removeprefix("list[").removesuffix("]")
+            kind = TYPES[name]
+            if name in {"int", "float"}:
                 kind = Annotated[kind, Field(ge=self.min, le=self.max, gt=self.above)]
+            if name != self.type:
+                kind = list[kind]  # bounds hold for every value
         if self.per_stage:
             kind = kind | list[kind]
         return kind | None if self.optional else kind

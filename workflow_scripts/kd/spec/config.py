@@ -139,7 +139,15 @@ class Recipe(Strict):
     augmentation: Augmentation = Augmentation()
     grad_clip: float = Field(default=0.0, ge=0)
     """Largest global gradient norm; 0 is off."""
+    grad_clip_final: float | None = Field(default=None, ge=0)
+    """Norm that grad_clip moves to on a line once its share grad_clip_hold of training is over; None keeps it."""
+    grad_clip_hold: Share = 0.5
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    ema_every: Literal["step", "epoch"] = "step"
+    """How often the average takes a step."""
+    ema_start_decay: float | None = Field(default=None, ge=0, lt=1)
+    """Decay at the start, from where it goes to ema_decay on a line over ema_warmup_epochs; None is ema_decay."""
+    ema_warmup_epochs: float = Field(default=5.0, gt=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     channels_last: bool = True
     teacher_view: Literal["live", "fixed"] = "live"
@@ -161,6 +169,10 @@ class Recipe(Strict):
             raise ValueError(f"patience belongs to schedule plateau, which needs it; found schedule {self.schedule}")
         if self.teacher_view == "fixed" and (self.mixup_alpha > 0 or self.cutmix_alpha > 0):
             raise ValueError("teacher_view fixed needs mixup_alpha and cutmix_alpha 0: it knows no mixed images")
+        if self.grad_clip_final is not None and self.grad_clip == 0:
+            raise ValueError("grad_clip_final needs a grad_clip above 0")
+        if self.ema_start_decay is not None and self.ema_decay is None:
+            raise ValueError("ema_start_decay needs ema_decay")
         if any(milestone <= 0 for milestone in self.milestones):
             raise ValueError("milestones must be positive")
         if self.warmup_epochs >= self.epochs:

@@ -1,0 +1,83 @@
+"""A residual adapter starts as the identity, changes the function once trained, and comes back from a checkpoint."""
+
+import pytest
+import torch
+
+from kd.models.adapters import KEY, adapter_parameters, add_adapter
+from kd.models.build import build_model
+from kd.models.folding import folded
+from kd.models.reuse import added_parameters, deployment, redeploy
+from kd.spec.config import ModelSettings
+from kd.spec.errors import UserError
+
+WHERE = {
+    "resnet8": "stages.1.1",
+    "ShuffleV2": "stages.1.",
+    "timm:test_resnet": "net.layer3.1",
+    "timm:test_efficientnet": "net.bn2.1",
+    "wrn_16_1": "adapter",
+    "timm:test_vit": "adapter",
+    "timm:test_convnext": "adapter",
+}
+IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def plain(arch):
+    torch.manual_seed(0)
+    return build_model(ModelSettings(arch=arch), 10, 32).eval()
+
+
+def shapes(model):
+    with torch.no_grad():
+        _, taps = model(IMAGES, model.tap_names)
+    return {name: tap.shape[1:] for name, tap in taps.items()}
+
+
+@pytest.fixture(scope="module", params=WHERE)
+def pair(request):
+    model = plain(request.param)
+    return model, add_adapter(model, shapes(model)).eval()
+
+
+def test_it_stands_where_the_family_has_it(pair):
+    model, adapted = pair
+    assert adapted.adapter_path.startswith(WHERE[model.arch])
+    assert model.adapter_path is None, "the network itself stays as it is"
+    assert adapter_parameters(model) == 0
+
+
+@torch.no_grad()
+def test_it_starts_as_the_identity_and_then_changes_logits_and_embedding(pair):
+    model, adapted = pair
+    before, taps = model(IMAGES, ("embedding",))
+    torch.testing.assert_close(adapted(IMAGES)[0], before)
+    for p in adapted.get_submodule(adapted.adapter_path).parameters():
+        p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
+    after, moved = adapted(IMAGES, ("embedding",))
+    assert not torch.allclose(after, before)
+    assert not torch.allclose(moved["embedding"], taps["embedding"])
+
+
+def test_a_checkpoint_says_how_to_rebuild_it(pair):
+    model, adapted = pair
+    count = sum(p.numel() for p in adapted.parameters()) - sum(p.numel() for p in model.parameters())
+    assert added_parameters(adapted) == adapter_parameters(adapted) == count > 0
+    rebuilt = redeploy(plain(model.arch), deployment(adapted)).eval()
+    rebuilt.load_state_dict(adapted.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt(IMAGES)[0], adapted(IMAGES)[0])
+
+
+@torch.no_grad()
+def test_it_runs_folded(pair):
+    _, adapted = pair
+    torch.testing.assert_close(folded(adapted, IMAGES)(IMAGES)[0], adapted(IMAGES)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_hidden_width_and_broken_metadata():
+    model = plain("resnet8")
+    narrow = add_adapter(model, shapes(model), 4)
+    assert narrow.get_submodule(narrow.adapter_path).branch[0].out_channels == 4
+    assert redeploy(plain("resnet8"), deployment(narrow)).adapter_hidden == 4
+    with pytest.raises(UserError, match="describes no adapter"):
+        redeploy(model, {KEY: "nonsense"})

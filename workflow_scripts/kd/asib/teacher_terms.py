@@ -1,0 +1,50 @@
+"""The teacher update: teachers and fusion learn to classify and to stay close to what the student can express."""
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from kd.asib import losses
+from kd.asib.view import View, detached, of_teachers
+from kd.methods.contract import STUDENT, Batch
+
+
+def teacher_terms(view: View, batch: Batch, networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return the terms that train teachers and fusion.
+
+    cccp is the proximal term of the concave-convex procedure (Yuille and Rangarajan 2003): KL from the student's
+    distribution at the start of the stage. The student is frozen during this half, so its current distribution is that
+    reference.
+    """
+    settings = view.settings
+    student = detached(view.outputs[STUDENT])
+    code, synergy = view.synergy(sample=True, student=student)
+    certainty = view.certainty(code)
+    kd = losses.soft_kl(synergy, student.logits, view.tau)
+    terms = {
+        "synergy_ce": (certainty * batch.cross_entropies(synergy)).mean(),
+        "teacher_kd": (certainty * kd).mean(),
+    }
+    if settings.use_cccp and settings.cccp_alpha > 0:
+        terms["cccp"] = losses.soft_kl(synergy, student.logits, settings.tau).mean()
+    if settings.use_ib:
+        assert code.logvar is not None, "the settings were checked for a fusion with a bottleneck"
+        terms["ib"] = losses.ib_kl(code.mu, code.logvar, settings.ib_reduction)
+    return terms | view.feature_terms(code, student, target_gradient=True) | _regularisers(view, networks)
+
+
+def _regularisers(view: View, networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Return the mean squares of what is trained of teachers and of the extra modules, where they have a weight."""
+    settings = view.settings
+    terms: dict[str, Tensor] = {}
+    if settings.reg_lambda > 0:
+        of_all = [p for network in of_teachers(networks) for p in network.parameters() if p.requires_grad]
+        squares = losses.mean_square(of_all)
+        if squares is not None:
+            terms["teacher_reg"] = squares
+    if settings.mbm_reg_lambda > 0:
+        fused = [p for module in view.extra.values() for p in module.parameters() if p.requires_grad]
+        squares = losses.mean_square(fused)
+        if squares is not None:
+            terms["fusion_reg"] = squares
+    return terms
