@@ -234,7 +234,7 @@ class Experiment(Strict):
     gpus: Annotated[int, Field(ge=0)] = 0
     """Devices a training job asks for; 0 trains on the CPU (or on a GPU that is simply there)."""
     jobs_per_gpu: int = Field(default=1, ge=1)
-    """How many jobs share a device: small nets leave most of it idle. Needs gpus 1."""
+    """How many jobs share a device: small nets leave most of it idle. Needs gpus 1; Slurm gives whole devices only."""
     threads: int = Field(default=1, ge=1)
     """Cores a training job asks for."""
     cache: str = "results/.cache"
