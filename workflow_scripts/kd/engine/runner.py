@@ -72,10 +72,12 @@ class Compiled:
     """
 
     def __init__(self, model: TappedModel, frozen: bool) -> None:
+        from torch._functorch import config
+
         self.model, self._shape = model, torch.Size()
         self._copied = frozen and next(model.parameters()).is_cuda
         # a graph that several backward passes go through (losses with momenta of their own) keeps its buffers
-        torch._functorch.config.donated_buffer = False
+        config.donated_buffer = False
         self._run: Callable[..., Any] | None = torch.compile(model, dynamic=False, **self._options(frozen))
 
     def _options(self, frozen: bool) -> dict[str, Any]:

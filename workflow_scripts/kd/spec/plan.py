@@ -354,8 +354,9 @@ class Plan:
     def architectures(self) -> dict[str, str]:
         """Return for each network's name the first one that is built the same: what is measured once."""
         names = [name for pair in self.experiment.pairs for name in (*pair.teachers, pair.student)]
-        first: dict[ModelSettings, str] = {}
-        return {name: first.setdefault(_built(self.model(name)), name) for name in dict.fromkeys(names)}
+        first: dict[str, str] = {}
+        built = {name: canonical(_built(self.model(name)).model_dump(mode="json")) for name in names}
+        return {name: first.setdefault(text, name) for name, text in built.items()}
 
     def tuned_for_teacher(self, dataset: str, teacher: str) -> list[str]:
         """Return the measured mode that a teacher's training reads, if it reads one."""
