@@ -2,8 +2,8 @@
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -71,6 +71,8 @@ class Compiled:
     (no C++ compiler, say) the network runs as is, with one log line.
     """
 
+    paused = False
+
     def __init__(self, model: TappedModel, frozen: bool) -> None:
         from torch._functorch import config
 
@@ -89,7 +91,7 @@ class Compiled:
     def __call__(self, images: Tensor, taps: tuple[str, ...]) -> Outputs:
         """Return logits and taps of images (B,3,H,W)."""
         self._shape = self._shape or images.shape
-        if self._run is None or images.shape != self._shape:
+        if Compiled.paused or self._run is None or images.shape != self._shape:
             return self.model(images, taps)
         try:
             logits, found = self._run(images, taps)
@@ -103,10 +105,14 @@ class Compiled:
         return logits, found
 
 
-def uncompiled(needed: bool) -> AbstractContextManager[Any]:
-    """Return a context in which compiled networks run as is, for who counts their operations."""
-    # not entered in vain: it imports the compiler, a second or two
-    return torch.compiler.set_stance("force_eager") if needed else nullcontext()
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Let compiled networks run as is, for who counts their operations."""
+    Compiled.paused = True
+    try:
+        yield
+    finally:
+        Compiled.paused = False
 
 
 def _failures() -> tuple[type[Exception], ...]:

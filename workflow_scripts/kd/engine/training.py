@@ -175,7 +175,7 @@ class Training:
     def step(self, batch: Batch, known: Mapping[str, Output]) -> None:
         """Train on a batch, of which `known` is what the roles that are not trained make."""
         if self.flops_per_image is None:
-            with uncompiled(self.team.compiles), FlopCounterMode(display=False) as counter:
+            with uncompiled(), FlopCounterMode(display=False) as counter:
                 self._step(batch, known)
             self.flops_per_image = counter.get_total_flops() / len(batch.labels)
         else:

@@ -185,7 +185,8 @@ def _gradient_flops(x: Sequence[int], gradient: Sequence[int], *_: Any, **__: An
 @cache
 def library() -> ctypes.CDLL | None:
     """Return the compiled library, built once for this CPU; None, with one log line, where that fails."""
-    compiler = next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
+    names = (os.environ.get("CC") or "gcc", "gcc", "clang")
+    compiler = next((found for name in names if (found := shutil.which(name))), None)
     if compiler is None:
         log.info("no C compiler here: convolutions run as torch's")
         return None
