@@ -7,6 +7,7 @@ min_version("9.0")
 
 include: "rules/common.smk"
 include: "rules/data.smk"
+include: "rules/tune.smk"
 include: "rules/teachers.smk"
 include: "rules/students.smk"
 include: "rules/asib.smk"

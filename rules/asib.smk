@@ -7,6 +7,7 @@ rule asib_teacher_update:
         teachers=lambda w: teacher_weights(w) if w.stage == "1" else [],
         previous=before_teacher_update,
         initial=lambda w: PLAN.initial_weights(run_of(w).student) if w.stage == "1" else [],
+        tuned=lambda w: PLAN.tuned_for_student(run_of(w)),
     output:
         state=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/state.pt",
         metrics=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/metrics.csv",
@@ -27,14 +28,15 @@ rule asib_teacher_update:
         out=f"{RUN_FOLDER}/stage{{stage}}/teacher_update",
     shell:
         'python "$SCRIPTS/asib_teacher_update.py" --settings {params.settings:q} --data {input.data:q}'
-        " --teachers {input.teachers:q} --previous {input.previous:q} --out {params.out:q} --code {params.code}"
-        " --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --teachers {input.teachers:q} --previous {input.previous:q} --tuned {input.tuned:q} --out {params.out:q}"
+        " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
 rule asib_student_update:
     input:
         data=manifest,
         previous=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/state.pt",
+        tuned=lambda w: PLAN.tuned_for_student(run_of(w)),
     output:
         state=f"{RUN_FOLDER}/stage{{stage}}/student_update/state.pt",
         best=f"{RUN_FOLDER}/stage{{stage}}/student_update/checkpoints/best.safetensors",
@@ -57,8 +59,8 @@ rule asib_student_update:
         out=f"{RUN_FOLDER}/stage{{stage}}/student_update",
     shell:
         'python "$SCRIPTS/asib_student_update.py" --settings {params.settings:q} --data {input.data:q}'
-        " --previous {input.previous:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
-        " --threads {threads} --log {log:q}"
+        " --previous {input.previous:q} --tuned {input.tuned:q} --out {params.out:q} --code {params.code}"
+        " --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
 rule asib_result:

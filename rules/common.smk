@@ -18,11 +18,6 @@ from kd.spec.experiment import check_experiment, workflow_configuration
 from kd.spec.plan import Plan, Run
 from kd.spec.resources import memory_mb, runtime_minutes
 
-# This Python and these scripts, wherever Snakemake was started from; kept out of the commands, whose text is compared.
-shell.prefix(
-    f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; SCRIPTS={shlex.quote(SCRIPTS)}; "
-)
-
 ENVIRONMENT = "../envs/environment.yaml"
 
 # --config allow_missing=true makes tables of what there is, after failures; it is no part of an experiment
@@ -40,6 +35,13 @@ try:
 except UserError as error:
     raise WorkflowError(f"Configuration error. {error}") from None
 
+# This Python and these scripts, wherever Snakemake was started from, and what changes no result: kept out of the
+# commands, whose text is compared.
+shell.prefix(
+    f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; SCRIPTS={shlex.quote(SCRIPTS)}; "
+    f"export KD_CACHE={shlex.quote(EXPERIMENT.cache)} KD_JOBS_PER_GPU={EXPERIMENT.jobs_per_gpu}; "
+)
+
 FOLDER = PLAN.folder
 GPUS = EXPERIMENT.gpus
 THREADS = EXPERIMENT.threads
@@ -50,11 +52,11 @@ LOCAL = workflow.exec_mode.name == "DEFAULT" and workflow.resource_settings.node
 # All cores here (--cores caps it); a usual share of a node on a cluster.
 DECODING_THREADS = (os.cpu_count() or 1) if LOCAL else 8
 
-# Unlimited by default under plain --cores: one job a device unless --resources gpu=N says otherwise.
+# Unlimited by default under plain --cores: jobs_per_gpu jobs a device unless --resources gpu=N says otherwise.
 if GPUS and LOCAL:
     from kd.console.device import visible_devices
 
-    workflow.global_resources.setdefault("gpu", max(GPUS, len(visible_devices())))
+    workflow.global_resources.setdefault("gpu", max(GPUS, len(visible_devices()) * EXPERIMENT.jobs_per_gpu))
 
 
 def any_of(names):
@@ -122,6 +124,7 @@ def student_inputs(wildcards) -> dict[str, str | list[str]]:
         "outputs": [f"{folder}/outputs.safetensors" for folder in PLAN.outputs_folders(run)],
         "pretrained": [f"{folder}/extra.safetensors" for folder in PLAN.pretrain_folders(run)],
         "initial": PLAN.initial_weights(run.student),
+        "tuned": PLAN.tuned_for_student(run),
     }
 
 

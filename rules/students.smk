@@ -28,7 +28,7 @@ rule train_student:
     shell:
         'python "$SCRIPTS/train_student.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teachers:q} --outputs {input.outputs:q} --pretrained {input.pretrained:q} --out {params.out:q}"
-        " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --tuned {input.tuned:q} --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
 if EXPERIMENT.co_train:
@@ -39,6 +39,7 @@ if EXPERIMENT.co_train:
             teachers=lambda w: teacher_weights(w, EXPERIMENT.co_train[0]),
             prepared=lambda w: [file for run in companions(w) for file in prepared_files(run)],
             initial=lambda w: PLAN.initial_weights(companions(w)[0].student),
+            tuned=lambda w: list(dict.fromkeys(file for run in companions(w) for file in PLAN.tuned_for_student(run))),
         output:
             expand(
                 f"{FOLDER}/{{{{dataset}}}}/{{{{team}}}}/{{method}}/seed{{{{seed}}}}/{{file}}",

@@ -5,6 +5,7 @@ rule train_teacher:
     input:
         data=manifest,
         initial=lambda w: PLAN.initial_weights(w.teacher),
+        tuned=lambda w: PLAN.tuned_for_teacher(w.dataset, w.teacher),
     output:
         best=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/best.safetensors",
         last=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/last.safetensors",
@@ -24,7 +25,7 @@ rule train_teacher:
         out=lambda w, output: Path(output.run).parent,
     shell:
         'python "$SCRIPTS/train_teacher.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
-        " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --tuned {input.tuned:q} --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
 
 rule teacher_outputs:
@@ -56,6 +57,7 @@ rule pretrain_method:
     input:
         data=manifest,
         teacher=lambda w: f"{teacher_folder(w.dataset, w.teacher, int(w.seed))}/checkpoints/best.safetensors",
+        tuned=lambda w: PLAN.tuned_for_pretraining(w.dataset, w.teacher, w.method),
     output:
         extra=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}/extra.safetensors",
         metrics=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}/metrics.csv",
@@ -76,5 +78,5 @@ rule pretrain_method:
         out=lambda w, output: Path(output.run).parent,
     shell:
         'python "$SCRIPTS/pretrain_method.py" --settings {params.settings:q} --data {input.data:q}'
-        " --teachers {input.teacher:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
-        " --threads {threads} --log {log:q}"
+        " --teachers {input.teacher:q} --tuned {input.tuned:q} --out {params.out:q} --code {params.code}"
+        " --gpus {resources.gpu} --threads {threads} --log {log:q}"

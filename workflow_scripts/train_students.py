@@ -42,6 +42,7 @@ def train(arguments: argparse.Namespace, runs: list[dict]) -> None:
             teachers=arguments.teachers,
             outputs=[Path(file) for file in one["outputs"]],
             pretrained=next(map(Path, one["pretrained"]), None),
+            tuned=[Path(file) for file in one["tuned"]],
             code=one["code"],
         )
         for one in runs
@@ -49,8 +50,12 @@ def train(arguments: argparse.Namespace, runs: list[dict]) -> None:
     for job in job_list:
         log.info("%s", jobs.describe(job))
     with Progress(max(jobs.planned_epochs(job) for job in job_list), RULE) as on_epoch:
-        results = jobs.train_students(job_list, files, on_epoch)
-    log.info("done in %.1f s", sum(result.seconds for result in results))
+        outcomes = jobs.train_students(job_list, files, on_epoch)
+    for one, outcome in zip(files, outcomes, strict=True):
+        if isinstance(outcome, UserError):
+            log.error("%s: %s", one.folder, outcome)
+            write_json(one.folder / "failure.json", {"reason": str(outcome), "rule": RULE})
+    log.info("done in %.1f s", sum(outcome.seconds for outcome in outcomes if not isinstance(outcome, UserError)))
 
 
 if __name__ == "__main__":

@@ -82,6 +82,43 @@ def test_a_lease_ends_with_its_process(two_devices, tmp_path):
         assert done.stdout.strip() == "['4', '7']"
 
 
+def held_by_processes(tmp_path, count):
+    """Start processes that each take a lease, or fail at once, and hold it until they are told to end."""
+    code = (
+        "import sys, tempfile; tempfile.gettempdir = lambda: sys.argv[1]\n"
+        "from kd.console.device import lease_gpus\n"
+        "print(*lease_gpus(1, wait_seconds=0), flush=True); input()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    held = []
+    for _ in range(count):  # one after the other, so that who gets which is certain
+        process = subprocess.Popen(command, cwd=SCRIPTS, **pipes)
+        held.append((process, process.stdout.readline().strip()))
+    return held
+
+
+def test_jobs_share_devices_the_emptiest_first(two_devices, monkeypatch, tmp_path):
+    monkeypatch.setenv("KD_JOBS_PER_GPU", "2")
+    held = held_by_processes(tmp_path, 5)
+    try:
+        assert [device for _, device in held] == ["4", "7", "4", "7", ""]
+        assert "limit jobs with --resources gpu=4" in held[4][0].stderr.read()
+        held[1][0].kill()  # however a process ends, its share is free again
+        held[1][0].wait()
+        again = held_by_processes(tmp_path, 1)
+        held += again
+        assert again[0][1] == "7"
+        monkeypatch.setenv("KD_JOBS_PER_GPU", "1")
+        with pytest.raises(UserError, match="no 1 of the 2 GPU"):  # a whole device is not what others share
+            device.lease_gpus(1, wait_seconds=0)
+    finally:
+        for process, _ in held:
+            process.kill()
+            process.communicate()
+    assert device.lease_gpus(2, wait_seconds=0) == ["4", "7"]
+
+
 def test_slurm_has_given_the_devices_already(two_devices, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     assert device.lease_gpus(2) == []

@@ -4,7 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kd.analysis.collect import row_of
 from kd.engine import jobs
+from kd.spec.errors import DivergenceError
 from kd.spec.files import read_json
 from kd.spec.job import parse_job
 
@@ -75,3 +77,33 @@ def test_teachers_run_once_for_all(worlds, monkeypatch):
     steps = -(-160 // parse_job(worlds[0].plan.student_job(worlds[0].run)).recipe.batch_size)
     longest = max(len(result.rows) for result in results)
     assert len(calls) == steps * longest
+
+
+def test_a_training_that_diverges_ends_alone(world, tmp_path):
+    """The others end as they do without it; its folder says why, and holds the weights that it began with."""
+    methods = [{"method": "kd", "recipe": {"lr": 1e30}}, "kd", {"method": "crd", "negatives": 32}]
+    group = [world(method) for method in methods]
+    outcomes = together(group, "group")
+    assert isinstance(outcomes[0], DivergenceError)
+    assert "loss" in str(outcomes[0])
+    together(group[1:], "others")
+    for number, here in enumerate(group[1:]):
+        for kept in ("best", "last"):
+            first = load_file(here.folder / "group" / str(number + 1) / "checkpoints" / f"{kept}.safetensors")
+            second = load_file(here.folder / "others" / str(number) / "checkpoints" / f"{kept}.safetensors")
+            assert all(torch.equal(first[key], second[key]) for key in first)
+    failed = group[0].folder / "group" / "0"
+    record = read_json(failed / "run.json")
+    assert record["status"] == "failed"
+    assert record["reason"] == str(outcomes[0])
+    weights = load_file(failed / "checkpoints" / "last.safetensors")
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    assert (failed / "metrics.csv").exists()
+    row = row_of({**next(group[0].plan.rows()), "path": str(failed), "teacher_paths": [], "prestage_paths": []}, {})
+    assert row["status"] != "ok"
+
+
+def test_a_group_that_diverges_as_a_whole_is_an_error(world):
+    group = [world({"method": name, "recipe": {"lr": 1e30}}) for name in ("kd", "ce")]
+    with pytest.raises(DivergenceError, match="diverged"):
+        together(group, "group")

@@ -30,6 +30,18 @@ def test_what_counts(tmp_path, monkeypatch, first, second, same):
     assert (digests.module_digest("one") == digests.module_digest("two")) is same
 
 
+def test_native_code_of_a_module_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(digests, "SCRIPTS", tmp_path)
+    (tmp_path / "native.py").write_text("x = 1")
+    found = []
+    for source in ("int a = 1;", "int a = 2;"):
+        digests._parsed.cache_clear()
+        (tmp_path / "native.c").write_text(source)
+        found.append(digests.module_digest("native"))
+    digests._parsed.cache_clear()
+    assert found[0] != found[1]
+
+
 def test_closure_follows_every_import():
     modules = digests.closure(frozenset({"kd.engine.jobs"}))
     assert {"kd.engine.training", "kd.methods.contract", "kd.models.build", "kd.data.store"} <= set(modules)

@@ -23,6 +23,7 @@ def training_parser(description: str | None, *inputs: str) -> argparse.ArgumentP
     parser.add_argument("--code", default="", help="digest of the code, recorded in run.json")
     parser.add_argument("--gpus", type=int, default=0, help="devices to reserve")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--tuned", type=Path, nargs="*", default=[], help="how each network runs, where measured")
     if "teachers" in inputs:
         parser.add_argument("--teachers", type=Path, nargs="*", default=[], help="weights of the teachers, in order")
     if "outputs" in inputs:
@@ -56,6 +57,7 @@ def run_training(function: str, parser: argparse.ArgumentParser, rule: str) -> N
             outputs=getattr(arguments, "outputs", []),
             pretrained=getattr(arguments, "pretrained", None),
             previous=getattr(arguments, "previous", None),
+            tuned=arguments.tuned,
             code=arguments.code,
         )
         work: Any = getattr(jobs, function)
@@ -70,6 +72,8 @@ def start_torch(threads: int) -> None:
     """Import torch with so many threads; one process a core is how the workflow fills a machine."""
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if "KD_CACHE" in os.environ:  # what torch.compile makes is kept for the next job
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", os.path.abspath(f"{os.environ['KD_CACHE']}/inductor"))
     import torch
 
     torch.set_num_threads(threads)

@@ -1,7 +1,7 @@
 """Methods of one seed and team trained side by side: one pass over the data and one of the frozen teachers for all.
 
 Each training keeps its own networks, optimisers, random generators and resume file, and takes the very steps that it
-would take alone: the same images in the same order, from the same teachers.
+would take alone: the same images in the same order, from the same teachers. One that diverges ends alone, too.
 """
 
 import time
@@ -14,6 +14,7 @@ import torch
 from kd.engine.checkpoint import restore_rng, rng_state
 from kd.engine.training import Result, Training
 from kd.methods.contract import Stage
+from kd.spec.errors import DivergenceError, UserError
 
 
 @dataclass
@@ -22,27 +23,45 @@ class Companion:
 
     training: Training
     rng: dict[str, torch.Tensor]
+    failure: UserError | None = None
+    """Why it ended before its time."""
 
     @contextmanager
     def turn(self, missed: float = 0.0) -> Iterator[Training]:
-        """Give it the machine: its clock runs, after `missed` seconds of shared work, and it draws its own numbers."""
+        """Give it the machine: its clock runs, after `missed` seconds of shared work, and it draws its own numbers.
+
+        A divergence inside ends this training alone.
+        """
         device = self.training.team.device
         restore_rng(self.rng, device)
         self.training.clock.go_on(missed)
-        yield self.training
+        try:
+            yield self.training
+        except DivergenceError as error:
+            self.failure = error
+        except torch.linalg.LinAlgError as error:  # what decompositions say of matrices that are not finite
+            self.failure = DivergenceError(f"training diverged: {str(error).splitlines()[0]}")
         self.training.clock.pause()
         self.rng = rng_state(device)
 
+    @property
+    def going(self) -> bool:
+        """Whether it has epochs to train."""
+        return self.failure is None and not self.training.finished
 
-def train_together(trainings: Sequence[Training], plans: Sequence[list[Stage]]) -> list[Result]:
-    """Train all of them to their ends; whoever is ahead after an interruption waits for the others."""
+
+def train_together(trainings: Sequence[Training], plans: Sequence[list[Stage]]) -> list[Result | UserError]:
+    """Train all of them to their ends and return what each leaves, or why it failed.
+
+    Whoever is ahead after an interruption waits for the others.
+    """
     companions = [_started(training, stages) for training, stages in zip(trainings, plans, strict=True)]
-    while waiting := [companion for companion in companions if not companion.training.finished]:
+    while waiting := [companion for companion in companions if companion.going]:
         behind = min(len(companion.training.result.rows) for companion in waiting)
         ready = [companion for companion in waiting if len(companion.training.result.rows) == behind]
         for bundle in _bundles(ready):
             _epoch(bundle)
-    return [training.result for training in trainings]
+    return [companion.failure or companion.training.result for companion in companions]
 
 
 def _started(training: Training, stages: list[Stage]) -> Companion:
@@ -78,11 +97,15 @@ def _epoch(bundle: Sequence[Companion]) -> None:
         known = first.onlookers.outputs(batch, taps)
         shared = time.perf_counter() - since
         for companion in bundle:
+            if companion.failure is not None:
+                continue
             companion.training.onlookers.flops_per_image = first.onlookers.flops_per_image
             with companion.turn(shared) as training:
                 training.step(batch, known)
         since = time.perf_counter()
     for companion in bundle:
+        if companion.failure is not None:
+            continue
         companion.training.feed.load_state(first.feed.state())
         with companion.turn() as training:
             training.end_epoch()

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from kd.data.augment import Augmenter
 from kd.data.store import ImageStore
 from kd.engine.precision import Precision
+from kd.engine.resolve import has_heads
 from kd.engine.team import Team
 from kd.methods.contract import STUDENT, Method, Stage
 from kd.models.base import TappedModel
@@ -42,6 +43,7 @@ def accuracies(
     """
     for _, module in team.modules():
         module.eval()
+    heads = heads and has_heads(method)
     needed = tuple(team.models) if heads else tuple(roles)
     correct: dict[str, Tensor] = {}
     loss = torch.zeros((), dtype=torch.float64, device=team.device)

@@ -1,5 +1,6 @@
 """The training jobs of the workflow: from a job's settings and files to the folder that it leaves."""
 
+import copy
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,10 +19,12 @@ from kd.engine.data import Data, load_data
 from kd.engine.evaluation import Predictions, accuracies, observations, predict
 from kd.engine.feed import derived_seed
 from kd.engine.history import Row, write_metrics
+from kd.engine.modes import Modes, choose_modes
 from kd.engine.outputs import read_outputs
-from kd.engine.precision import Precision, choose_precision, make_deterministic, training_device
+from kd.engine.precision import Precision, make_deterministic, training_device
 from kd.engine.provenance import git_state, hardware, peak_memory_mb, versions
 from kd.engine.resolve import build_method
+from kd.engine.runner import make_trainable
 from kd.engine.teachers import Onlookers, fixed_view
 from kd.engine.team import Team, deploy
 from kd.engine.training import OnEpoch, Result, Training
@@ -34,7 +37,7 @@ from kd.models.weights import load_weights, read_state, save_weights
 from kd.spec.cards import MethodSettings, card
 from kd.spec.digests import canonical, text_digest
 from kd.spec.errors import UserError
-from kd.spec.files import atomic_path, atomic_write, write_json
+from kd.spec.files import atomic_path, atomic_write, read_json, write_json
 from kd.spec.job import Job
 
 log = logging.getLogger(__name__)
@@ -54,12 +57,21 @@ class Files:
     pretrained: Path | None = None
     previous: Path | None = None
     """State of the half-stage before this one."""
+    tuned: Sequence[Path] = ()
+    """How the job's networks run, the student first, where that was measured."""
     code: str = ""
     """Digest of the code that the workflow saw."""
 
     def digest(self) -> str:
         """Return a digest of everything that the job reads."""
-        inputs = [self.data / "manifest.json", *self.teachers, *self.outputs, self.pretrained, self.previous]
+        inputs = [
+            self.data / "manifest.json",
+            *self.teachers,
+            *self.outputs,
+            self.pretrained,
+            self.previous,
+            *self.tuned,
+        ]
         return text_digest("".join(_file_digest(path) for path in inputs if path is not None))
 
 
@@ -84,18 +96,29 @@ def train_student(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
     return result
 
 
-def train_students(jobs: Sequence[Job], folders: Sequence[Files], on_epoch: OnEpoch) -> list[Result]:
-    """Train several methods' students of one seed and team in one process; each run folder is as if trained alone."""
+def train_students(jobs: Sequence[Job], folders: Sequence[Files], on_epoch: OnEpoch) -> list[Result | UserError]:
+    """Train several methods' students of one seed and team in one process; each run folder is as if trained alone.
+
+    A training that diverges leaves the best weights that it had (or those it began with), and run.json with status
+    failed and the reason, which is returned in its place. Only where all of them diverge is it raised.
+    """
     benches: list[Workbench] = []
     for job, files in zip(jobs, folders, strict=True):
         benches.append(prepare(job, files, benches[0] if benches else None))
+    begun = [copy.deepcopy(bench.team.models[STUDENT].state_dict()) for bench in benches]
     trainings = [_training(bench, files, on_epoch) for bench, files in zip(benches, folders, strict=True)]
-    results = train_together(trainings, [bench.method.plan() for bench in benches])
-    for bench, files, result in zip(benches, folders, results, strict=True):
+    outcomes = train_together(trainings, [bench.method.plan() for bench in benches])
+    failures = [outcome if isinstance(outcome, UserError) else None for outcome in outcomes]
+    if all(failures):
+        raise next(failure for failure in failures if failure is not None)
+    for bench, files, training, failure, weights in zip(benches, folders, trainings, failures, begun, strict=True):
+        result = training.result
+        if failure is not None:
+            result.best = result.last = result.best or weights
         write_metrics(files.folder / "metrics.csv", result.rows)
         _save_student(files.folder, bench.job, bench.team.models[STUDENT], result)
-        _finish(bench, files, result)
-    return results
+        _finish(bench, files, result, failure)
+    return outcomes
 
 
 def pretrain(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
@@ -121,7 +144,7 @@ def train_half_stage(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
         bench.team.models[STUDENT].load_state_dict(result.best)
     optimizers = {**before["optimizers"], **result.optimizers}
     save_state(files.folder / "state.pt", {"team": bench.team.state(), "optimizers": optimizers})
-    _finish(bench, files, result, {"validation": {**validation_of(result.rows[-1]), **_team_report(bench)}})
+    _finish(bench, files, result, more={"validation": {**validation_of(result.rows[-1]), **_team_report(bench)}})
     return result
 
 
@@ -141,11 +164,14 @@ def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predict
     device = training_device()
     data = load_data(files.data, job, device)
     model = _finished(job, data, weights)
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    precision = choose_precision(job.recipe.precision, device)
+    mode = choose_modes(job.recipe, device).frozen
+    make_trainable(model, mode, device)
+    precision = mode.on(device)
     stores = {"val": (data.validation, 0), "test": (data.test, FEATURE_IMAGES)}
     return {
-        split: predict(model, store, data.augmenter, precision, job.recipe.eval_batch_size, features, True)
+        split: predict(
+            model, store, data.augmenter, precision, job.recipe.eval_batch_size, features, mode.channels_last
+        )
         for split, (store, features) in stores.items()
     }
 
@@ -154,8 +180,9 @@ def evaluate_single(job: Job, files: Files, weights: Path) -> dict[str, dict[str
     """Return top-1 in percent of finished weights on the training, validation and test images, by split."""
     device = training_device()
     data = load_data(files.data, job, device)
-    team = Team({STUDENT: _finished(job, data, weights)}, device, job.recipe.channels_last)
-    bench = Workbench(job, data, team, Method(MethodSettings()), choose_precision(job.recipe.precision, device))
+    modes = choose_modes(job.recipe, device)
+    team = Team({STUDENT: _finished(job, data, weights)}, device, {STUDENT: modes})
+    bench = Workbench(job, data, team, Method(MethodSettings()), modes.frozen.on(device))
     return {split: {"top1": found[STUDENT]} for split, found in _by_split(bench, heads=False).items()}
 
 
@@ -201,10 +228,10 @@ def prepare(job: Job, files: Files, companion: Workbench | None = None) -> Workb
     models = _models(job, files, data, method)
     if companion is not None and companion.job.teachers == job.teachers:
         models |= {role: model for role, model in companion.team.models.items() if role.startswith("teacher")}
-    team = Team(models, device, job.recipe.channels_last)
+    modes = _modes(job, files, models, device)
+    team = Team(models, device, modes)
     torch.manual_seed(derived_seed(job.seed, "extra"))
-    images = (data.image_size, data.train.labels, data.num_classes)
-    team, context = deploy(team, method, *images, job.recipe.channels_last)
+    team, context = deploy(team, method, data.image_size, data.train.labels, data.num_classes)
     method.bind(context)
     team.add_extra(method.build(context))
     if files.pretrained is not None:
@@ -212,7 +239,20 @@ def prepare(job: Job, files: Files, companion: Workbench | None = None) -> Workb
     if files.previous is not None:
         team.load_state(load_state(files.previous)["team"])
     team.taps.update(method.role_taps)
-    return Workbench(job, data, team, method, choose_precision(job.recipe.precision, device))
+    # the scaler's: that of the network that is trained, if there is one
+    precision = modes[next(iter(modes))].trained.on(device)
+    return Workbench(job, data, team, method, precision)
+
+
+def _modes(job: Job, files: Files, models: Mapping[str, TappedModel], device: torch.device) -> dict[str, Modes]:
+    """Return by role how networks run; peers run as the student does."""
+    networks = [STUDENT] if job.student is not None else []
+    networks += [teacher(k) for k in range(len(job.teachers))]
+    choices = [read_json(path) for path in files.tuned]
+    measured = dict(zip(networks, choices, strict=True)) if choices else {}
+    return {
+        role: choose_modes(job.recipe, device, measured.get(role if role in networks else STUDENT)) for role in models
+    }
 
 
 def _borrowed_data(job: Job, companion: Workbench | None) -> Data | None:
@@ -238,7 +278,7 @@ def _models(job: Job, files: Files, data: Data, method: Method) -> dict[str, Tap
         model = build_model(settings, *size)
         if files.previous is None:
             # the teacher may be a student of the experiment, deployed with more than its architecture
-            model = redeploy(model, read_state(files.teachers[k])[1])
+            model = redeploy(model, read_state(files.teachers[k])[1], data.image_size)
             load_weights(model, files.teachers[k])
         models[teacher(k)] = model
     return models
@@ -310,20 +350,29 @@ def _save_student(folder: Path, job: Job, student: TappedModel, result: Result) 
     assert job.student is not None, "a run without a student has no weights to keep"
     for name, state in (("best", result.best), ("last", result.last)):
         student.load_state_dict(state)
-        epoch = result.best_epoch if name == "best" else len(result.rows)
+        epoch = result.best_epoch if state is result.best else len(result.rows)
         metadata = {"arch": job.student.arch, "epoch": str(epoch), **deployment(student)}
         save_weights(student, folder / "checkpoints" / f"{name}.safetensors", metadata)
 
 
-def _finish(bench: Workbench, files: Files, result: Result, more: Mapping[str, Any] | None = None) -> None:
+def _finish(
+    bench: Workbench,
+    files: Files,
+    result: Result,
+    failure: UserError | None = None,
+    more: Mapping[str, Any] | None = None,
+) -> None:
     """Write run.json, the last file of a job, and drop the resume file; `more` replaces or adds entries."""
     device = bench.team.device
     record = {
-        "status": "ok",
+        **({"status": "ok"} if failure is None else {"status": "failed", "reason": str(failure)}),
         "settings": bench.job.model_dump(mode="json"),
         "digests": {"code": files.code, "inputs": files.digest(), "split": bench.data.digest},
         "versions": versions(),
-        "hardware": hardware(device, bench.precision.name),
+        "hardware": {
+            **hardware(device, bench.precision.name),
+            "kernels": {role: modes.record() for role, modes in bench.team.modes.items()},
+        },
         "seconds": {"train": round(result.seconds, 3)},
         "peak_memory_mb": peak_memory_mb(device),
         "flops": {"train": result.flops},
@@ -331,7 +380,7 @@ def _finish(bench: Workbench, files: Files, result: Result, more: Mapping[str, A
         "images": {"train": len(bench.data.train), "validation": len(bench.data.validation)},
         "epochs": len(result.rows),
         "best_epoch": result.best_epoch,
-        "validation": validation_of(result.rows[-1]),
+        "validation": validation_of(result.rows[-1] if result.rows else {}),
         "git": git_state(),
         **(more or {}),
     }

@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from kd.engine.data import load_data
-from kd.engine.precision import Precision, choose_precision, make_deterministic, training_device
+from kd.engine.modes import choose_modes
+from kd.engine.precision import Precision, make_deterministic, training_device
 from kd.engine.provenance import git_state, hardware, peak_memory_mb, versions
+from kd.engine.runner import make_trainable
 from kd.engine.teachers import fixed_view
 from kd.models.base import TappedModel
 from kd.models.build import build_model
@@ -41,13 +43,13 @@ def teacher_outputs(job: Job, files: "Files") -> None:
     (settings,), (weights,) = job.teachers, files.teachers
     teacher = build_model(settings, data.num_classes, data.image_size)
     load_weights(teacher, weights)
-    memory_format = torch.channels_last if job.recipe.channels_last else torch.contiguous_format
-    teacher.to(device=device, memory_format=memory_format)  # type: ignore[call-overload]
-    precision = choose_precision(job.recipe.precision, device)
+    mode = choose_modes(job.recipe, device).frozen
+    make_trainable(teacher, mode, device)
+    precision = mode.on(device)
     started = time.perf_counter()
     view = fixed_view(data.train, data.augmenter, job.split_seed)
     with FlopCounterMode(display=False) as counter:
-        logits = logits_of(teacher, view, precision, job.recipe.eval_batch_size, memory_format)
+        logits = logits_of(teacher, view, precision, job.recipe.eval_batch_size, mode.memory_format)
     seconds = time.perf_counter() - started
     files.folder.mkdir(parents=True, exist_ok=True)
     with atomic_path(files.folder / "outputs.safetensors") as temporary:

@@ -15,11 +15,18 @@ def training_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
+def runs_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 at all, rather than emulating it, several times slower than float32."""
+    if device.type == "cuda":
+        return has_fast_bf16(device)
+    return has_fast_bf16(device) or bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
 def has_fast_bf16(device: torch.device) -> bool:
     """Whether matrix products in bfloat16 are faster than in float32 on this device."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
-    # Without AMX tiles a CPU emulates bfloat16, several times slower than float32.
+    # Without AMX tiles a CPU gains little from bfloat16, or emulates it.
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
@@ -54,4 +61,6 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 def make_deterministic(enabled: bool) -> None:
     """Ask for kernels that give the same bits every time."""
     torch.use_deterministic_algorithms(enabled, warn_only=True)
+    # by default that also fills every new tensor with NaN, a pass over memory that no result depends on
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not enabled

@@ -125,6 +125,12 @@ class Combined(Method):
         return self.methods[name].weight(own, progress)
 
 
+def has_heads(method: Method) -> bool:
+    """Whether a method scores heads of its own, for which every network has to see the validation images."""
+    parts = method.methods.values() if isinstance(method, Combined) else [method]
+    return any(type(part).heads is not Method.heads for part in parts)
+
+
 def _own(extra: nn.ModuleDict, name: str) -> nn.ModuleDict:
     modules = extra[name]
     assert isinstance(modules, nn.ModuleDict), f"{name} built no ModuleDict"

@@ -10,6 +10,7 @@ from kd.data.augment import Augmenter
 from kd.data.store import ImageStore
 from kd.engine.feed import derived_seed
 from kd.engine.precision import Precision
+from kd.engine.runner import uncompiled
 from kd.engine.team import Team
 from kd.methods.contract import Batch, Needs, Output, teacher
 from kd.spec.config import Recipe
@@ -77,10 +78,11 @@ class Onlookers:
     def _measured_outputs(self, batch: Batch) -> dict[str, Output]:
         if self._measured:
             return self._outputs(batch)
-        with FlopCounterMode(display=False) as counter:
+        with uncompiled(), FlopCounterMode(display=False) as counter:
             known = self._outputs(batch)
         self.flops_per_image, self._measured = counter.get_total_flops() / len(batch.labels), True
-        return known
+        # a resumed training counts at another batch than one that was not interrupted, and must not differ by it
+        return self._outputs(batch) if self.team.compiles else known
 
     def _outputs(self, batch: Batch) -> dict[str, Output]:
         known = {
@@ -110,7 +112,7 @@ class Onlookers:
         if not roles:
             return {}
         parts: dict[str, list[Tensor]] = {role: [] for role in roles}
-        with FlopCounterMode(display=False) as counter:
+        with uncompiled(), FlopCounterMode(display=False) as counter:
             for images, _, _ in self.store.batches(torch.arange(len(self.store)), self.recipe.eval_batch_size):
                 outputs = self.team.forward(self.augmenter.plain(images), self.precision, roles=roles)
                 for role in roles:

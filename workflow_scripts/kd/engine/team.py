@@ -1,14 +1,16 @@
 """The networks of a run by role, with modes and gradients set by role."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from kd.engine.modes import COMPILED, TORCH, Mode, Modes
 from kd.engine.precision import Precision
+from kd.engine.runner import Runner, make_trainable
 from kd.methods.contract import EXTRA, STUDENT, Context, Method, Output, Stage
 from kd.models.base import TappedModel
-from kd.models.folding import folded
 from kd.models.freezing import apply_freezing, keep_frozen_in_eval
 
 SHAPE_BATCH = 2
@@ -21,16 +23,19 @@ class Team:
     statistics stay bit-identical.
     """
 
-    def __init__(self, models: Mapping[str, TappedModel], device: torch.device, channels_last: bool = False) -> None:
+    def __init__(
+        self, models: Mapping[str, TappedModel], device: torch.device, modes: Mapping[str, Modes] | None = None
+    ) -> None:
         self.models = dict(models)
         self.extra = nn.ModuleDict()
         self.device = device
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        for model in self.models.values():
-            model.to(device=device, memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.modes = dict(modes or {})
+        for role, model in self.models.items():
+            make_trainable(model, self._modes(role).trained, device)
         self._trainable = {id(p): p.requires_grad for model in self.models.values() for p in model.parameters()}
         self.taps: dict[str, tuple[str, ...]] = dict.fromkeys(self.models, ())
-        self._folded: dict[str, TappedModel | None] = {}
+        self._frozen: dict[str, Runner | None] = {}
+        self._compiled: dict[str, Runner] = {}
 
     def add_extra(self, extra: nn.ModuleDict) -> None:
         """Take the modules that a method adds."""
@@ -71,18 +76,33 @@ class Team:
 
     def fold(self, roles: Iterable[str]) -> None:
         """Let the roles, which nothing trains until the next call, run with BatchNorm folded; all others run as is."""
-        self._folded = dict.fromkeys(roles)
+        self._frozen = dict.fromkeys(roles)
+        self._compiled = {}
 
-    def _runner(self, role: str, images: Tensor) -> TappedModel:
-        """Return what runs for a role; its folded copy is made when it is first asked for."""
-        if role not in self._folded:
-            return self.models[role]
-        copy = self._folded[role]
-        if copy is None:
-            seen = torch.randn((SHAPE_BATCH, *images.shape[1:]), generator=torch.Generator().manual_seed(0))
-            copy = folded(self.models[role], seen.to(images.device).contiguous(memory_format=self.memory_format))
-            self._folded[role] = copy
-        return copy
+    @property
+    def compiles(self) -> bool:
+        """Whether a role runs compiled code, in which nobody can count operations."""
+        return any(mode.kernels == COMPILED for modes in self.modes.values() for mode in (modes.trained, modes.frozen))
+
+    def _modes(self, role: str, precision: str = "fp32") -> Modes:
+        plain = Mode(precision, channels_last=False)
+        return self.modes.get(role, Modes(plain, plain))
+
+    def _runner(self, role: str, images: Tensor, precision: str) -> Runner:
+        """Return what runs for a role; the folded copy of a frozen one is made when it is first asked for."""
+        model, modes = self.models[role], self._modes(role, precision)
+        if role in self._frozen:
+            runner = self._frozen[role]
+            if runner is None:
+                seen = torch.randn((SHAPE_BATCH, *images.shape[1:]), generator=torch.Generator().manual_seed(0))
+                runner = self._frozen[role] = Runner.frozen(model, modes.frozen, seen.to(images.device))
+            return runner
+        if not model.training or modes.trained.kernels != COMPILED:
+            # validation runs as is: its batches are of other sizes
+            return Runner(model, replace(modes.trained, kernels=TORCH))
+        if role not in self._compiled:
+            self._compiled[role] = Runner(model, modes.trained)
+        return self._compiled[role]
 
     def forward(
         self,
@@ -95,19 +115,18 @@ class Team:
     ) -> dict[str, Output]:
         """Run the models on images (B,3,H,W); `known` outputs are taken as they are.
 
-        The images may be a further view of the batch, which the outputs' names then say: 'role@view'.
+        The images may be a further view of the batch, which the outputs' names then say: 'role@view'. The precision is
+        that of roles without a mode of their own.
         """
         outputs = dict(known or {})
-        images = images.contiguous(memory_format=self.memory_format)
         for role in self.models if roles is None else roles:
             name = f"{role}@{view}" if view else role
             if name not in outputs:
                 # no_grad, not inference_mode: its tensors may enter projectors that need them at backward
-                model = self._runner(role, images)
-                with torch.set_grad_enabled(role in with_grad), precision.autocast():
-                    logits, taps = model(images, self.taps[role])
-                classifier = self.models[role].classifier
-                outputs[name] = Output(logits.float(), {tap: value.float() for tap, value in taps.items()}, classifier)
+                run = self._runner(role, images, precision.name)
+                with torch.set_grad_enabled(role in with_grad):
+                    logits, taps = run(images, self.taps[role])
+                outputs[name] = Output(logits, taps, self.models[role].classifier)
         return outputs
 
     def state(self) -> dict[str, dict[str, Tensor]]:
@@ -143,9 +162,7 @@ def measure(team: Team, image_size: int, labels: Tensor, num_classes: int) -> Co
     )
 
 
-def deploy(
-    team: Team, method: Method, image_size: int, labels: Tensor, num_classes: int, channels_last: bool = False
-) -> tuple[Team, Context]:
+def deploy(team: Team, method: Method, image_size: int, labels: Tensor, num_classes: int) -> tuple[Team, Context]:
     """Measure a team, let the method change its student, and return the team that is trained with its measures."""
     context = measure(team, image_size, labels, num_classes)
     if STUDENT not in team.models:
@@ -153,7 +170,7 @@ def deploy(
     student = method.student(team.models[STUDENT], context)
     if student is team.models[STUDENT]:
         return team, context
-    team = Team({**team.models, STUDENT: student}, team.device, channels_last)
+    team = Team({**team.models, STUDENT: student}, team.device, team.modes)
     return team, measure(team, image_size, labels, num_classes)
 
 

@@ -19,6 +19,7 @@ from kd.engine.history import Clock, Row, Sums
 from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, clip_norm, descend, lr_factor, set_lr
 from kd.engine.plateau import Plateau
 from kd.engine.precision import Precision
+from kd.engine.runner import uncompiled
 from kd.engine.teachers import Onlookers
 from kd.engine.team import Team
 from kd.methods.contract import EXTRA, STUDENT, Batch, Method, Output, Progress, Stage, Update
@@ -178,7 +179,7 @@ class Training:
     def step(self, batch: Batch, known: Mapping[str, Output]) -> None:
         """Train on a batch, of which `known` is what the roles that are not trained make."""
         if self.flops_per_image is None:
-            with FlopCounterMode(display=False) as counter:
+            with uncompiled(), FlopCounterMode(display=False) as counter:
                 self._step(batch, known)
             self.flops_per_image = counter.get_total_flops() / len(batch.labels)
         else:

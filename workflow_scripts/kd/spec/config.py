@@ -149,7 +149,12 @@ class Recipe(Strict):
     """Decay at the start, from where it goes to ema_decay on a line over ema_warmup_epochs; None is ema_decay."""
     ema_warmup_epochs: float = Field(default=5.0, gt=0)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    channels_last: bool = True
+    """auto: what is fastest here, found for each network by the rule `tune` where training is long enough to pay it."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Memory layout of images and features; auto: measured with precision auto, else true."""
+    kernels: Literal["auto", "torch", "winograd", "compiled"] = "auto"
+    """How networks run. torch: as is; winograd: 3x3 convolutions of float32 on a CPU in fewer multiplications, built by
+    the C compiler here; compiled: torch.compile; auto: measured with precision auto, else torch."""
     teacher_view: Literal["live", "fixed"] = "live"
     """live: frozen teachers see the images that the student sees; fixed: one augmented view of each, drawn once."""
     track_test: bool = False
@@ -240,12 +245,22 @@ class Experiment(Strict):
     report: Reporting = Reporting()
     gpus: Annotated[int, Field(ge=0)] = 0
     """Devices a training job asks for; 0 trains on the CPU (or on a GPU that is simply there)."""
+    jobs_per_gpu: int = Field(default=1, ge=1)
+    """How many jobs share a device: small nets leave most of it idle. Needs gpus 1; Slurm gives whole devices only."""
     threads: int = Field(default=1, ge=1)
     """Cores a training job asks for."""
+    cache: str = "results/.cache"
+    """Folder of what compilers make, shared by all jobs; deleting it costs time only."""
     co_train: list[Name] = []
     """Methods whose students are trained side by side, one job a seed: they share images and their teachers' passes."""
     strict_environment: bool = False
     """Let another torch, torchvision or timm version make results stale."""
+
+    @model_validator(mode="after")
+    def _whole_devices_or_shares(self) -> Self:
+        if self.jobs_per_gpu > 1 and self.gpus != 1:
+            raise ValueError(f"jobs_per_gpu {self.jobs_per_gpu} needs gpus 1, found gpus {self.gpus}")
+        return self
 
     @model_validator(mode="after")
     def _co_trained_distinct(self) -> Self:

@@ -72,7 +72,13 @@ def _parsed(module: str) -> tuple[frozenset[str], str]:
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = _without_strings(node.body)
-    return frozenset(found), text_digest(ast.dump(tree))
+    return frozenset(found), text_digest(ast.dump(tree) + _native(path))
+
+
+def _native(path: Path) -> str:
+    """Return the source in C that a module builds: the file of its name."""
+    native = path.with_suffix(".c")
+    return native.read_text() if native.is_file() else ""
 
 
 def code_digest(modules: Iterable[str]) -> str:

@@ -32,7 +32,7 @@ class Job(Strict):
     """Which stage of a chain this job is a half of, from 1."""
     half: str | None = None
     environment: dict[str, str] = {}
-    """Library versions, when the experiment says strict_environment."""
+    """Library versions, when the experiment says strict_environment; for a measurement the kind of device, too."""
 
     def loading(self) -> DatasetSettings:
         """Return the data set's settings as far as they act at load time."""

@@ -14,11 +14,14 @@ from kd.spec.errors import UserError
 from kd.spec.experiment import merged_recipe, model_settings, student_recipe, variants
 from kd.spec.job import Job, MethodPart
 from kd.spec.memo import remembered
+from kd.spec.resources import training_images
 from kd.spec.variant import Variant
 
 RESULTS = "results"
 NO_TEACHER = "none"
 ENGINE = ("kd.engine.jobs",)
+TUNED_FROM = 50_000
+"""Images that a training sees, epochs counted, from which a measurement of its networks earns its minute back."""
 
 
 @dataclass(frozen=True)
@@ -250,11 +253,14 @@ class Plan:
     @remembered
     def teacher_job(self, dataset: str, teacher: str, seed: int) -> str:
         """Return the settings of a teacher's training."""
-        model = self.model(teacher)
-        base = self.experiment.teacher_recipe or self.experiment.recipe
-        recipe = merged_recipe(base, model.recipe, f"models.{teacher}.recipe")
+        model, recipe = self.model(teacher), self._teacher_recipe(teacher)
         part = MethodPart(card="ce", settings=card("ce").resolve({}, "ce").model_dump(mode="json"))
         return self._job(dataset, student=_network(model), method=[part], recipe=recipe, seed=seed, split_seed=seed)
+
+    @remembered
+    def _teacher_recipe(self, teacher: str) -> Recipe:
+        base = self.experiment.teacher_recipe or self.experiment.recipe
+        return merged_recipe(base, self.model(teacher).recipe, f"models.{teacher}.recipe")
 
     @remembered
     def pretrain_job(self, dataset: str, teacher: str, method: str, seed: int) -> str:
@@ -292,6 +298,7 @@ class Plan:
                     "folder": f"{self.folder}/{run.path}",
                     "outputs": [f"{folder}/outputs.safetensors" for folder in self.outputs_folders(run)],
                     "pretrained": [f"{folder}/extra.safetensors" for folder in self.pretrain_folders(run)],
+                    "tuned": self.tuned_for_student(run),
                 }
                 for run in runs
             ]
@@ -318,7 +325,7 @@ class Plan:
     def _reading(self) -> Recipe:
         """Return what of the recipe decides how a finished network reads images."""
         recipe = self.experiment.recipe
-        same = {"eval_batch_size", "precision", "channels_last", "augmentation", "deterministic"}
+        same = {"eval_batch_size", "precision", "channels_last", "kernels", "augmentation", "deterministic"}
         return Recipe(epochs=1, **{key: getattr(recipe, key) for key in same})
 
     def _student(self, run: Run, parts: list[MethodPart], **more: Any) -> str:
@@ -375,6 +382,53 @@ class Plan:
         """Return the file that a network starts from, if it is one."""
         pretrained = self.model(network).pretrained
         return [pretrained] if isinstance(pretrained, str) else []
+
+    # --- how networks run -----------------------------------------------------------------------
+
+    @cached_property
+    def architectures(self) -> dict[str, str]:
+        """Return for each network's name the first one that is built the same: what is measured once."""
+        names = [name for pair in self.experiment.pairs for name in (*pair.teachers, pair.student)]
+        first: dict[str, str] = {}
+        built = {name: canonical(_built(self.model(name)).model_dump(mode="json")) for name in names}
+        return {name: first.setdefault(text, name) for name, text in built.items()}
+
+    def tuned_for_teacher(self, dataset: str, teacher: str) -> list[str]:
+        """Return the measured mode that a teacher's training reads, if it reads one."""
+        return self._tuned(dataset, (teacher,), self._teacher_recipe(teacher))
+
+    def tuned_for_pretraining(self, dataset: str, teacher: str, method: str) -> list[str]:
+        """Return the measured mode of the teacher that a pre-stage reads, if it reads one."""
+        recipe = merged_recipe(self.experiment.recipe, self.variants[method].recipe, f"methods.{method}.recipe")
+        return self._tuned(dataset, (teacher,), recipe)
+
+    def tuned_for_student(self, run: Run) -> list[str]:
+        """Return the measured modes that a student's training reads: its own, then its teachers'."""
+        return self._tuned(run.dataset, (run.student, *run.teachers), self._student_recipe(run))
+
+    def _tuned(self, dataset: str, names: tuple[str, ...], recipe: Recipe) -> list[str]:
+        if recipe.precision != "auto" or not self._worth_tuning(dataset):
+            return []
+        return [f"{self.folder}/{dataset}/tuned/{self.architectures[name]}/choice.json" for name in names]
+
+    @remembered
+    def _worth_tuning(self, dataset: str) -> bool:
+        """Whether trainings are long enough to measure their networks first; the same for all of a data set's runs."""
+        recipes = [self.experiment.recipe, self.experiment.teacher_recipe or self.experiment.recipe]
+        return training_images(self._loading(dataset)) * max(recipe.epochs for recipe in recipes) >= TUNED_FROM
+
+    def tune_job(self, dataset: str, network: str) -> str:
+        """Return the settings of the measurement of a network."""
+        keys = ("epochs", "batch_size", "channels_last", "kernels", "deterministic")
+        recipe = Recipe(precision="auto", **{key: getattr(self.experiment.recipe, key) for key in keys})
+        device = {"device": "gpu" if self.experiment.gpus else "cpu"}
+        student = _built(self.model(network))
+        job = Job(dataset=self._loading(dataset), student=student, recipe=recipe, seed=0, split_seed=0)
+        return canonical({**job.model_dump(mode="json"), "environment": {**self._environment, **device}})
+
+    def tune_code(self, network: str) -> str:
+        """Return the digest of the code that measures a network."""
+        return code_digest({"tune", *self.model_modules(network)})
 
     # --- which code a job runs ------------------------------------------------------------------
 

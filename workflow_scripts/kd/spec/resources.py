@@ -1,12 +1,19 @@
 """How much time and memory to ask a scheduler for: functions of the work and of the attempt."""
 
 import json
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 TRAIN_IMAGES = {"digits": 1500, "cifar10": 50_000, "cifar100": 50_000, "imagenet100": 130_000, "imagenet32": 1_281_167}
 UNKNOWN_SOURCE = 100_000
 IMAGES_PER_SECOND = 400  # a small net on a few cores; a GPU is ten times faster and its jobs simply end early
 START_MINUTES = 5
+
+
+def training_images(dataset: Mapping[str, Any]) -> int:
+    """Return about how many training images a data set's settings mean, before anything was read."""
+    return dataset["subset_size"] or TRAIN_IMAGES.get(dataset["source"], UNKNOWN_SOURCE)
 
 
 def runtime_minutes(settings: str, attempt: int) -> int:
@@ -24,6 +31,6 @@ def _first_attempt(settings: str) -> tuple[int, int]:
     """Return minutes and MB; cached, for Snakemake asks about each of them alone."""
     job = json.loads(settings)
     dataset = job["dataset"]
-    images = dataset["subset_size"] or TRAIN_IMAGES.get(dataset["source"], UNKNOWN_SOURCE)
+    images = training_images(dataset)
     minutes = images * job["recipe"]["epochs"] / IMAGES_PER_SECOND / 60
     return round(START_MINUTES + minutes), 2000 + min(dataset["resident_limit_mb"], 4096)

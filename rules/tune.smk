@@ -1,0 +1,27 @@
+# How each network runs fastest on this machine, measured once for all runs of a data set that are long enough.
+
+
+rule tune:
+    input:
+        data=manifest,
+    output:
+        choice=f"{FOLDER}/{{dataset}}/tuned/{{network}}/choice.json",
+        measured=f"{FOLDER}/{{dataset}}/tuned/{{network}}/measured.json",
+    log:
+        f"{FOLDER}/logs/tune/{{dataset}}_{{network}}.log",
+    wildcard_constraints:
+        network=any_of(PLAN.architectures),
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        gpu=GPUS,
+        mem_mb=lambda w, attempt: 6000 * attempt,
+        runtime=lambda w, attempt: 30 * attempt,
+    params:
+        settings=lambda w: PLAN.tune_job(w.dataset, w.network),
+        code=lambda w: PLAN.tune_code(w.network),
+        out=lambda w, output: Path(output.choice).parent,
+    shell:
+        'python "$SCRIPTS/tune.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
+        " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"

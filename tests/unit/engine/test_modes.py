@@ -1,0 +1,243 @@
+"""How networks run: what decides it, that it changes no more than rounding, and that interruptions change nothing."""
+
+import functools
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from kd.engine import jobs, runner, tune
+from kd.engine.modes import Mode, Modes, choose_modes
+from kd.engine.precision import Precision
+from kd.engine.team import Team
+from kd.methods.contract import STUDENT
+from kd.models import winograd
+from kd.models.build import build_model
+from kd.spec.config import ModelSettings, Recipe
+from kd.spec.files import read_json
+from kd.spec.job import parse_job
+
+CPU = torch.device("cpu")
+CHOICE = {
+    "device": "cpu",
+    "trained": {"precision": "fp32", "channels_last": False, "kernels": "winograd"},
+    "frozen": {"precision": "bf16", "channels_last": True, "kernels": "compiled"},
+}
+
+
+def test_a_measured_choice_fills_what_the_recipe_leaves_open():
+    modes = choose_modes(Recipe(epochs=1), CPU, CHOICE)
+    assert modes == Modes(Mode("fp32", False, "winograd"), Mode("bf16", True, "compiled"))
+    modes = choose_modes(Recipe(epochs=1, precision="fp32", channels_last=True, kernels="torch"), CPU, CHOICE)
+    assert modes.trained == modes.frozen == Mode("fp32", True, "torch")
+
+
+def test_a_choice_of_another_device_is_left_aside(caplog):
+    plain = choose_modes(Recipe(epochs=1), CPU)
+    assert choose_modes(Recipe(epochs=1), CPU, {**CHOICE, "device": "cuda"}) == plain
+    assert plain.trained.kernels == "torch"
+    assert plain.trained.channels_last is True
+    assert "chosen on a cuda" in caplog.text
+
+
+def candidates(*seconds, builds=()):
+    found = [tune.Candidate(Mode("fp32", True, str(number)), rounds=[each]) for number, each in enumerate(seconds)]
+    for each, build in zip(found, builds, strict=False):
+        each.build = build
+    return found
+
+
+@pytest.mark.parametrize(
+    ("seconds", "builds", "passes", "chosen"),
+    [
+        ((1.0, 0.97), (), 1000, 0),  # hardly faster than the simpler mode
+        ((1.0, 0.9), (), 1000, 1),
+        ((1.0, 0.9, 0.5), (0, 0, 30), 1000, 2),  # 0.4 s a batch earn 3 x 30 s back
+        ((1.0, 0.9, 0.5), (0, 0, 30), 200, 1),  # 80 s do not
+        ((float("inf"), 0.9), (), 10, 1),
+    ],
+)
+def test_the_fastest_mode_that_pays_its_way_is_chosen(seconds, builds, passes, chosen):
+    assert tune.best(candidates(*seconds, builds=builds), passes).mode.kernels == str(chosen)
+
+
+def test_emulated_bfloat16_is_never_tried(monkeypatch):
+    monkeypatch.setattr(tune, "runs_bf16", lambda device: False)
+    monkeypatch.setattr(tune, "has_fast_bf16", lambda device: False)
+    tried = tune.modes_to_try(Recipe(epochs=1), CPU)
+    assert {mode.precision for mode in tried} == {"fp32"}
+    assert tried[0] == Mode("fp32", True, "torch")
+    assert {mode.kernels for mode in tried} == {"torch", "winograd", "compiled"}
+    assert all(mode.channels_last for mode in tried if mode.kernels == "winograd")
+    monkeypatch.setattr(tune, "runs_bf16", lambda device: True)
+    monkeypatch.setattr(tune, "has_fast_bf16", lambda device: True)
+    asked = Recipe(epochs=1, channels_last=True, kernels="torch")
+    assert tune.modes_to_try(asked, CPU) == [Mode("bf16", True, "torch"), Mode("fp32", True, "torch")]
+
+
+def test_a_network_that_fails_in_a_mode_is_measured_in_the_others(world, monkeypatch):
+    here = world("kd")
+    job = parse_job(here.plan.tune_job("digits", "resnet8"))
+    real = tune._pass
+
+    def fails_contiguous(job, num_classes, mode, use, images):
+        if not mode.channels_last:
+            raise RuntimeError("no kernel\nat all")
+        return real(job, num_classes, mode, use, images)
+
+    monkeypatch.setattr(tune, "_pass", fails_contiguous)
+    batch = torch.randn(8, 3, 8, 8), torch.zeros(8, dtype=torch.long)
+    found = tune.measure(job, 10, batch, "trained", passes=1.0)
+    assert {each.problem for each in found if not each.mode.channels_last and each.mode.kernels == "torch"} == {
+        "no kernel"
+    }
+    assert tune.best(found, 1.0).mode.channels_last
+
+
+def test_a_measurement_writes_a_choice_that_a_training_follows_and_records(world):
+    here = world("kd")
+    folders = {}
+    for name in ("resnet8", "wrn_16_1"):
+        folders[name] = here.folder / name
+        tune.tune(parse_job(here.plan.tune_job("digits", name)), jobs.Files(here.packed, folders[name]))
+    choice, measured = (read_json(folders["resnet8"] / f"{name}.json") for name in ("choice", "measured"))
+    assert choice["device"] == "cpu"
+    assert choice["trained"]["precision"] == "fp32" or measured["hardware"]["device"] != "cpu"
+    tried = measured["measured"]["frozen"]
+    compiled = [row for row in tried if row["kernels"] == "compiled"]
+    assert compiled
+    assert all(row["seconds_a_batch"] is None for row in compiled), "two epochs of digits never earn a compilation back"
+    assert all(row["seconds_a_batch"] > 0 for row in tried if row["kernels"] == "torch" and row["channels_last"])
+    tuned = [folders["resnet8"] / "choice.json", folders["wrn_16_1"] / "choice.json"]
+    files = here.files("tuned", tuned=tuned)
+    jobs.train_student(here.job(), files, lambda row: None)
+    record = read_json(files.folder / "run.json")
+    assert record["hardware"]["kernels"][STUDENT]["trained"] == choice["trained"]
+    assert files.digest() != here.files("tuned").digest()
+
+
+# --- the same numbers -----------------------------------------------------------------------------
+
+
+def outputs_of(mode, model, images, frozen):
+    team = Team({STUDENT: model}, CPU, {STUDENT: Modes(mode, mode)})
+    model.eval()
+    team.taps[STUDENT] = ("stage2", "embedding")
+    team.fold([STUDENT] if frozen else [])
+    with torch.no_grad():
+        return team.forward(images, Precision("fp32", CPU))[STUDENT]
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize(
+    ("mode", "tolerance"),
+    [(Mode("fp32", True, "winograd"), 1e-4), (Mode("fp32", True, "torch"), 1e-5), (Mode("bf16", True, "torch"), 5e-2)],
+    ids=str,
+)
+def test_modes_change_outputs_by_rounding_only(mode, tolerance, frozen):
+    def network():
+        torch.manual_seed(0)
+        return build_model(ModelSettings(arch="resnet8x4"), 10, 8)
+
+    images = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    expected = outputs_of(Mode("fp32", False), network(), images, frozen=False)
+    found = outputs_of(mode, network(), images, frozen)
+    assert found.logits.dtype == found.taps["embedding"].dtype == torch.float32
+    for a, b in [(found.logits, expected.logits), *((found.taps[key], expected.taps[key]) for key in expected.taps)]:
+        assert (a - b).abs().max() <= tolerance * b.abs().max()
+
+
+def test_a_frozen_copy_without_a_norm_left_holds_bfloat16(world):
+    model = build_model(ModelSettings(arch="resnet8"), 10, 8).eval()
+    run = runner.Runner.frozen(model, Mode("bf16"), torch.randn(2, 3, 8, 8))
+    assert {p.dtype for p in run.model.parameters()} == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    kept = build_model(ModelSettings(arch="wrn_16_1"), 10, 8).eval()  # a norm before its convolution stays
+    run = runner.Runner.frozen(kept, Mode("bf16"), torch.randn(2, 3, 8, 8))
+    assert {p.dtype for p in run.model.parameters()} == {torch.float32}
+
+
+class Interrupted(Exception):
+    pass
+
+
+def captured(monkeypatch):
+    """Capture graphs as ever and run them as is: what a C++ compiler makes of them takes a minute."""
+    compile_ = functools.partial(torch.compile, backend="aot_eager", dynamic=False)
+    monkeypatch.setattr(runner.torch, "compile", lambda model, **options: compile_(model))
+
+
+@pytest.mark.parametrize("kernels", ["winograd", "compiled"])
+def test_an_interrupted_run_ends_bit_identical_in_every_kernel(world, monkeypatch, kernels):
+    captured(monkeypatch)
+    wide = {"resnet8": {"arch": "resnet8x4"}}
+    here = world("hint", recipe={"kernels": kernels, "epochs": 2, "precision": "fp32"}, models=wide)
+    files = {name: here.files(name) for name in ("whole", "cut")}
+    jobs.train_student(here.job(), files["whole"], lambda row: None)
+
+    def stop(row):
+        raise Interrupted
+
+    with pytest.raises(Interrupted):
+        jobs.train_student(here.job(), files["cut"], stop)
+    jobs.train_student(here.job(), files["cut"], lambda row: None)
+    records = [read_json(files[name].folder / "run.json") for name in files]
+    assert records[0]["flops"] == records[1]["flops"]
+    assert records[0]["flops"]["train"] > 0
+    first, second = (load_file(files[name].folder / "checkpoints" / "last.safetensors") for name in files)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    if kernels == "winograd" and winograd.library() is not None:
+        assert records[0]["hardware"]["kernels"][STUDENT]["trained"]["kernels"] == "winograd"
+
+
+def test_where_compiling_fails_the_network_runs_as_is_with_one_line(monkeypatch, caplog):
+    def refuses(*inputs):
+        raise torch._dynamo.exc.TorchDynamoException("no working C++ compiler\nat all")
+
+    monkeypatch.setattr(runner.torch, "compile", lambda model, **options: refuses)
+    model = build_model(ModelSettings(arch="resnet8"), 10, 8).eval()
+    run = runner.Runner(model, Mode("fp32", False, "compiled"))
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        expected = model(images)[0]
+        for _ in range(2):
+            assert torch.equal(run(images, ())[0], expected)
+    assert len(caplog.messages) == 1
+    assert "no working C++ compiler" in caplog.messages[0]
+
+
+def test_one_shape_is_compiled_and_the_last_batch_runs_as_is(monkeypatch):
+    seen = []
+
+    def compile_(model, **options):
+        def run(images, taps):
+            seen.append(len(images))
+            return model(images, taps)
+
+        return run
+
+    monkeypatch.setattr(runner.torch, "compile", compile_)
+    model = build_model(ModelSettings(arch="resnet8"), 10, 8)
+    run = runner.Runner(model, Mode("fp32", False, "compiled"))
+    for size in (4, 4, 3, 4):
+        run(torch.randn(size, 3, 8, 8), ())
+    assert seen == [4, 4, 4]
+
+
+# --- which measurements an experiment asks for ----------------------------------------------------
+
+
+def test_only_long_trainings_that_leave_the_precision_open_ask_for_measurements(world):
+    short = world("kd")
+    assert short.plan.tuned_for_student(short.run) == []
+    long = world("kd", recipe={"epochs": 400})
+    home = "results/unit/digits/tuned"
+    assert long.plan.tuned_for_student(long.run) == [f"{home}/resnet8/choice.json", f"{home}/wrn_16_1/choice.json"]
+    assert long.plan.tuned_for_teacher("digits", "resnet14") == [f"{home}/resnet14/choice.json"]
+    explicit = world("kd", recipe={"epochs": 400, "precision": "fp32"})
+    assert explicit.plan.tuned_for_student(explicit.run) == []
+
+
+def test_networks_that_are_built_the_same_are_measured_once(world):
+    here = world("kd", recipe={"epochs": 400}, models={"resnet14": {"arch": "resnet8"}})
+    assert here.plan.architectures["resnet14"] == here.plan.architectures["resnet8"]

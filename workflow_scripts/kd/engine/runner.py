@@ -1,0 +1,128 @@
+"""One network made ready to run in its mode."""
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kd.engine.modes import COMPILED, WINOGRAD, Mode
+from kd.models.base import TappedModel
+from kd.models.folding import folded
+from kd.models.winograd import use_direct, use_winograd
+
+log = logging.getLogger(__name__)
+
+Outputs = tuple[Tensor, dict[str, Tensor]]
+
+
+def make_trainable(model: TappedModel, mode: Mode, device: torch.device) -> None:
+    """Move a network to its device and layout and give it its convolutions, in place."""
+    model.to(device=device, memory_format=mode.memory_format)  # type: ignore[call-overload]
+    if mode.kernels == WINOGRAD:
+        use_winograd(model)
+    else:
+        use_direct(model)
+
+
+class Runner:
+    """Runs a network in a mode; outputs are float32."""
+
+    def __init__(self, model: TappedModel, mode: Mode, frozen: bool = False) -> None:
+        self.model, self.mode = model, mode
+        self._whole = frozen and mode.precision == "bf16" and not _normalises(model)
+        if self._whole:
+            model.to(torch.bfloat16)
+        self._run: Callable[..., Outputs] = Compiled(model, frozen) if mode.kernels == COMPILED else model
+
+    @classmethod
+    def frozen(cls, model: TappedModel, mode: Mode, images: Tensor) -> "Runner":
+        """Return a runner of a copy that nothing trains: BatchNorm folded, weights made ready once.
+
+        Images (B,3,H,W) show what follows what; bfloat16 copies without a norm left hold bfloat16 weights.
+        """
+        use = folded(model, images.contiguous(memory_format=mode.memory_format))
+        if use is model:
+            use = copy.deepcopy(model).eval().requires_grad_(False)
+        use.to(memory_format=mode.memory_format)  # type: ignore[call-overload]
+        use_direct(use)
+        if mode.kernels == WINOGRAD and mode.precision == "fp32":
+            use_winograd(use, frozen=True)
+        return cls(use, mode, frozen=True)
+
+    def __call__(self, images: Tensor, taps: Sequence[str]) -> Outputs:
+        """Return logits and taps of images (B,3,H,W)."""
+        images = images.contiguous(memory_format=self.mode.memory_format)
+        if self._whole:
+            logits, found = self._run(images.bfloat16(), tuple(taps))
+        else:
+            with self.mode.on(images.device).autocast():
+                logits, found = self._run(images, tuple(taps))
+        return logits.float(), {name: tap.float() for name, tap in found.items()}
+
+
+class Compiled:
+    """A network compiled for the first shape that it sees, a full batch; any other runs as is.
+
+    So there is one graph for a training, and the last batch of an epoch does not make another. Where compiling fails
+    (no C++ compiler, say) the network runs as is, with one log line.
+    """
+
+    paused = False
+
+    def __init__(self, model: TappedModel, frozen: bool) -> None:
+        from torch._functorch import config
+
+        self.model, self._shape = model, torch.Size()
+        self._copied = frozen and next(model.parameters()).is_cuda
+        # a graph that several backward passes go through (losses with momenta of their own) keeps its buffers
+        config.donated_buffer = False
+        self._run: Callable[..., Any] | None = torch.compile(model, dynamic=False, **self._options(frozen))
+
+    def _options(self, frozen: bool) -> dict[str, Any]:
+        if not frozen:
+            return {}
+        # CUDA graphs, or on a CPU weights laid out for their kernels once
+        return {"mode": "reduce-overhead"} if self._copied else {"options": {"freezing": True}}
+
+    def __call__(self, images: Tensor, taps: tuple[str, ...]) -> Outputs:
+        """Return logits and taps of images (B,3,H,W)."""
+        self._shape = self._shape or images.shape
+        if Compiled.paused or self._run is None or images.shape != self._shape:
+            return self.model(images, taps)
+        try:
+            logits, found = self._run(images, taps)
+        except _failures() as error:
+            reason = str(error).strip().splitlines()[0]
+            log.warning("%s cannot be compiled and runs as is: %s", self.model.arch, reason)
+            self._run = None
+            return self.model(images, taps)
+        if self._copied:  # the next replay of a CUDA graph writes over what the last one returned
+            return logits.clone(), {name: tap.clone() for name, tap in found.items()}
+        return logits, found
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Let compiled networks run as is, for who counts their operations."""
+    Compiled.paused = True
+    try:
+        yield
+    finally:
+        Compiled.paused = False
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
+    return TorchDynamoException, InductorError
+
+
+def _normalises(model: nn.Module) -> bool:
+    """Whether a network still has layers whose sums want float32."""
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.MultiheadAttention)
+    return any(isinstance(module, kinds) for module in model.modules())

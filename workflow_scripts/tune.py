@@ -1,0 +1,23 @@
+"""Measure in which mode a network runs fastest here."""
+
+import argparse
+
+from kd.console.device import lease_gpus
+from kd.console.entry import run
+from kd.console.training_script import start_torch, training_parser
+from kd.spec.job import parse_job
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write choice.json and measured.json."""
+    job = parse_job(arguments.settings)
+    lease_gpus(arguments.gpus)
+    start_torch(arguments.threads)
+    from kd.engine.jobs import Files
+    from kd.engine.tune import tune
+
+    tune(job, Files(arguments.data, arguments.out, code=arguments.code))
+
+
+if __name__ == "__main__":
+    run(main, training_parser(__doc__), "tune")
