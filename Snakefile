@@ -10,6 +10,7 @@ include: "rules/data.smk"
 include: "rules/teachers.smk"
 include: "rules/students.smk"
 include: "rules/asib.smk"
+include: "rules/continual.smk"
 include: "rules/evaluate.smk"
 include: "rules/results.smk"
 
@@ -17,9 +18,8 @@ include: "rules/results.smk"
 rule all:
     default_target: True
     input:
-        rules.tables.output,
-        rules.figures.output,
-        rules.page.output,
+        [rules.tables.output, rules.figures.output, rules.page.output] if PLAN.runs else [],
+        rules.continual_report.output if PLAN.continual else [],
 
 
 rule trained:

@@ -11,11 +11,12 @@ if SCRIPTS not in sys.path:
 
 from snakemake.exceptions import WorkflowError
 
-from kd.reporting.layout import TEMPLATE, figure_files
+from kd.reporting.layout import TEMPLATE, continual_figures, continual_tables, figure_files
+from kd.spec.continual import ContinualPlan, ContinualRun
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, workflow_configuration
-from kd.spec.plan import Plan, Run
+from kd.spec.plan import Run
 from kd.spec.resources import memory_mb, runtime_minutes
 
 # This Python and these scripts, wherever Snakemake was started from; kept out of the commands, whose text is compared.
@@ -33,7 +34,7 @@ BENCHMARK_OPTIONS = str(config.pop("benchmark", ""))
 
 try:
     EXPERIMENT = check_experiment(workflow_configuration(config, Path(workflow.basedir) / "config" / "config.yaml"))
-    PLAN = Plan(EXPERIMENT)
+    PLAN = ContinualPlan(EXPERIMENT)
 except UserError as error:
     raise WorkflowError(f"Configuration error. {error}") from None
 
@@ -61,7 +62,9 @@ def any_of(names):
 
 wildcard_constraints:
     dataset=any_of(EXPERIMENT.datasets),
-    teacher=any_of(dict.fromkeys(name for pair in EXPERIMENT.pairs for name in pair.teachers)),
+    teacher=any_of(
+        dict.fromkeys([*(name for pair in EXPERIMENT.pairs for name in pair.teachers), *PLAN.continual_teachers])
+    ),
     team=r"[^/]+--[^/]+",
     seed=r"\d+",
     stage=r"[1-9]\d*",
@@ -135,6 +138,8 @@ def work(job: str):
 def _arguments(job: str, wildcards) -> tuple:
     if job in {"teacher_job", "outputs_job"}:
         return wildcards.dataset, wildcards.teacher, int(wildcards.seed)
+    if job == "task_job":
+        return continual_run(wildcards), int(wildcards.task)
     if job == "pretrain_job":
         return wildcards.dataset, wildcards.teacher, wildcards.method, int(wildcards.seed)
     return (run_of(wildcards),)
@@ -162,4 +167,40 @@ def finished(wildcards) -> list[str]:
     """Return the evaluations of all runs, or with allow_missing of those that there are."""
     files = [f"{FOLDER}/{run.path}/evaluation.json" for run in PLAN.runs]
     files += [f"{teacher_folder(*teacher)}/evaluation.json" for teacher in PLAN.teachers]
+    return [file for file in files if Path(file).is_file()] if ALLOW_MISSING else files
+
+
+def continual_run(wildcards) -> ContinualRun:
+    """Return the class-incremental run that a rule's wildcards name."""
+    return ContinualRun(wildcards.dataset, wildcards.student, wildcards.strategy, int(wildcards.seed))
+
+
+def continual_teachers(wildcards) -> list[str]:
+    """Return the weights of the teacher that a task's student reads."""
+    names = PLAN.taught_by(continual_run(wildcards))
+    folders = [teacher_folder(wildcards.dataset, name, int(wildcards.seed)) for name in names]
+    return [f"{folder}/checkpoints/best.safetensors" for folder in folders]
+
+
+def continual_targets(wildcards) -> list[str]:
+    """Return the kept logits of the chain that a task's student is distilled from, if it is."""
+    run = PLAN.target_run(continual_run(wildcards))
+    return [f"{FOLDER}/{run.path}/synergy_outputs/outputs.safetensors"] if run else []
+
+
+def task_before(wildcards) -> list[str]:
+    """Return the state that the task before left, or nothing at the first task."""
+    folder, task = CONTINUAL_FOLDER.format(**wildcards), int(wildcards.task)
+    return [f"{folder}/task{task - 1}/state.pt"] if task > 1 else []
+
+
+def after_tasks(wildcards, file: str) -> list[str]:
+    """Return a file of every task of a run, in order."""
+    folder = CONTINUAL_FOLDER.format(**wildcards)
+    return [f"{folder}/task{task}/{file}" for task in range(1, PLAN.continual.num_tasks + 1)]
+
+
+def continual_matrices(wildcards) -> list[str]:
+    """Return the accuracy matrices of all class-incremental runs, or with allow_missing of those that there are."""
+    files = [f"{FOLDER}/{run.path}/matrix.json" for run in PLAN.continual_runs]
     return [file for file in files if Path(file).is_file()] if ALLOW_MISSING else files

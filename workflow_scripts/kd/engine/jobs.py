@@ -271,8 +271,15 @@ def _save_student(folder: Path, job: Job, student: TappedModel, result: Result) 
 
 def _finish(bench: Workbench, files: Files, result: Result) -> None:
     """Write run.json, the last file of a job, and drop the resume file."""
+    write_json(files.folder / "run.json", record_of(bench, files, result))
+    (files.folder / "failure.json").unlink(missing_ok=True)
+    (files.folder / "resume.pt").unlink(missing_ok=True)
+
+
+def record_of(bench: Workbench, files: Files, result: Result) -> dict[str, Any]:
+    """Return what run.json says about a finished training."""
     device = bench.team.device
-    record = {
+    return {
         "status": "ok",
         "settings": bench.job.model_dump(mode="json"),
         "digests": {"code": files.code, "inputs": files.digest(), "split": bench.data.digest},
@@ -288,9 +295,6 @@ def _finish(bench: Workbench, files: Files, result: Result) -> None:
         "validation": validation_of(result.rows[-1]),
         "git": git_state(),
     }
-    write_json(files.folder / "run.json", record)
-    (files.folder / "failure.json").unlink(missing_ok=True)
-    (files.folder / "resume.pt").unlink(missing_ok=True)
 
 
 def validation_of(row: Row) -> dict[str, float]:

@@ -1,0 +1,38 @@
+"""Train a student on one task of a class-incremental run."""
+
+import argparse
+import logging
+
+from kd.console.device import lease_gpus
+from kd.console.entry import run
+from kd.console.progress import Progress
+from kd.console.training_script import start_torch, training_parser
+from kd.spec.continual import parse_task_job
+
+log = logging.getLogger("kd")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Reserve devices before torch sees them, then train."""
+    job = parse_task_job(arguments.settings)
+    lease_gpus(arguments.gpus)
+    start_torch(arguments.threads)
+    from kd.continual.jobs import describe, planned_epochs, train_task
+    from kd.engine.jobs import Files
+
+    log.info("%s", describe(job))
+    files = Files(
+        data=arguments.data,
+        folder=arguments.out,
+        teachers=arguments.teachers,
+        outputs=arguments.outputs,
+        previous=arguments.previous,
+        code=arguments.code,
+    )
+    with Progress(planned_epochs(job), "continual_task") as on_epoch:
+        result = train_task(job, files, on_epoch)
+    log.info("done in %.1f s", result.seconds)
+
+
+if __name__ == "__main__":
+    run(main, training_parser(__doc__, "teachers", "outputs", "previous"), "continual_task")
