@@ -138,14 +138,15 @@ def work(job: str):
 def _arguments(job: str, wildcards) -> tuple:
     if job in {"teacher_job", "outputs_job"}:
         return wildcards.dataset, wildcards.teacher, int(wildcards.seed)
-    if job == "task_job":
-        return continual_run(wildcards), int(wildcards.task)
+    if job == "continual_job":
+        return (continual_run(wildcards),)
     if job == "pretrain_job":
         return wildcards.dataset, wildcards.teacher, wildcards.method, int(wildcards.seed)
     return (run_of(wildcards),)
 
 
 RUN_FOLDER = f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}"
+CONTINUAL_FOLDER = f"{FOLDER}/{{dataset}}/continual/{{student}}/{{strategy}}/seed{{seed}}"
 CHAINS = any_of(name for name, variant in PLAN.variants.items() if variant.chain)
 
 
@@ -176,28 +177,22 @@ def continual_run(wildcards) -> ContinualRun:
 
 
 def continual_teachers(wildcards) -> list[str]:
-    """Return the weights of the teacher that a task's student reads."""
+    """Return the weights of the teacher that a class-incremental run reads."""
     names = PLAN.taught_by(continual_run(wildcards))
     folders = [teacher_folder(wildcards.dataset, name, int(wildcards.seed)) for name in names]
     return [f"{folder}/checkpoints/best.safetensors" for folder in folders]
 
 
 def continual_targets(wildcards) -> list[str]:
-    """Return the kept logits of the chain that a task's student is distilled from, if it is."""
+    """Return the kept logits of the chain that a class-incremental run is distilled from, if it is."""
     run = PLAN.target_run(continual_run(wildcards))
     return [f"{FOLDER}/{run.path}/synergy_outputs/outputs.safetensors"] if run else []
 
 
-def task_before(wildcards) -> list[str]:
-    """Return the state that the task before left, or nothing at the first task."""
-    folder, task = CONTINUAL_FOLDER.format(**wildcards), int(wildcards.task)
-    return [f"{folder}/task{task - 1}/state.pt"] if task > 1 else []
-
-
-def after_tasks(wildcards, file: str) -> list[str]:
-    """Return a file of every task of a run, in order."""
-    folder = CONTINUAL_FOLDER.format(**wildcards)
-    return [f"{folder}/task{task}/{file}" for task in range(1, PLAN.continual.num_tasks + 1)]
+def after_tasks() -> list[str]:
+    """Return the files of a class-incremental run's weights after each task, in order."""
+    tasks = PLAN.continual.num_tasks if PLAN.continual else 0
+    return [f"{CONTINUAL_FOLDER}/checkpoints/task{task}.safetensors" for task in range(1, tasks + 1)]
 
 
 def continual_matrices(wildcards) -> list[str]:

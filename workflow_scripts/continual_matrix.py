@@ -6,13 +6,13 @@ from pathlib import Path
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
-from kd.spec.continual import parse_task_job
+from kd.spec.continual import parse_continual_job
 from kd.spec.files import write_json
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write matrix.json."""
-    job = parse_task_job(arguments.settings)
+    job = parse_continual_job(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.continual.evaluation import accuracy_matrices

@@ -70,9 +70,8 @@ def read_runs(runs: Sequence[Mapping[str, Any]]) -> list[Record]:
 
 
 def _reason(folder: Path) -> str:
-    for path in sorted([*folder.glob("failure.json"), *folder.glob("task*/failure.json")]):
-        return f"{path.parent.name}: {read_json(path)['reason']}"
-    return "not finished"
+    path = folder / "failure.json"
+    return str(read_json(path)["reason"]) if path.is_file() else "not finished"
 
 
 def summaries(runs: Sequence[Record], confidence: float) -> list[Record]:

@@ -13,12 +13,12 @@ from kd.engine.evaluation import predict
 from kd.engine.precision import choose_precision, training_device
 from kd.models.build import build_model
 from kd.models.weights import load_weights
-from kd.spec.continual import TaskJob
+from kd.spec.continual import ContinualJob
 
 Matrix = list[list[float | None]]
 
 
-def accuracy_matrices(job: TaskJob, data_folder: Path, weights: Sequence[Path]) -> dict[str, Any]:
+def accuracy_matrices(job: ContinualJob, data_folder: Path, weights: Sequence[Path]) -> dict[str, Any]:
     """Return accuracies in percent after each task (rows) on each task's images (columns), for both splits.
 
     "class": any seen class may be answered (class-incremental); None where the classes are not known yet. "task": only

@@ -1,8 +1,15 @@
-"""The training of one task: from the state that the task before left to the one that the next starts from."""
+"""A class-incremental run: one job that trains task after task, each from the state that the one before left.
+
+What is under way lies in the folder `unfinished` of the run: the state after each finished task and the resume file of
+the current one, so that an interruption costs at most an epoch. It goes away on success.
+"""
 
 import logging
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,10 +19,10 @@ from torch import Tensor
 from kd.continual.ewc import Anchors, fisher, grow
 from kd.continual.method import BALANCE, PREVIOUS, TRAIN, Incremental
 from kd.continual.tasks import Part, Tasks, balanced_data, make_tasks, task_data
-from kd.engine.checkpoint import ResumeFile, load_state, save_state
+from kd.engine.checkpoint import ResumeFile, save_state
 from kd.engine.data import Data, load_data
 from kd.engine.feed import derived_seed
-from kd.engine.history import Row, write_metrics
+from kd.engine.history import write_metrics
 from kd.engine.jobs import Files, Workbench, record_of
 from kd.engine.outputs import read_outputs
 from kd.engine.precision import choose_precision, make_deterministic, training_device
@@ -27,26 +34,51 @@ from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze
 from kd.models.weights import load_weights, save_weights
-from kd.spec.continual import Strategy, TaskJob
+from kd.spec.continual import ContinualJob, Strategy
 from kd.spec.digests import canonical, text_digest
-from kd.spec.files import atomic_write, write_json
+from kd.spec.files import atomic_path, atomic_write, write_json
 
 log = logging.getLogger(__name__)
+
+UNFINISHED = "unfinished"
+
+
+State = dict[str, Any]
+"""What a finished task leaves: student, EWC anchors, history, cost, record."""
 
 
 @dataclass
 class Task:
-    """A task made ready: all training images, the cut into tasks, what the tasks before left."""
+    """One task of a run, with what the task before left."""
 
-    job: TaskJob
+    job: ContinualJob
     files: Files
     number: int
-    strategy: Strategy
+    """From 1."""
     data: Data
     """All classes, under their own labels."""
     tasks: Tasks
-    before: dict[str, Any] | None
-    """State after the task before: student, and with EWC its anchors."""
+    before: State | None
+
+    @property
+    def strategy(self) -> Strategy:
+        """Return what is done against forgetting."""
+        return _strategy(self.job)
+
+    @property
+    def path(self) -> Path:
+        """Return where the state after this task is kept while the run is under way."""
+        return self.files.folder / UNFINISHED / f"task{self.number}.pt"
+
+    @cached_property
+    def stamp(self) -> str:
+        """Return a digest of everything that this task depends on, the tasks before included."""
+        before = self.before["stamp"] if self.before else None
+        return text_digest(canonical([self.job.model_dump(mode="json"), self.files.code, self.files.digest(), before]))
+
+    def done(self) -> State | None:
+        """Return the state after this task if an attempt with the same settings, code and inputs finished it."""
+        return ResumeFile(self.path, self.stamp).load()
 
     @property
     def old(self) -> int:
@@ -67,6 +99,10 @@ class Task:
         """Return a seed of this task alone."""
         return derived_seed(self.job.seed, f"task {self.number}/{purpose}")
 
+    def resume(self, phase: str) -> ResumeFile:
+        """Return the resume file of a phase."""
+        return ResumeFile(self.path.with_name(f"task{self.number}_{phase}.pt"), self.stamp)
+
     def part(self, phase: str) -> Data:
         """Return the images of a phase."""
         cut = (self.data, self.tasks, self.number, self.strategy.replay_capacity)
@@ -75,43 +111,36 @@ class Task:
         return task_data(*cut, self.strategy.replay_ratio, self.job.seed)
 
 
-def train_task(job: TaskJob, files: Files, on_epoch: OnEpoch) -> Result:
-    """Train a student on one task and write its weights, the state for the next task, history and record."""
-    task = open_task(job, files)
+def train_run(job: ContinualJob, files: Files, on_epoch: OnEpoch) -> Result:
+    """Train a student on all tasks and write its weights after each of them, history and record."""
+    make_deterministic(job.recipe.deterministic)
+    data = load_data(files.data, job, training_device())
+    tasks = make_tasks(data.num_classes, job.num_tasks, job.class_order, job.seed)
     files.folder.mkdir(parents=True, exist_ok=True)
     atomic_write(files.folder / "config.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=True))
-    team, whole = _team(task), Result()
-    for phase in task.phases:
-        bench = _bench(task, team, phase)
-        _add(whole, _train(task, bench, phase, _numbered(on_epoch, len(whole.rows))))
-    _leave(task, bench, whole)
+    whole, states = Result(), []
+    for number in range(1, len(tasks) + 1):
+        task = Task(job, files, number, data, tasks, states[-1] if states else None)
+        states.append(task.done() or _train_task(task, _numbered(on_epoch, number, len(whole.rows))))
+        _add(whole, states[-1], number)
+    _leave(files, whole, states)
     return whole
 
 
-def open_task(job: TaskJob, files: Files) -> Task:
-    """Load images and the state before, and cut the classes into tasks."""
-    make_deterministic(job.recipe.deterministic)
-    assert job.task is not None, "a training names its task"
-    assert job.strategy is not None, "a training names its strategy"
-    assert (files.previous is None) == (job.task == 1), "every task but the first starts from a state"
-    data = load_data(files.data, job, training_device())
-    tasks = make_tasks(data.num_classes, job.num_tasks, job.class_order, job.seed)
-    before = load_state(files.previous) if files.previous else None
-    return Task(job, files, job.task, job.strategy, data, tasks, before)
+def planned_epochs(job: ContinualJob) -> int:
+    """Return how many epochs all tasks take."""
+    return job.num_tasks * job.recipe.epochs + (job.num_tasks - 1) * _strategy(job).balance_epochs
 
 
-def planned_epochs(job: TaskJob) -> int:
-    """Return how many epochs a task takes."""
-    assert job.task is not None, "a training names its task"
-    assert job.strategy is not None, "a training names its strategy"
-    return job.recipe.epochs + (job.strategy.balance_epochs if job.task > 1 else 0)
-
-
-def describe(job: TaskJob) -> str:
+def describe(job: ContinualJob) -> str:
     """Return one line on what is learnt."""
     assert job.student is not None, "a training names its student"
+    return f"{_strategy(job).name}: {job.student.arch}, {job.num_tasks} tasks, seed {job.seed}"
+
+
+def _strategy(job: ContinualJob) -> Strategy:
     assert job.strategy is not None, "a training names its strategy"
-    return f"{job.strategy.name}: {job.student.arch}, task {job.task} of {job.num_tasks}, seed {job.seed}"
+    return job.strategy
 
 
 # --- making ready ---------------------------------------------------------------------------------
@@ -168,18 +197,41 @@ def _onlookers(task: Task, bench: Workbench) -> Onlookers:
 # --- training and what it leaves ------------------------------------------------------------------
 
 
+def _train_task(task: Task, on_epoch: OnEpoch) -> State:
+    """Train all phases of a task and keep the state that the next task starts from."""
+    team, parts = _team(task), []
+    for phase in task.phases:
+        bench = _bench(task, team, phase)
+        parts.append(_train(task, bench, phase, _shifted(on_epoch, sum(len(part.rows) for part in parts))))
+    student = bench.team.models[STUDENT]
+    save_weights(student, task.path.with_suffix(".safetensors"), {"task": str(task.number)})
+    anchors = _anchors_after(task, bench)
+    state = {
+        "stamp": task.stamp,
+        "student": parts[-1].last,
+        "anchors": anchors.state() if anchors else None,
+        "rows": [row for part in parts for row in part.rows],
+        "seconds": sum(part.seconds for part in parts),
+        "flops": sum(part.flops for part in parts),
+        "record": record_of(bench, task.files, parts[-1]),
+        "task": _record(task),
+    }
+    save_state(task.path, state)
+    for phase in task.phases:
+        task.resume(phase).remove()
+    return state
+
+
 def _train(task: Task, bench: Workbench, phase: str, on_epoch: OnEpoch) -> Result:
     """Train a phase, or take up a resume file of it; one that is over gives back what it left."""
-    job, files = task.job, task.files
-    stamp = text_digest(canonical([job.model_dump(mode="json"), files.code, files.digest()]))
     training = Training(
         bench.team,
         bench.method,
         bench.data,
-        job.recipe,
+        task.job.recipe,
         bench.precision,
         task.seed(phase),
-        ResumeFile(_resume_path(files, phase), stamp),
+        task.resume(phase),
         on_epoch,
         _onlookers(task, bench),
     )
@@ -188,34 +240,42 @@ def _train(task: Task, bench: Workbench, phase: str, on_epoch: OnEpoch) -> Resul
     return result
 
 
-def _resume_path(files: Files, phase: str) -> Any:
-    return files.folder / ("resume.pt" if phase == TRAIN else f"resume_{phase}.pt")
-
-
-def _numbered(on_epoch: OnEpoch, before: int) -> OnEpoch:
-    """Return the same with epochs counted on from those of the phase before."""
+def _shifted(on_epoch: OnEpoch, before: int) -> OnEpoch:
+    """Return the same with epochs counted on from those before."""
     return lambda row: on_epoch({**row, "epoch": row["epoch"] + before})
 
 
-def _add(whole: Result, phase: Result) -> None:
-    rows: list[Row] = [{**row, "epoch": row["epoch"] + len(whole.rows)} for row in phase.rows]
-    whole.rows.extend(rows)
-    whole.last, whole.best_epoch = phase.last, len(whole.rows)
-    whole.seconds += phase.seconds
-    whole.flops += phase.flops
+def _numbered(on_epoch: OnEpoch, task: int, before: int) -> OnEpoch:
+    return _shifted(lambda row: on_epoch({**row, "task": task}), before)
 
 
-def _leave(task: Task, bench: Workbench, result: Result) -> None:
-    files, student = task.files, bench.team.models[STUDENT]
-    metadata = {"arch": student.arch, "epoch": str(len(result.rows)), "task": str(task.number)}
-    anchors = _anchors_after(task, bench)
-    save_weights(student, files.folder / "checkpoints" / "last.safetensors", metadata)
-    save_state(files.folder / "state.pt", {"student": result.last, "anchors": anchors.state() if anchors else None})
-    write_metrics(files.folder / "metrics.csv", result.rows)
-    write_json(files.folder / "run.json", record_of(bench, files, result) | {"task": _record(task)})
+def _add(whole: Result, state: State, task: int) -> None:
+    first = len(whole.rows) + 1
+    whole.rows += [{**row, "epoch": first + k, "task": task} for k, row in enumerate(state["rows"])]
+    whole.last, whole.best_epoch = state["student"], len(whole.rows)
+    whole.seconds += state["seconds"]
+    whole.flops += state["flops"]
+
+
+def _leave(files: Files, whole: Result, states: list[State]) -> None:
+    """Move the weights to their place, write history and record, and drop what was under way."""
+    unfinished, checkpoints = files.folder / UNFINISHED, files.folder / "checkpoints"
+    checkpoints.mkdir(exist_ok=True)
+    for number in range(1, len(states) + 1):
+        # copied and not moved: until run.json is there, another attempt may need them again
+        with atomic_path(checkpoints / f"task{number}.safetensors") as temporary:
+            shutil.copyfile(unfinished / f"task{number}.safetensors", temporary)
+    write_metrics(files.folder / "metrics.csv", whole.rows)
+    totals = {
+        "seconds": {"train": round(whole.seconds, 3)},
+        "flops": {"train": whole.flops},
+        "epochs": len(whole.rows),
+        "best_epoch": whole.best_epoch,
+        "tasks": [state["task"] | {"seconds": round(state["seconds"], 3)} for state in states],
+    }
+    write_json(files.folder / "run.json", states[-1]["record"] | totals)
     (files.folder / "failure.json").unlink(missing_ok=True)
-    for phase in (TRAIN, BALANCE):
-        _resume_path(files, phase).unlink(missing_ok=True)
+    shutil.rmtree(unfinished)
 
 
 def _anchors_after(task: Task, bench: Workbench) -> Anchors | None:
@@ -246,9 +306,7 @@ def _record(task: Task) -> dict[str, Any]:
     counts = torch.bincount(task.tasks.outputs(task.data.train.labels).cpu()[kept], minlength=task.old)
     return {
         "number": task.number,
-        "of": len(task.tasks),
         "classes": list(task.tasks.classes(task.number)),
-        "class_order": list(task.tasks.order),
         "images": len(own),
         "kept_of_each_class": counts.tolist()[: task.old],
         "kept_digest": text_digest(canonical(kept.tolist())),

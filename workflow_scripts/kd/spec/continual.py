@@ -1,7 +1,7 @@
-"""Class-incremental learning: which tasks and strategies there are and what each task's job depends on, without torch.
+"""Class-incremental learning: which strategies and runs there are and what each job depends on, without torch.
 
-A student learns the classes of a data set task by task. Every task of a run is a job that starts from the state of the
-task before it; a strategy says what the student does against forgetting.
+A student learns the classes of a data set task by task, all tasks of a run in one job; a strategy says what it does
+against forgetting.
 """
 
 from collections.abc import Iterator
@@ -18,6 +18,7 @@ from kd.spec.digests import canonical, code_digest
 from kd.spec.errors import UserError, unknown
 from kd.spec.experiment import checked, merged_recipe, model_settings
 from kd.spec.job import Job
+from kd.spec.memo import remembered
 from kd.spec.plan import ENGINE, Plan, Run
 
 TEACHER = "teacher"
@@ -78,20 +79,18 @@ class Continual(Strict):
     strategies: list[Strategy] = Field(min_length=1)
 
 
-class TaskJob(Job):
-    """The training of one task, or (task None) the evaluation of a run after each of its tasks."""
+class ContinualJob(Job):
+    """The training of a run on all tasks, or (strategy None) its evaluation after each of them."""
 
-    task: int | None
-    """From 1."""
     num_tasks: int
     class_order: str | list[int]
     strategy: Strategy | None = None
 
 
-def parse_task_job(text: str) -> TaskJob:
+def parse_continual_job(text: str) -> ContinualJob:
     """Read a job's canonical text; a broken one is a UserError."""
     try:
-        return TaskJob.model_validate_json(text, strict=False)
+        return ContinualJob.model_validate_json(text, strict=False)
     except ValidationError as error:
         raise UserError(first_problem(error, "--settings")) from error
 
@@ -107,7 +106,7 @@ class ContinualRun:
 
     @property
     def path(self) -> str:
-        """Return the run's folder below the experiment's; task<k>/ in it are its jobs."""
+        """Return the run's folder below the experiment's."""
         return f"{self.dataset}/continual/{self.student}/{self.strategy}/seed{self.seed}"
 
 
@@ -165,20 +164,25 @@ class ContinualPlan(Plan):
         pair = self.experiment.pairs[0]
         return self.run_of(run.dataset, pair, self.variants[targets], run.seed)
 
-    def task_job(self, run: ContinualRun, task: int) -> str:
-        """Return the settings of the training of one task, from 1."""
+    @remembered
+    def continual_job(self, run: ContinualRun) -> str:
+        """Return the settings of a run's training."""
         strategy = self.strategies[run.strategy]
-        teachers = self._frozen(tuple(self.taught_by(run)))
-        network = self.model(run.student).model_copy(update={"recipe": {}})
-        told = strategy.model_copy(update={"recipe": {}})
-        return self._task_job(run, task, network, self._strategy_recipe(strategy), strategy=told, teachers=teachers)
+        return self._continual_job(
+            run,
+            student=self.model(run.student).model_copy(update={"recipe": {}}),
+            teachers=self._frozen(tuple(self.taught_by(run))),
+            recipe=self._strategy_recipe(strategy),
+            strategy=strategy.model_copy(update={"recipe": {}}),
+        )
 
+    @remembered
     def matrix_job(self, run: ContinualRun) -> str:
-        """Return the settings of the evaluation of a run after each of its tasks."""
-        return self._task_job(run, None, self._frozen((run.student,))[0], self._reading())
+        """Return the settings of a run's evaluation."""
+        return self._continual_job(run, student=self._frozen((run.student,))[0], recipe=self._reading())
 
-    def task_code(self, run: ContinualRun) -> str:
-        """Return the digest of the code that trains a task."""
+    def continual_code(self, run: ContinualRun) -> str:
+        """Return the digest of the code that trains a run."""
         networks = self.model_modules(run.student, *self.taught_by(run))
         return code_digest({"kd.continual.jobs", *ENGINE, *networks})
 
@@ -186,19 +190,16 @@ class ContinualPlan(Plan):
         """Return the digest of the code that evaluates a run."""
         return code_digest({"continual_matrix", "kd.continual.evaluation", *self.model_modules(run.student)})
 
-    def _task_job(self, run: ContinualRun, task: int | None, network: Any, recipe: Recipe, **more: Any) -> str:
-        assert self.continual is not None, "only an experiment with a section continual has tasks"
-        job = TaskJob(
+    def _continual_job(self, run: ContinualRun, **fields: Any) -> str:
+        assert self.continual is not None, "only an experiment with a section continual has such runs"
+        job = ContinualJob(
             dataset=self._loading(run.dataset),
             environment=self._environment,
-            student=network,
-            recipe=recipe,
             seed=run.seed,
             split_seed=self.teacher_seed(run.seed),
-            task=task,
             num_tasks=self.continual.num_tasks,
             class_order=self.continual.class_order,
-            **more,
+            **fields,
         )
         return canonical(job.model_dump(mode="json"))
 

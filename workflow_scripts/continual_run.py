@@ -1,4 +1,4 @@
-"""Train a student on one task of a class-incremental run."""
+"""Train a student on one task after the other."""
 
 import argparse
 import logging
@@ -7,17 +7,17 @@ from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
 from kd.console.training_script import start_torch, training_parser
-from kd.spec.continual import parse_task_job
+from kd.spec.continual import parse_continual_job
 
 log = logging.getLogger("kd")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Reserve devices before torch sees them, then train."""
-    job = parse_task_job(arguments.settings)
+    job = parse_continual_job(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
-    from kd.continual.jobs import describe, planned_epochs, train_task
+    from kd.continual.jobs import describe, planned_epochs, train_run
     from kd.engine.jobs import Files
 
     log.info("%s", describe(job))
@@ -26,13 +26,12 @@ def main(arguments: argparse.Namespace) -> None:
         folder=arguments.out,
         teachers=arguments.teachers,
         outputs=arguments.outputs,
-        previous=arguments.previous,
         code=arguments.code,
     )
-    with Progress(planned_epochs(job), "continual_task") as on_epoch:
-        result = train_task(job, files, on_epoch)
+    with Progress(planned_epochs(job), "continual_run") as on_epoch:
+        result = train_run(job, files, on_epoch)
     log.info("done in %.1f s", result.seconds)
 
 
 if __name__ == "__main__":
-    run(main, training_parser(__doc__, "teachers", "outputs", "previous"), "continual_task")
+    run(main, training_parser(__doc__, "teachers", "outputs"), "continual_run")
