@@ -39,6 +39,32 @@ if PLAN.continual:
             " --teachers {input.teachers:q} --outputs {input.outputs:q} --out {params.out:q} --code {params.code}"
             " --gpus {resources.gpu} --threads {threads} --log {log:q}"
 
+    rule synergy_outputs:
+        input:
+            data=manifest,
+            previous=lambda w: halves(w, "state.pt")[-1],
+        output:
+            outputs=f"{RUN_FOLDER}/synergy_outputs/outputs.safetensors",
+            run=f"{RUN_FOLDER}/synergy_outputs/run.json",
+        log:
+            f"{FOLDER}/logs/synergy_outputs/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
+        wildcard_constraints:
+            method=CHAINS,
+        conda:
+            ENVIRONMENT
+        threads: THREADS
+        resources:
+            **work("student_job"),
+            gpu=GPUS,
+        params:
+            settings=lambda w: PLAN.synergy_job(run_of(w)),
+            code=lambda w: PLAN.synergy_code(run_of(w)),
+            out=lambda w, output: Path(output.run).parent,
+        shell:
+            'python "$SCRIPTS/synergy_outputs.py" --settings {params.settings:q} --data {input.data:q}'
+            " --previous {input.previous:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
+            " --threads {threads} --log {log:q}"
+
     rule continual_matrix:
         input:
             data=manifest,

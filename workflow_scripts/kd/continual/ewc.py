@@ -24,7 +24,7 @@ def fisher(model: TappedModel, images: Iterable[tuple[Tensor, Tensor]]) -> dict[
     sums, count = [torch.zeros_like(p) for p in parameters], 0
     for batch, labels in images:
         for image, label in zip(batch.split(1), labels.split(1), strict=True):
-            loss = F.cross_entropy(model(image)[0].float(), label)
+            loss = F.cross_entropy(model(image)[0], label)
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
             for total, gradient in zip(sums, gradients, strict=True):
                 if gradient is not None:

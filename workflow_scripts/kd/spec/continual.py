@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from kd.spec.architectures import check_architecture
 from kd.spec.cards import MethodSettings, first_problem
+from kd.spec.chain import STUDENT_UPDATE
 from kd.spec.config import Experiment, Name, Recipe, Strict
 from kd.spec.digests import canonical, code_digest
 from kd.spec.errors import UserError, unknown
@@ -163,6 +164,15 @@ class ContinualPlan(Plan):
             return None
         pair = self.experiment.pairs[0]
         return self.run_of(run.dataset, pair, self.variants[targets], run.seed)
+
+    def synergy_job(self, run: Run) -> str:
+        """Return the settings of a finished chain's pass over the training images: those of its last half-stage."""
+        return self.half_job(run, self.stages(run.method), STUDENT_UPDATE)
+
+    def synergy_code(self, run: Run) -> str:
+        """Return the digest of the code of that pass."""
+        networks = self.model_modules(run.student, *run.teachers)
+        return code_digest({"kd.continual.targets", *ENGINE, *self.method_modules(run.method), *networks})
 
     @remembered
     def continual_job(self, run: ContinualRun) -> str:
