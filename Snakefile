@@ -11,6 +11,7 @@ include: "rules/tune.smk"
 include: "rules/teachers.smk"
 include: "rules/students.smk"
 include: "rules/asib.smk"
+include: "rules/continual.smk"
 include: "rules/evaluate.smk"
 include: "rules/results.smk"
 
@@ -18,9 +19,8 @@ include: "rules/results.smk"
 rule all:
     default_target: True
     input:
-        rules.tables.output,
-        rules.figures.output,
-        rules.page.output,
+        [rules.tables.output, rules.figures.output, rules.page.output] if PLAN.runs else [],
+        rules.continual_report.output if PLAN.continual else [],
 
 
 rule trained:

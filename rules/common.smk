@@ -11,11 +11,12 @@ if SCRIPTS not in sys.path:
 
 from snakemake.exceptions import WorkflowError
 
-from kd.reporting.layout import TEMPLATE, figure_files
+from kd.reporting.layout import TEMPLATE, continual_figures, continual_tables, figure_files
+from kd.spec.continual import ContinualPlan, ContinualRun
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, workflow_configuration
-from kd.spec.plan import Plan, Run
+from kd.spec.plan import Run
 from kd.spec.resources import memory_mb, runtime_minutes
 
 ENVIRONMENT = "../envs/environment.yaml"
@@ -31,7 +32,7 @@ CHECKPOINT = config.pop("ckpt_path", None)
 
 try:
     EXPERIMENT = check_experiment(workflow_configuration(config, Path(workflow.basedir) / "config" / "config.yaml"))
-    PLAN = Plan(EXPERIMENT)
+    PLAN = ContinualPlan(EXPERIMENT)
 except UserError as error:
     raise WorkflowError(f"Configuration error. {error}") from None
 
@@ -66,7 +67,9 @@ def any_of(names):
 
 wildcard_constraints:
     dataset=any_of(EXPERIMENT.datasets),
-    teacher=any_of(dict.fromkeys(name for pair in EXPERIMENT.pairs for name in pair.teachers)),
+    teacher=any_of(
+        dict.fromkeys([*(name for pair in EXPERIMENT.pairs for name in pair.teachers), *PLAN.continual_teachers])
+    ),
     team=r"[^/]+--[^/]+",
     seed=r"\d+",
     stage=r"[1-9]\d*",
@@ -143,12 +146,15 @@ def work(job: str):
 def _arguments(job: str, wildcards) -> tuple:
     if job in {"teacher_job", "outputs_job"}:
         return wildcards.dataset, wildcards.teacher, int(wildcards.seed)
+    if job == "continual_job":
+        return (continual_run(wildcards),)
     if job == "pretrain_job":
         return wildcards.dataset, wildcards.teacher, wildcards.method, int(wildcards.seed)
     return (run_of(wildcards),)
 
 
 RUN_FOLDER = f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}"
+CONTINUAL_FOLDER = f"{FOLDER}/{{dataset}}/continual/{{student}}/{{strategy}}/seed{{seed}}"
 CHAINS = any_of(name for name, variant in PLAN.variants.items() if variant.chain)
 
 
@@ -175,4 +181,34 @@ def finished(wildcards) -> list[str]:
     """Return the evaluations of all runs, or with allow_missing of those that there are."""
     files = [f"{FOLDER}/{run.path}/evaluation.json" for run in PLAN.runs]
     files += [f"{teacher_folder(*teacher)}/evaluation.json" for teacher in PLAN.teachers]
+    return [file for file in files if Path(file).is_file()] if ALLOW_MISSING else files
+
+
+def continual_run(wildcards) -> ContinualRun:
+    """Return the class-incremental run that a rule's wildcards name."""
+    return ContinualRun(wildcards.dataset, wildcards.student, wildcards.strategy, int(wildcards.seed))
+
+
+def continual_teachers(wildcards) -> list[str]:
+    """Return the weights of the teacher that a class-incremental run reads."""
+    names = PLAN.taught_by(continual_run(wildcards))
+    folders = [teacher_folder(wildcards.dataset, name, int(wildcards.seed)) for name in names]
+    return [f"{folder}/checkpoints/best.safetensors" for folder in folders]
+
+
+def continual_targets(wildcards) -> list[str]:
+    """Return the kept logits of the chain that a class-incremental run is distilled from, if it is."""
+    run = PLAN.target_run(continual_run(wildcards))
+    return [f"{FOLDER}/{run.path}/synergy_outputs/outputs.safetensors"] if run else []
+
+
+def after_tasks() -> list[str]:
+    """Return the files of a class-incremental run's weights after each task, in order."""
+    tasks = PLAN.continual.num_tasks if PLAN.continual else 0
+    return [f"{CONTINUAL_FOLDER}/checkpoints/task{task}.safetensors" for task in range(1, tasks + 1)]
+
+
+def continual_matrices(wildcards) -> list[str]:
+    """Return the accuracy matrices of all class-incremental runs, or with allow_missing of those that there are."""
+    files = [f"{FOLDER}/{run.path}/matrix.json" for run in PLAN.continual_runs]
     return [file for file in files if Path(file).is_file()] if ALLOW_MISSING else files

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "methods": {"spec", "models", "data"},
     "asib": {"spec", "models", "data", "methods"},
     "engine": {"spec", "models", "data", "methods"},
+    "continual": {"spec", "models", "data", "methods", "engine"},
     "analysis": {"spec", "models", "data", "methods", "asib", "engine"},
     "reporting": {"spec", "analysis"},
     "console": {"spec", "engine"},

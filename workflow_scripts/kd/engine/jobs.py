@@ -363,9 +363,17 @@ def _finish(
     more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write run.json, the last file of a job, and drop the resume file; `more` replaces or adds entries."""
+    outcome = {"status": "ok"} if failure is None else {"status": "failed", "reason": str(failure)}
+    write_json(files.folder / "run.json", {**record_of(bench, files, result), **outcome, **(more or {})})
+    (files.folder / "failure.json").unlink(missing_ok=True)
+    (files.folder / "resume.pt").unlink(missing_ok=True)
+
+
+def record_of(bench: Workbench, files: Files, result: Result) -> dict[str, Any]:
+    """Return what run.json says about a finished training."""
     device = bench.team.device
-    record = {
-        **({"status": "ok"} if failure is None else {"status": "failed", "reason": str(failure)}),
+    return {
+        "status": "ok",
         "settings": bench.job.model_dump(mode="json"),
         "digests": {"code": files.code, "inputs": files.digest(), "split": bench.data.digest},
         "versions": versions(),
@@ -382,11 +390,7 @@ def _finish(
         "best_epoch": result.best_epoch,
         "validation": validation_of(result.rows[-1] if result.rows else {}),
         "git": git_state(),
-        **(more or {}),
     }
-    write_json(files.folder / "run.json", record)
-    (files.folder / "failure.json").unlink(missing_ok=True)
-    (files.folder / "resume.pt").unlink(missing_ok=True)
 
 
 def validation_of(row: Row) -> dict[str, float]:

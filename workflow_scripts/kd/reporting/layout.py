@@ -27,3 +27,22 @@ def figure_files(groups: Iterable[tuple[str, str]]) -> list[str]:
         for figure in FIGURES
         for ending in FIGURE_FORMATS
     ]
+
+
+CONTINUAL_FORMATS = ("csv", "md", "json")
+CONTINUAL_FIGURES = ("accuracy_matrices", "accuracy_over_tasks")
+
+
+def continual_tables() -> list[str]:
+    """Return the names that `write_continual` makes in the folder of tables."""
+    return [f"continual.{ending}" for ending in CONTINUAL_FORMATS]
+
+
+def continual_figures(datasets: Iterable[str]) -> list[str]:
+    """Return the paths that `write_continual` makes in the folder of figures."""
+    return [
+        figure_name(dataset, "continual", figure, ending)
+        for dataset in datasets
+        for figure in CONTINUAL_FIGURES
+        for ending in FIGURE_FORMATS
+    ]

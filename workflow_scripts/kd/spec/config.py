@@ -234,8 +234,8 @@ class Experiment(Strict):
     """The one of `datasets` that all teachers are trained on, which then has no students; None: each has its own."""
     models: dict[Name, ModelSettings] = {}
     """Networks that need more than their architecture's name."""
-    pairs: list[Pair] = Field(min_length=1)
-    methods: list[str | dict[str, Any]] = Field(min_length=1)
+    pairs: list[Pair] = []
+    methods: list[str | dict[str, Any]] = []
     """Card names, {method: card, name: variant, ...settings, recipe: {...}, teacher: name}, {name:, combine: []}."""
     seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
     teacher_seed: Annotated[int, Field(ge=0)] | Literal["same"] = "same"
@@ -253,6 +253,8 @@ class Experiment(Strict):
     """Folder of what compilers make, shared by all jobs; deleting it costs time only."""
     co_train: list[Name] = []
     """Methods whose students are trained side by side, one job a seed: they share images and their teachers' passes."""
+    continual: dict[str, Any] | None = None
+    """Class-incremental runs (kd.spec.continual.Continual); pairs and methods may be left out beside them."""
     strict_environment: bool = False
     """Let another torch, torchvision or timm version make results stale."""
 
@@ -260,6 +262,13 @@ class Experiment(Strict):
     def _whole_devices_or_shares(self) -> Self:
         if self.jobs_per_gpu > 1 and self.gpus != 1:
             raise ValueError(f"jobs_per_gpu {self.jobs_per_gpu} needs gpus 1, found gpus {self.gpus}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_runs(self) -> Self:
+        absent = [key for key in ("pairs", "methods") if not getattr(self, key)]
+        if absent and (self.continual is None or len(absent) == 1):
+            raise ValueError(f"{absent[0]} must list at least one, found none")
         return self
 
     @model_validator(mode="after")

@@ -1,0 +1,78 @@
+"""Small class-incremental runs on the embedded digits."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from kd.continual import jobs
+from kd.data.packing import pack
+from kd.engine.jobs import Files
+from kd.models.build import build_model
+from kd.models.weights import save_weights
+from kd.spec.config import DatasetSettings, ModelSettings
+from kd.spec.continual import ContinualJob, ContinualPlan, parse_continual_job
+from kd.spec.experiment import check_experiment
+
+EXPERIMENT = {
+    "experiment": "unit",
+    "datasets": {"digits": {"source": "digits", "image_size": 8, "subset_size": 150, "validation": 0.2}},
+    "continual": {"student": "resnet8", "teacher": "resnet14", "num_tasks": 2, "strategies": [{"name": "finetune"}]},
+    "seeds": [0],
+    "recipe": {
+        "epochs": 2,
+        "batch_size": 32,
+        "lr": 0.05,
+        "schedule": "cosine",
+        "precision": "fp32",
+        "augmentation": {"padding": 1, "flip": False},
+    },
+}
+
+
+def experiment(strategy=None, recipe=None, **section):
+    content = copy.deepcopy(EXPERIMENT)
+    content["continual"] |= section
+    content["recipe"] |= recipe or {}
+    if strategy is not None:
+        content["continual"]["strategies"] = [{"name": "one", **strategy}]
+    return content
+
+
+class World:
+    def __init__(self, packed: Path, folder: Path, strategy=None, recipe=None, **section) -> None:
+        self.packed, self.folder = packed, folder
+        self.plan = ContinualPlan(check_experiment(experiment(strategy, recipe, **section)))
+        self.run = self.plan.continual_runs[0]
+
+    def job(self) -> ContinualJob:
+        return parse_continual_job(self.plan.continual_job(self.run))
+
+    def files(self, name: str = "run", code: str = "test") -> Files:
+        teachers = [self.teacher(network) for network in self.plan.taught_by(self.run)]
+        return Files(self.packed, self.folder / name, teachers=teachers, code=code)
+
+    def teacher(self, name: str) -> Path:
+        """Weights nobody trained: what is distilled from them does not matter here."""
+        path = self.folder / f"{name}.safetensors"
+        if not path.exists():  # safetensors orders its metadata anew each time, and a run's stamp knows the bytes
+            torch.manual_seed(5)
+            save_weights(build_model(ModelSettings(arch=name), 10, 8), path)
+        return path
+
+    def train(self, name: str = "run", on_epoch=lambda row: None, **more):
+        return jobs.train_run(self.job(), self.files(name, **more), on_epoch)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("digits")
+    pack(DatasetSettings(source="digits", image_size=8), folder, workers=1, progress=False)
+    return folder
+
+
+@pytest.fixture
+def world(digits, tmp_path):
+    torch.set_num_threads(1)
+    return lambda strategy=None, **more: World(digits, tmp_path, strategy, **more)

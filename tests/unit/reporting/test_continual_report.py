@@ -1,0 +1,96 @@
+"""The table, the heat map and the lines of continual learning."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kd.reporting.continual import as_markdown, matrices, over_tasks, write_continual
+from kd.reporting.layout import continual_figures, continual_tables
+from kd.reporting.style import styled
+from kd.spec.config import Reporting
+
+
+def course(first, tasks):
+    """Row t, column j: what is left of `first` percent after t - j further tasks."""
+    return [[first / (1 + row - column) if column <= row else None for column in range(tasks)] for row in range(tasks)]
+
+
+def runs(folder, tasks=3, strategies=("finetune", "replay")):
+    made = []
+    for place, strategy in enumerate(strategies):
+        for seed in (0, 1):
+            path = folder / strategy / f"seed{seed}"
+            path.mkdir(parents=True)
+            split = {"class": course(50 + 20 * place + seed, tasks), "task": course(60 + 20 * place, tasks)}
+            images = {"test": [20] * tasks, "val": [5] * tasks}
+            content = {"class_order": [], "sizes": [2] * tasks, "images": images, "test": split, "val": split}
+            (path / "matrix.json").write_text(json.dumps(content))
+            made.append({"dataset": "toy", "student": "net", "strategy": strategy, "seed": seed, "path": str(path)})
+    return made
+
+
+@pytest.fixture
+def written(tmp_path):
+    planned = runs(tmp_path / "runs")
+    planned.append({**planned[-1], "seed": 2, "path": str(tmp_path / "absent")})
+    write_continual(planned, tmp_path / "out", Reporting())
+    return tmp_path / "out"
+
+
+def test_every_file_that_the_rule_promises_is_there(written):
+    found = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
+    tables = {f"tables/{name}" for name in continual_tables()}
+    assert found == tables | {f"figures/{name}" for name in continual_figures(["toy"])}
+
+
+def test_the_table_shows_mean_spread_and_what_is_missing(written):
+    text = (written / "tables" / "continual.md").read_text()
+    # finetune: 50 after the last task of three with 50, 25, 16.7 left, and 51 with 51, 25.5, 17
+    final = (50 + 25 + 50 / 3) / 3, (51 + 25.5 + 17) / 3
+    assert f"{np.mean(final):.2f} ± {np.std(final, ddof=1):.2f}" in text
+    assert "Final minus finetune" in text
+    assert "2 of 3" in text
+    assert "- replay, seed 2: not finished" in text
+    assert "which nothing selects" in text
+
+
+def test_the_csv_has_one_line_a_run(written):
+    rows = list(csv.DictReader((written / "tables" / "continual.csv").open()))
+    assert [row["status"] for row in rows] == ["ok"] * 4 + ["failed"]
+    assert float(rows[0]["seen_after_1"]) == 50
+    assert float(rows[0]["forgetting"]) == pytest.approx(((50 - 50 / 3) + (50 - 25)) / 2, rel=1e-5)
+    assert rows[4]["final"] == ""
+
+
+def test_the_json_holds_whole_matrices(written):
+    content = json.loads((written / "tables" / "continual.json").read_text())
+    assert content["runs"][0]["matrix"]["test"]["class"][1] == [25, 50, None]
+
+
+def test_figures_are_pictures_and_the_same_bytes_every_time(written, tmp_path):
+    name = "figures/toy/continual/accuracy_matrices.png"
+    pixels = np.asarray(Image.open(written / name).convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+    write_continual(runs(tmp_path / "again"), tmp_path / "second", Reporting())
+    assert (tmp_path / "second" / name).read_bytes() == (written / name).read_bytes()
+
+
+@pytest.mark.parametrize("tasks", [2, 5, 10, 25])
+def test_heat_maps_write_numbers_where_they_fit(tmp_path, tasks):
+    from kd.analysis.continual import read_runs
+
+    with styled():
+        figure = matrices(read_runs(runs(tmp_path, tasks)))
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert len(written) == (tasks * (tasks + 1) // 2 if tasks <= 10 else 0)
+    assert len(figure.axes[0].get_xticks()) <= 10 or tasks <= 10
+
+
+def test_nothing_finished_gives_a_sentence_and_no_crash(tmp_path):
+    with styled():
+        for figure in (matrices([]), over_tasks([])):
+            assert "No continual run" in figure.texts[0].get_text()
+    assert "which nothing selects" in as_markdown([], 0.95)

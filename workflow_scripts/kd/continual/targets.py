@@ -1,0 +1,48 @@
+"""What a finished chain makes of the training images, as targets for a class-incremental run."""
+
+import logging
+import time
+
+import torch
+from safetensors.torch import save_file
+
+from kd.engine.jobs import Files, prepare
+from kd.engine.outputs import LOGITS
+from kd.engine.provenance import git_state, hardware, versions
+from kd.engine.teachers import fixed_view
+from kd.spec.files import atomic_path, write_json
+from kd.spec.job import Job
+
+log = logging.getLogger(__name__)
+
+
+@torch.no_grad()
+def synergy_outputs(job: Job, files: Files) -> None:
+    """Write outputs.safetensors, logits (n,C) of the chain's head (of ASIB: the synergy) by position, and run.json.
+
+    `job` is the chain's last half-stage and `files.previous` the state that it left. The images are the fixed view that
+    rule teacher_outputs asks teachers about, of the training part of the split only.
+    """
+    bench, started = prepare(job, files), time.perf_counter()
+    for _, module in bench.team.modules():
+        module.eval()
+    parts = []
+    for images in fixed_view(bench.data.train, bench.data.augmenter, job.split_seed).split(job.recipe.eval_batch_size):
+        heads = bench.method.heads(bench.team.forward(images, bench.precision), bench.team.extra)
+        parts.append(next(iter(heads.values())).float().cpu())
+    logits = torch.cat(parts)
+    with atomic_path(files.folder / "outputs.safetensors") as temporary:
+        save_file({LOGITS: logits}, temporary, metadata={"split": bench.data.digest})
+    record = {
+        "status": "ok",
+        "settings": job.model_dump(mode="json"),
+        "digests": {"code": files.code, "inputs": files.digest(), "split": bench.data.digest},
+        "versions": versions(),
+        "hardware": hardware(bench.team.device, bench.precision.name),
+        "seconds": {"train": round(time.perf_counter() - started, 3)},
+        "images": {"chain": len(logits)},
+        "git": git_state(),
+    }
+    write_json(files.folder / "run.json", record)
+    (files.folder / "failure.json").unlink(missing_ok=True)
+    log.info("sent %d training images through the chain", len(logits))

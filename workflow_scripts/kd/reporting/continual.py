@@ -1,0 +1,202 @@
+"""Continual learning as a table, a heat map a strategy, and accuracies over tasks."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kd.analysis.continual import MEASURES, Record, mean_matrix, read_runs, seen_accuracies, summaries
+from kd.reporting import text
+from kd.reporting.layout import FIGURE_FORMATS, figure_name
+from kd.reporting.style import GREY, looks, new_figure, save, settle, styled
+from kd.spec.config import Reporting
+from kd.spec.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+HEADINGS = {
+    "average": "Average incremental",
+    "final": "Final",
+    "difference": "Final minus {reference}",
+    "forgetting": "Forgetting",
+    "task_final": "Final, task known",
+    "runs": "Seeds",
+}
+NOTES = (
+    "Test top-1 in percent, mean ± standard deviation over seeds; differences are paired by seed, with a {percent} t "
+    "interval. Average incremental: mean over tasks of the accuracy over all seen classes after the task. Final: over "
+    "all classes after the last task. Forgetting: mean over tasks but the last of best accuracy before the last task "
+    "minus final accuracy, in points. Task known: only the classes of the image's own task may be answered. The test "
+    "images were read by the last weights of each task, which nothing selects."
+)
+NUMBERS_UP_TO = 10  # tasks, more numbers than these would not fit into their cells
+PANEL = 2.1  # inches
+
+
+def write_continual(runs: Sequence[Mapping[str, Any]], folder: str | Path, report: Reporting) -> None:
+    """Write tables/continual.* and figures/<data set>/continual/* below a folder; `runs` as in `read_runs`."""
+    found = read_runs(runs)
+    records = summaries(found, report.confidence)
+    tables = Path(folder) / "tables"
+    atomic_write(tables / "continual.csv", as_csv(found))
+    atomic_write(tables / "continual.md", as_markdown(records, report.confidence))
+    atomic_write(tables / "continual.json", as_json(records, found))
+    with styled():
+        for dataset in dict.fromkeys(run["dataset"] for run in found):
+            own = [run for run in found if run["dataset"] == dataset]
+            for name, figure in (("accuracy_matrices", matrices(own)), ("accuracy_over_tasks", over_tasks(own))):
+                settle(figure)
+                for ending in FIGURE_FORMATS:
+                    save(figure, Path(folder) / "figures" / figure_name(dataset, "continual", name, ending))
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def as_csv(runs: Sequence[Record]) -> str:
+    """Return one line a run: its measures, and its accuracy over seen classes after each task."""
+    tasks = max((len(run["matrix"]["sizes"]) for run in _finished(runs)), default=0)
+    names = [f"seen_after_{number}" for number in range(1, tasks + 1)]
+    buffer = io.StringIO()
+    columns = ["dataset", "student", "strategy", "seed", "status", "reason", *MEASURES, *names, "path"]
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
+    writer.writeheader()
+    for run in runs:
+        row = dict(run)
+        if run["status"] == "ok":
+            row |= {key: f"{value:.6g}" for key, value in run["measures"].items()}
+            row |= {name: f"{value:.6g}" for name, value in zip(names, _seen(run), strict=False)}
+        writer.writerow(row)
+    return buffer.getvalue()
+
+
+def as_json(records: Sequence[Record], runs: Sequence[Record]) -> str:
+    """Return summaries and every run with its whole matrices."""
+    return json.dumps({"summaries": list(records), "runs": list(runs)}, indent=1) + "\n"
+
+
+def as_markdown(records: Sequence[Record], confidence: float) -> str:
+    """Return a table for each data set and student, with what is missing below it."""
+    lines: list[str] = []
+    for group in dict.fromkeys((record["dataset"], record["student"]) for record in records):
+        members = [record for record in records if (record["dataset"], record["student"]) == group]
+        headings = [heading.format(reference=members[0]["reference"]) for heading in HEADINGS.values()]
+        lines += [f"## {group[0]}, {group[1]}", "", _line(["Strategy", *headings]), _line(["---"] * 7)]
+        lines += [_line([record["strategy"], *_cells(record)]) for record in members]
+        problems = [f"- {record['strategy']}, {problem}" for record in members for problem in record["problems"]]
+        lines += ["", *(["Without result:", "", *problems, ""] if problems else [])]
+    return "\n".join([*lines, NOTES.format(percent=f"{100 * confidence:g} %"), ""])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(text.markdown(cell) if cell != '---' else cell for cell in cells)} |"
+
+
+def _cells(record: Record) -> list[str]:
+    found = {key: _spread(record[key]) for key in MEASURES}
+    difference = record["difference"]
+    found["difference"] = text.NONE
+    if difference is not None:
+        found["difference"] = (
+            f"{text.signed(difference['mean'])} {text.interval(difference['low'], difference['high'])}"
+        )
+    found["runs"] = f"{record['used']} of {record['planned']}"
+    return [found[key].strip() for key in HEADINGS]
+
+
+def _spread(summary: Record) -> str:
+    if summary["sd"] is None:
+        return text.decimal(summary["mean"])
+    return f"{text.decimal(summary['mean'])} ± {text.decimal(summary['sd'])}"
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def matrices(runs: Sequence[Record]) -> "Figure":
+    """Return a heat map a strategy: mean accuracy on each task's images (columns) after each task (rows)."""
+    groups = _by_strategy(runs)
+    if not groups:
+        return _nothing()
+    columns = min(len(groups), 3)
+    lines = -(-len(groups) // columns)
+    figure = new_figure(PANEL * columns + 0.9, PANEL * lines + 0.8)
+    panels = figure.subplots(lines, columns, squeeze=False)
+    image: AxesImage | None = None
+    for axes, (strategy, members) in zip(panels.flat, groups.items(), strict=False):
+        image = _heat(axes, mean_matrix(members))
+        axes.set_title(strategy, fontsize=9)
+    for axes in panels.flat[len(groups) :]:
+        axes.set_axis_off()
+    assert image is not None
+    bar = figure.colorbar(image, ax=panels, shrink=0.8, pad=0.02)
+    bar.set_label("Test top-1 (%), any seen class", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    figure.supxlabel("Images of task", fontsize=9)
+    figure.supylabel("After task", fontsize=9)
+    return figure
+
+
+def _heat(axes: "Axes", matrix: np.ndarray) -> "AxesImage":
+    tasks = len(matrix)
+    image = axes.imshow(np.ma.masked_invalid(matrix), vmin=0, vmax=100, cmap="viridis")
+    axes.grid(visible=False)
+    ticks = range(0, tasks, -(-tasks // 10))
+    axes.set_xticks(ticks, [str(tick + 1) for tick in ticks], fontsize=7)
+    axes.set_yticks(ticks, [str(tick + 1) for tick in ticks], fontsize=7)
+    if tasks <= NUMBERS_UP_TO:
+        for row, column in zip(*np.nonzero(np.isfinite(matrix)), strict=True):
+            value = matrix[row, column]
+            colour = "white" if value < 60 else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6 + 10 / tasks, color=colour)
+    return image
+
+
+def over_tasks(runs: Sequence[Record]) -> "Figure":
+    """Return accuracy over seen classes after each task, mean and range over seeds, a line a strategy."""
+    groups = _by_strategy(runs)
+    if not groups:
+        return _nothing()
+    figure = new_figure(6.8, 3.6)
+    axes = figure.add_subplot()
+    drawn = looks({strategy: strategy for strategy in groups})
+    for strategy, members in groups.items():
+        values, look = np.array([_seen(run) for run in members]), drawn[strategy]
+        numbers = np.arange(1, values.shape[1] + 1)
+        axes.plot(numbers, values.mean(0), color=look.color, marker=look.marker, ms=4, label=strategy, zorder=3)
+        axes.fill_between(numbers, values.min(0), values.max(0), color=look.color, alpha=0.15, linewidth=0, zorder=2)
+    axes.set_xticks(numbers)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("Tasks learnt")
+    axes.set_ylabel("Test top-1 over seen classes (%)")
+    axes.set_title(f"{runs[0]['dataset']}, {runs[0]['student']} (band: range over seeds)")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+def _by_strategy(runs: Sequence[Record]) -> dict[str, list[Record]]:
+    groups: dict[str, list[Record]] = {}
+    for run in _finished(runs):
+        groups.setdefault(run["strategy"], []).append(run)
+    return groups
+
+
+def _finished(runs: Sequence[Record]) -> list[Record]:
+    return [run for run in runs if run["status"] == "ok"]
+
+
+def _seen(run: Record) -> list[float]:
+    return seen_accuracies(run["matrix"]["test"]["class"], run["matrix"]["images"]["test"])
+
+
+def _nothing() -> "Figure":
+    figure = new_figure(6.4, 2.0)
+    figure.text(0.5, 0.5, "No continual run has finished.", ha="center", va="center", color=GREY)
+    return figure
