@@ -1,10 +1,12 @@
 """Copies of the repository, and Snakemake run in them."""
 
+import fcntl
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,3 +77,28 @@ def planned(folder: Path, *arguments: str) -> list[PlannedJob]:
         if rule != "all":
             jobs.append(PlannedJob(rule, pairs, reason.group(1) if reason else ""))
     return jobs
+
+
+def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
+    """Let the first worker that asks make a folder; the others wait for it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            make(folder)
+            done.touch()
+    return folder
+
+
+def run_once(tmp_path_factory, name: str, *arguments: str, before=lambda folder: None) -> Path:
+    def make(folder: Path) -> None:
+        before(copy_repository(folder))
+        done = snakemake(folder, *arguments)
+        (folder / "run.log").write_text(done.stdout)
+        assert done.returncode == 0, done.stdout[-5000:]
+
+    return once(tmp_path_factory, name, make)

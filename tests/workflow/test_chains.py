@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from checkout import planned
-from conftest import run_once
+from checkout import planned, run_once
 
 pytestmark = pytest.mark.workflow
 

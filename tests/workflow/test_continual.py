@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from checkout import planned, snakemake
-from conftest import run_once
+from checkout import planned, run_once, snakemake
 
 pytestmark = pytest.mark.workflow
 

@@ -1,10 +1,10 @@
 """Small class-incremental runs on the embedded digits."""
 
-import copy
 from pathlib import Path
 
 import pytest
 import torch
+from continual_world import experiment
 
 from kd.continual import jobs
 from kd.data.packing import pack
@@ -14,30 +14,6 @@ from kd.models.weights import save_weights
 from kd.spec.config import DatasetSettings, ModelSettings
 from kd.spec.continual import ContinualJob, ContinualPlan, parse_continual_job
 from kd.spec.experiment import check_experiment
-
-EXPERIMENT = {
-    "experiment": "unit",
-    "datasets": {"digits": {"source": "digits", "image_size": 8, "subset_size": 150, "validation": 0.2}},
-    "continual": {"student": "resnet8", "teacher": "resnet14", "num_tasks": 2, "strategies": [{"name": "finetune"}]},
-    "seeds": [0],
-    "recipe": {
-        "epochs": 2,
-        "batch_size": 32,
-        "lr": 0.05,
-        "schedule": "cosine",
-        "precision": "fp32",
-        "augmentation": {"padding": 1, "flip": False},
-    },
-}
-
-
-def experiment(strategy=None, recipe=None, **section):
-    content = copy.deepcopy(EXPERIMENT)
-    content["continual"] |= section
-    content["recipe"] |= recipe or {}
-    if strategy is not None:
-        content["continual"]["strategies"] = [{"name": "one", **strategy}]
-    return content
 
 
 class World:

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from conftest import EXPERIMENT
+from continual_world import EXPERIMENT
 from safetensors.torch import save_file
 
 from kd.continual import jobs
