@@ -141,7 +141,7 @@ class World:
             module.zero_grad(set_to_none=True)
 
     def gradients(self, role: str) -> dict[str, torch.Tensor | None]:
-        module = dict(self.team.modules())[role]
+        module = dict([*self.team.modules(), *self.team.parts()])[role]
         return {name: p.grad for name, p in module.named_parameters()}
 
     def gradient(self, role: str) -> torch.Tensor:
