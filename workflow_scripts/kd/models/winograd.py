@@ -52,7 +52,7 @@ class WinogradConv2d(nn.Conv2d):
         if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return super().forward(x)
         if self.kept is not None:
-            return torch.ops.kd.winograd(_last(x), self.kept, self.bias)
+            return torch.ops.kd_native.winograd(_last(x), self.kept, self.bias)
         y = _Convolution.apply(x, self.weight)
         return y if self.bias is None else y + self.bias[:, None, None]
 
@@ -112,7 +112,7 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         x = _last(x)
         ctx.save_for_backward(x, weight)
-        return torch.ops.kd.winograd(x, transformed(weight), None)
+        return torch.ops.kd_native.winograd(x, transformed(weight), None)
 
     @staticmethod
     @once_differentiable
@@ -121,9 +121,9 @@ class _Convolution(torch.autograd.Function):
         gradient = _last(gradient)
         to_x = to_weight = None
         if ctx.needs_input_grad[0]:
-            to_x = torch.ops.kd.winograd(gradient, transformed(weight.transpose(0, 1).flip(2, 3)), None)
+            to_x = torch.ops.kd_native.winograd(gradient, transformed(weight.transpose(0, 1).flip(2, 3)), None)
         if ctx.needs_input_grad[1]:
-            planes = torch.ops.kd.winograd_weight_gradient(x, gradient)
+            planes = torch.ops.kd_native.winograd_weight_gradient(x, gradient)
             outputs, inputs = weight.shape[:2]
             to_weight = (_kronecker().T @ planes.view(36, -1)).view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
         return to_x, to_weight
@@ -134,7 +134,7 @@ def _last(x: Tensor) -> Tensor:
 
 
 # Operators, not bare calls, so that FlopCounterMode sees them.
-_operators = torch.library.Library("kd", "DEF")
+_operators = torch.library.Library("kd_native", "DEF")
 _operators.define("winograd(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 _operators.define("winograd_weight_gradient(Tensor x, Tensor gradient) -> Tensor")
 
@@ -166,14 +166,14 @@ def _call(name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> 
         raise MemoryError
 
 
-@register_flop_formula(torch.ops.kd.winograd)
+@register_flop_formula(torch.ops.kd_native.winograd)
 def _flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
     """Count what a direct convolution would take, so that costs compare between kernels."""
     images, inputs, height, width = x
     return 2 * 9 * images * height * width * inputs * weight[1] * PANEL
 
 
-@register_flop_formula(torch.ops.kd.winograd_weight_gradient)
+@register_flop_formula(torch.ops.kd_native.winograd_weight_gradient)
 def _gradient_flops(x: Sequence[int], gradient: Sequence[int], *_: Any, **__: Any) -> int:
     images, inputs, height, width = x
     return 2 * 9 * images * height * width * inputs * gradient[1]
@@ -211,7 +211,7 @@ def _built(compiler: str) -> Path:
 
 def compiler_cache() -> Path:
     """Return the folder of what compilers make: KD_CACHE, which the workflow sets, or one of the user's own."""
-    return Path(os.environ.get("KD_CACHE") or Path.home() / ".cache" / "kd").absolute()
+    return Path(os.environ.get("KD_CACHE") or Path.home() / ".cache" / "kd-benchmark").absolute()
 
 
 def _cpu() -> str:
