@@ -16,6 +16,7 @@ import subprocess
 import pytest
 import torch
 from method_world import BATCH, CPU, World, tiny_net
+from torch._dynamo.utils import counters
 
 from kd.engine.precision import Precision
 from kd.methods.contract import STUDENT
@@ -67,6 +68,15 @@ def asked_for_everything(world):
     return world
 
 
+@pytest.fixture
+def fresh_compiler():
+    """A compiler that has seen nothing, and forgets what it saw."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
 def compile_in_place(world, backend, roles):
     """Compile networks without a break in their graphs."""
     for role in roles:
@@ -74,7 +84,7 @@ def compile_in_place(world, backend, roles):
     return world
 
 
-def test_captured_networks_agree_with_eager_ones():
+def test_captured_networks_agree_with_eager_ones(fresh_compiler):
     """One test for all cards: instances of one network share their graphs within a process."""
     far = {}
     with torch._dynamo.config.patch(recompile_limit=GRAPHS):
@@ -82,7 +92,7 @@ def test_captured_networks_agree_with_eager_ones():
             world = asked_for_everything(World(name, pretrain=pretrain))
             compiled = measured(compile_in_place(world, "aot_eager", world.team.models))
             far[name, pretrain] = disagreements(measured(World(name, pretrain=pretrain)), compiled, CAPTURED)
-    torch._dynamo.reset()
+    assert counters["stats"]["unique_graphs"] > 1, "nothing was compiled"
     assert not {phase: keys for phase, keys in far.items() if keys}
 
 
@@ -93,7 +103,7 @@ def has_compiler():
 
 
 @pytest.mark.skipif(not has_compiler(), reason="no C++ compiler, which compiled networks need on a CPU")
-def test_generated_code_of_a_student_agrees_with_eager():
+def test_generated_code_of_a_student_agrees_with_eager(fresh_compiler):
     """One graph, the slow part, serves every method that trains a plain student on batches of the usual size."""
     far = {}
     nets = (lambda: tiny_net(2, 2), lambda: tiny_net(2, 2))
@@ -103,6 +113,6 @@ def test_generated_code_of_a_student_agrees_with_eager():
             continue
         compiled = measured(compile_in_place(world, "inductor", [STUDENT]))
         far[name] = disagreements(measured(World(name, nets=nets)), compiled, GENERATED)
-    torch._dynamo.reset()
+    assert counters["stats"]["unique_graphs"] > 0, "nothing was compiled"
     assert len(far) > len(CARDS) / 2
     assert not {name: keys for name, keys in far.items() if keys}
