@@ -10,7 +10,8 @@ from kd.engine import jobs, runner, tune
 from kd.engine.modes import Mode, Modes, choose_modes
 from kd.engine.precision import Precision
 from kd.engine.team import Team
-from kd.methods.contract import STUDENT
+from kd.methods.contract import STUDENT, Stage, Update
+from kd.methods.stages import initial_stage
 from kd.models import winograd
 from kd.models.build import build_model
 from kd.spec.config import ModelSettings, Recipe
@@ -204,6 +205,21 @@ def test_where_compiling_fails_the_network_runs_as_is_with_one_line(monkeypatch,
             assert torch.equal(run(images, ())[0], expected)
     assert len(caplog.messages) == 1
     assert "no working C++ compiler" in caplog.messages[0]
+
+
+@pytest.mark.parametrize("trains_features_alone", [True, False])
+def test_what_no_loss_reaches_takes_no_gradient_in_a_first_stage(monkeypatch, trains_features_alone):
+    captured(monkeypatch)
+    mode = Mode("fp32", False, "compiled")
+    model = build_model(ModelSettings(arch="resnet8"), 10, 8)
+    team = Team({STUDENT: model}, CPU, {STUDENT: Modes(mode, mode)})
+    team.taps[STUDENT] = ("stage2",)
+    update = Update("features", (STUDENT,))
+    team.enter(initial_stage("features", 1, (STUDENT,)) if trains_features_alone else Stage("all", (update,)))
+    outputs = team.forward(torch.randn(4, 3, 8, 8), Precision("fp32", CPU), frozenset({STUDENT}))
+    outputs[STUDENT].taps["stage2"].square().mean().backward()
+    assert any(p.grad is not None and p.grad.any() for p in model.parameters())
+    assert (model.classifier.weight.grad is None) == trains_features_alone, "what the stages' rule is for"
 
 
 def test_one_shape_is_compiled_and_the_last_batch_runs_as_is(monkeypatch):

@@ -36,6 +36,7 @@ class Team:
         self.taps: dict[str, tuple[str, ...]] = dict.fromkeys(self.models, ())
         self._frozen: dict[str, Runner | None] = {}
         self._compiled: dict[str, Runner] = {}
+        self._partial = False
 
     def add_extra(self, extra: nn.ModuleDict) -> None:
         """Take the modules that a method adds."""
@@ -61,6 +62,9 @@ class Team:
     def enter(self, stage: Stage) -> None:
         """Set train and eval mode, and gradients, for the roles of a stage."""
         trained = stage.trained()
+        # such a stage may train on features alone, and a compiled network gives what stands behind them zero gradients
+        # in place of none, so that weight decay and momentum would move it
+        self._partial = not stage.selects
         self.extra.train(stage.trains_extra)
         for role, module in self.parts():
             on = role in trained or role.split(".")[0] in trained
@@ -97,7 +101,7 @@ class Team:
                 seen = torch.randn((SHAPE_BATCH, *images.shape[1:]), generator=torch.Generator().manual_seed(0))
                 runner = self._frozen[role] = Runner.frozen(model, modes.frozen, seen.to(images.device))
             return runner
-        if not model.training or modes.trained.kernels != COMPILED:
+        if not model.training or self._partial or modes.trained.kernels != COMPILED:
             # validation runs as is: its batches are of other sizes
             return Runner(model, replace(modes.trained, kernels=TORCH))
         if role not in self._compiled:
