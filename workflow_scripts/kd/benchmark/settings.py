@@ -1,0 +1,100 @@
+"""What a benchmark is asked to time."""
+
+import os
+from typing import Any, Literal
+
+from pydantic import Field
+
+from kd.spec.config import OptionalCount, Strict
+from kd.spec.errors import UserError
+from kd.spec.experiment import check_experiment, checked
+from kd.spec.plan import Plan
+
+DATASET = "images"
+
+
+class Settings(Strict):
+    """One comparison: networks, methods, batches, images and how often."""
+
+    teachers: list[str] = Field(default=["resnet32x4"], min_length=1)
+    student: str = "resnet8x4"
+    methods: list[str | dict[str, Any]] = Field(default=["kd"], min_length=1)
+    """Card names, or entries as in an experiment file."""
+    batch_size: int = Field(default=64, ge=2)
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """What the engine runs in; the reference loop is always fp32."""
+    images: int = Field(default=1024, ge=1)
+    """Images trained on in each repeat by each loop, rounded up to whole batches."""
+    repeats: int = Field(default=5, ge=1)
+    data: list[str] = []
+    """A packed folder, or archives of an image folder tree; with nothing: synthetic images."""
+    train_images: OptionalCount = None
+    """Training images used, the validation part included; None: all there are, and 50,000 synthetic ones."""
+    classes: int = Field(default=100, ge=2)
+    """Classes of synthetic images."""
+    image_size: int = Field(default=32, ge=4)
+    """Side of synthetic images in pixels."""
+    augment: bool = True
+    """Random crop of the image padded by 4 and horizontal flip; without it images stay as they are."""
+    workers: int = Field(default_factory=lambda: usable_cores(), ge=0)
+    """Processes that prepare images for the reference loop."""
+    epochs: int = Field(default=240, ge=1)
+    """Length of the recipe: it decides schedules, not how long is timed."""
+    validation: float = Field(default=0.02, gt=0, lt=1)
+    """Share of the training images that an evaluation is timed on."""
+
+    @property
+    def steps(self) -> int:
+        """Return how many batches a repeat has."""
+        return -(-self.images // self.batch_size)
+
+    def name_of(self, entry: str | dict[str, Any]) -> str:
+        """Return what a method is called in the results."""
+        return entry if isinstance(entry, str) else str(entry.get("name", entry.get("method")))
+
+    def plan(self, entry: str | dict[str, Any], reference: bool, seed: int = 0) -> Plan:
+        """Return the experiment of one method, as the engine is given it or as the reference loop runs it."""
+        recipe = {
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "milestones": [0.625, 0.75, 0.875],  # 150, 180 and 210 of 240
+            "precision": "fp32" if reference else self.precision,
+            "channels_last": not reference,
+            "augmentation": {} if self.augment else {"crop": "none", "flip": False},
+        }
+        content = {
+            "experiment": "benchmark",
+            # the images are packed already: what is said here of their source is never read
+            "datasets": {
+                DATASET: {"source": "digits", "validation": self.validation, "subset_size": self.train_images}
+            },
+            "pairs": [{"teachers": self.teachers, "student": self.student}],
+            "methods": [entry],
+            "seeds": [seed],
+            "teacher_seed": 0,
+            "recipe": recipe,
+        }
+        return Plan(check_experiment(content))
+
+
+def parse(**given: Any) -> Settings:
+    """Check settings, methods and networks included; the first mistake is one sentence."""
+    settings = checked(Settings, {key: value for key, value in given.items() if value is not None}, "")
+    for entry in settings.methods:
+        settings.plan(entry, reference=False)
+    names = [settings.name_of(entry) for entry in settings.methods]
+    if len(set(names)) < len(names):
+        raise UserError(f"methods must differ, found {names}")
+    return settings
+
+
+def method_entry(name: str) -> str | dict[str, Any]:
+    """Return what an experiment file would say for a name on the command line: 'dkd', or 'kd+dot' for a combination."""
+    parts = name.split("+")
+    return name if len(parts) == 1 else {"name": "_".join(parts), "combine": parts}
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)
+    return len(usable(0)) if usable else os.cpu_count() or 1
