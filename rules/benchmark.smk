@@ -5,7 +5,6 @@ rule benchmark:
     output:
         json="results/benchmark/benchmark.json",
         report="results/benchmark/report.md",
-        figure="results/benchmark/speed.png",
     log:
         "results/benchmark/benchmark.log",
     conda:

@@ -1,8 +1,8 @@
 """Both loops on the same images, networks, loss and batch size, one after the other, again and again."""
 
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,15 +10,14 @@ from typing import Any
 import torch
 
 from kd.benchmark.engine import Engine
-from kd.benchmark.measure import Memory, Stopwatch, matrix_flops, seconds
+from kd.benchmark.measure import Memory, Progress, Stopwatch, in_turns, matrix_flops, now, seconds
 from kd.benchmark.reference import Reference
+from kd.benchmark.settings import LOOPS, STEP_PARTS, Entry
 from kd.benchmark.world import World
 from kd.engine.jobs import Workbench
-from kd.engine.precision import make_deterministic
+from kd.engine.precision import make_deterministic, training_device
 from kd.methods.contract import Stage
 
-PARTS = ("data", "teacher", "student", "loss", "optimiser", "host")
-LOOPS = ("reference", "engine")
 PEAKS = 3
 
 
@@ -33,76 +32,74 @@ class Pair:
     memory: dict[str, float]
     """MB that each loop adds at its peak."""
 
-    def close(self) -> None:
-        """Stop the reference's workers."""
-        self.reference.close()
+    @property
+    def loops(self) -> dict[str, Reference | Engine]:
+        """Return both by name, in the order in which they take turns."""
+        return {"reference": self.reference, "engine": self.engine}
+
+    @property
+    def device(self) -> torch.device:
+        """Return what both run on."""
+        return self.reference.device
+
+    @property
+    def flops_per_image(self) -> float:
+        """Return what a step needs for an image: the least that was counted, since a loop may do the same with more."""
+        engine = (self.engine.training.flops_per_image or 0.0) + self.engine.onlookers.flops_per_image
+        return min(value for value in (self.reference.flops_per_image, engine) if value > 0)
 
 
-Progress = Callable[[str], None]
-Values = dict[str, list[float]]
-
-
-def compare(world: World, entry: str | dict[str, Any], progress: Progress, by_part: bool = True) -> dict[str, Any]:
+def compare(world: World, entry: Entry, progress: Progress, by_part: bool = True) -> dict[str, Any]:
     """Return everything that is measured of one method; the passes by part can be left out."""
     settings = world.settings
-    pair = make_pair(world, entry)
-    try:
-        speeds, processor = _interleaved(pair, settings.steps, settings.batch_size, settings.repeats, progress)
-        parts: dict[str, dict[str, float]] = {loop: {} for loop in LOOPS}
-        if by_part:
-            parts = _parts(pair, settings.repeats)
-        device = pair.engine.bench.team.device
-        peaks = _peaks(device, pair.engine.bench.precision.name)
-    finally:
-        pair.close()
-    ratios = [mine / theirs for mine, theirs in zip(speeds["engine"], speeds["reference"], strict=True)]
-    work = [theirs / mine for mine, theirs in zip(processor["engine"], processor["reference"], strict=True)]
-    flops = _flops_per_image(pair)
-    loops = {
-        loop: {
-            "precision": "fp32" if loop == "reference" else pair.engine.bench.precision.name,
-            "images_per_second": spread(speeds[loop]),
-            "processor_seconds_per_image": spread(processor[loop]),
-            "seconds_by_part": parts[loop],
-            "flops_per_second": flops * statistics.median(speeds[loop]),
-            "share_of_peak": flops * statistics.median(speeds[loop]) / peaks[loop],
-            "memory_mb": pair.memory[loop],
-            "before_first_step": pair.start[loop],
-        }
-        for loop in LOOPS
-    }
+    with both_loops(world, entry) as pair:
+        loops = {name: loop.run for name, loop in pair.loops.items()}
+        timings = in_turns(loops, settings.steps, settings.batch_size, settings.repeats, pair.device, progress)
+        parts = _parts(pair, settings.repeats) if by_part else {loop: {} for loop in LOOPS}
+        peaks = _peaks(pair.device, pair.engine.bench.precision.name)
+    measured = {loop: timings[loop].images_per_second() for loop in LOOPS}
+    flops = pair.flops_per_image
     return {
-        "method": settings.name_of(entry),
         "stage": pair.engine.stage.name,
-        "batch_size": settings.batch_size,
-        "images_per_repeat": settings.steps * settings.batch_size,
-        "ratio": spread(ratios),
-        # what other processes do to a busy machine's clock drops out of this one; the reference's workers do not count
-        "processor_ratio": spread(work),
+        "ratio": timings["engine"].ratio_to(timings["reference"]),
         "flops_per_image": flops,
         "matrix_flops_per_second": peaks,
-        **loops,
+        **{
+            loop: {
+                "precision": "fp32" if loop == "reference" else pair.engine.bench.precision.name,
+                "images_per_second": measured[loop],
+                "seconds_by_part": parts[loop],
+                "flops_per_second": flops * measured[loop]["own"]["median"],
+                "share_of_peak": flops * measured[loop]["own"]["median"] / peaks[loop],
+                "memory_mb": pair.memory[loop],
+                "before_first_step": pair.start[loop],
+            }
+            for loop in LOOPS
+        },
     }
 
 
-def make_pair(world: World, entry: str | dict[str, Any], seed: int = 0) -> Pair:
-    """Build both loops, the reference first, and take a first step with each."""
+@contextmanager
+def both_loops(world: World, entry: Entry, seed: int = 0) -> Iterator[Pair]:
+    """Build both loops, the reference first, take first steps with each, and stop the reference's workers at last."""
     start: dict[str, dict[str, float]] = {}
     memory: dict[str, float] = {}
     made: dict[str, Any] = {}
-    for loop in LOOPS:
-        started = time.perf_counter()
-        bench = world.workbench(entry, loop == "reference", seed)
-        watch = Memory(bench.team.device)
-        made[loop] = _reference(bench, world) if loop == "reference" else _engine(bench, world)
-        built = time.perf_counter() - started
-        first = seconds(partial(made[loop].run, 1), bench.team.device)
+    device = training_device()
+    for loop, build in (("reference", build_reference), ("engine", build_engine)):
+        watch, started = Memory(device), now(device)
+        made[loop] = build(world.workbench(entry, loop == "reference", seed), world)
+        built = now(device) - started
+        first = seconds(partial(made[loop].run, 1), device)
+        start[loop] = {"build": built, "first_step": first}
         if loop == "reference":
             made[loop].count_flops()
         made[loop].run(1)
-        start[loop] = {"build": round(built, 3), "first_step": round(first, 3)}
         memory[loop] = watch.added()
-    return Pair(made["reference"], made["engine"], start, memory)
+    try:
+        yield Pair(made["reference"], made["engine"], start, memory)
+    finally:
+        made["reference"].close()
 
 
 def stage_of(bench: Workbench) -> Stage:
@@ -113,14 +110,15 @@ def stage_of(bench: Workbench) -> Stage:
     return max(reversed(stages), key=lambda stage: stage.recipe.get("epochs", epochs))
 
 
-def _reference(bench: Workbench, world: World) -> Reference:
-    make_deterministic(False)
+def build_reference(bench: Workbench, world: World) -> Reference:
+    """Return the plain loop of a job."""
     reference = Reference(bench, stage_of(bench), world.settings.workers, world.mean, world.std)
     reference.teacher_logits = _fixed(bench)
     return reference
 
 
-def _engine(bench: Workbench, world: World) -> Engine:
+def build_engine(bench: Workbench, world: World) -> Engine:
+    """Return the engine's loop of a job."""
     make_deterministic(bench.job.recipe.deterministic)
     return Engine(bench, stage_of(bench), world.folder, _fixed(bench))
 
@@ -133,44 +131,13 @@ def _fixed(bench: Workbench) -> torch.Tensor | None:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(bench.team.device)
 
 
-# --- timing ---------------------------------------------------------------------------------------
-
-
-def _interleaved(pair: Pair, steps: int, batch_size: int, repeats: int, progress: Progress) -> tuple[Values, Values]:
-    """Return images a second, and processor seconds an image, of each loop in each repeat, A B A B."""
-    device = pair.engine.bench.team.device
-    speeds: dict[str, list[float]] = {loop: [] for loop in LOOPS}
-    processor: dict[str, list[float]] = {loop: [] for loop in LOOPS}
-    for repeat in range(repeats):
-        for loop, run in (("reference", _plain(pair.reference)), ("engine", pair.engine.run)):
-            busy = time.process_time()
-            taken = seconds(partial(run, steps), device)
-            processor[loop].append((time.process_time() - busy) / (steps * batch_size))
-            speeds[loop].append(steps * batch_size / taken)
-            progress(f"repeat {repeat + 1} of {repeats}, {loop}: {speeds[loop][-1]:.0f} images/s")
-    return speeds, processor
-
-
-def _plain(reference: Reference) -> Callable[[int], None]:
-    def run(steps: int) -> None:
-        """Train as the field's scripts do, with whatever kernel is fastest."""
-        make_deterministic(False)
-        reference.run(steps)
-
-    return run
-
-
 def _peaks(device: torch.device, precision: str) -> dict[str, float]:
     """Return the FLOP/s of a large matrix product in each loop's number format, the best of several tries."""
     found = {name: max(matrix_flops(device, name) for _ in range(PEAKS)) for name in {"fp32", precision}}
     return {"reference": found["fp32"], "engine": found[precision]}
 
 
-def _flops_per_image(pair: Pair) -> float:
-    """Return what a step needs for an image: the least that was counted, since a loop may do the same with more."""
-    engine = pair.engine.training.flops_per_image or 0.0
-    counted = [pair.reference.flops_per_image, engine + pair.engine.onlookers.flops_per_image]
-    return min(value for value in counted if value > 0)
+# --- seconds by part ------------------------------------------------------------------------------
 
 
 def _parts(pair: Pair, repeats: int) -> dict[str, dict[str, float]]:
@@ -179,12 +146,10 @@ def _parts(pair: Pair, repeats: int) -> dict[str, dict[str, float]]:
     for _ in range(repeats):
         watches["reference"].append(_watched_reference(pair.reference))
         watches["engine"].append(_watched_engine(pair.engine))
-    device = pair.reference.device
-    evaluations = {loop: seconds(getattr(pair, loop).evaluate, device) for loop in LOOPS}
     return {
         loop: {
-            **{part: statistics.median(watch.parts.get(part, 0.0) for watch in watches[loop]) for part in PARTS},
-            "evaluation": evaluations[loop],
+            **{part: statistics.median(watch.parts.get(part, 0.0) for watch in watches[loop]) for part in STEP_PARTS},
+            "evaluation": seconds(pair.loops[loop].evaluate, pair.device),
         }
         for loop in LOOPS
     }
@@ -195,7 +160,7 @@ def _watched_reference(reference: Reference) -> Stopwatch:
     targets = [(reference, "fetch", "data"), (reference, "teach", "teacher"), (reference, "forward", "student")]
     common = _common_targets(reference.method, reference.optimizers.values())
     with watch.watching(*targets, *common), watch.part("host"):
-        _plain(reference)(1)
+        reference.run(1)
     return watch
 
 
@@ -209,12 +174,7 @@ def _watched_engine(engine: Engine) -> Stopwatch:
     return watch
 
 
-def _common_targets(method: Any, optimizers: Any) -> list[tuple[Any, str, str]]:
+def _common_targets(method: Any, optimizers: Iterable[torch.optim.Optimizer]) -> list[tuple[Any, str, str]]:
     steps = [(optimizer, name, "optimiser") for optimizer in optimizers for name in ("step", "zero_grad")]
     gradients = [(torch.Tensor, "backward", "student"), (torch.autograd, "grad", "student")]
     return [(method, "loss", "loss"), *gradients, *steps]
-
-
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """Return median, extremes and all values."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": list(values)}

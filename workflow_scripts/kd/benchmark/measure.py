@@ -2,9 +2,11 @@
 
 import ctypes
 import functools
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +20,76 @@ MATRIX = {"cpu": 2048, "cuda": 8192}
 PRODUCTS = 3
 
 
+Loop = Callable[[int], object]
+"""Trains on so many batches."""
+Progress = Callable[[str], None]
+
+
 def synchronise(device: torch.device) -> None:
     """Wait for what a GPU still has to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def seconds(work: Callable[[], Any], device: torch.device) -> float:
+def busy_clock(device: torch.device) -> bool:
+    """Whether time is counted in processor seconds of this process: it then hardly sees other load on the machine.
+
+    That is right for one thread on a CPU; several threads wait for each other, and for a GPU, with a busy processor.
+    """
+    return device.type == "cpu" and torch.get_num_threads() == 1
+
+
+def now(device: torch.device) -> float:
+    """Return the time of the clock that measures a device, when everything asked of it is done."""
+    synchronise(device)
+    return time.process_time() if busy_clock(device) else time.perf_counter()
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
     """Return how long something takes."""
-    synchronise(device)
-    started = time.perf_counter()
+    started = now(device)
     work()
-    synchronise(device)
-    return time.perf_counter() - started
+    return now(device) - started
+
+
+@dataclass
+class Timing:
+    """Seconds that a loop took for each image, in every repeat: by the device's clock, and by the clock on the wall."""
+
+    own: list[float] = field(default_factory=list)
+    wall: list[float] = field(default_factory=list)
+
+    def images_per_second(self) -> dict[str, Any]:
+        """Return images a second by both clocks."""
+        return {key: spread([1 / value for value in getattr(self, key)]) for key in ("own", "wall")}
+
+    def ratio_to(self, other: "Timing") -> dict[str, Any]:
+        """Return how much faster this loop is than another, repeat by repeat, by both clocks."""
+        return {
+            key: spread([b / a for a, b in zip(getattr(self, key), getattr(other, key), strict=True)])
+            for key in ("own", "wall")
+        }
+
+
+def in_turns(
+    loops: Mapping[str, Loop], steps: int, batch_size: int, repeats: int, device: torch.device, progress: Progress
+) -> dict[str, Timing]:
+    """Time every loop for so many steps, one after the other, again and again."""
+    timings = {name: Timing() for name in loops}
+    images = steps * batch_size
+    for repeat in range(repeats):
+        for name, loop in loops.items():
+            wall, own = time.perf_counter(), now(device)
+            loop(steps)
+            timings[name].own.append((now(device) - own) / images)
+            timings[name].wall.append((time.perf_counter() - wall) / images)
+            progress(f"repeat {repeat + 1} of {repeats}, {name}: {1 / timings[name].own[-1]:.0f} images/s")
+    return timings
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Return median, extremes and all values."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": list(values)}
 
 
 def matrix_flops(device: torch.device, precision: str) -> float:
@@ -63,11 +122,10 @@ class Stopwatch:
             self._open.pop()
 
     def _charge(self) -> None:
-        synchronise(self.device)
-        now = time.perf_counter()
+        at = now(self.device)
         if self._open:
-            self.parts[self._open[-1]] = self.parts.get(self._open[-1], 0.0) + now - self._since
-        self._since = now
+            self.parts[self._open[-1]] = self.parts.get(self._open[-1], 0.0) + at - self._since
+        self._since = at
 
     @contextmanager
     def watching(self, *targets: tuple[Any, str, str]) -> Iterator[None]:

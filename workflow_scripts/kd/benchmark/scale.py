@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kd.benchmark.compare import LOOPS, Progress, compare
-from kd.benchmark.settings import Settings
+from kd.benchmark.compare import LOOPS, compare
+from kd.benchmark.contrast import CONTRAST, PLAIN
+from kd.benchmark.measure import Progress
+from kd.benchmark.settings import Entry, Settings
 from kd.benchmark.world import World
-
-STEPS = 4
-REPEATS = 3
-CONTRAST = "crd"
-SMALL = {"teachers": ["resnet20"], "student": "resnet8"}
-"""Nets so small that whatever grows beside them is seen."""
 
 
 @dataclass(frozen=True)
@@ -22,52 +18,60 @@ class Axis:
 
     key: str
     values: Sequence[int]
-    methods: Sequence[str]
+    methods: Sequence[str] = (PLAIN, CONTRAST)
 
 
 AXES = (
-    Axis("train_images", (5_000, 10_000, 25_000, 50_000, 100_000), ("kd", CONTRAST)),
-    Axis("classes", (100, 200, 500, 1000), ("kd", CONTRAST)),
-    Axis("batch_size", (16, 32, 64, 128, 256), ("kd", CONTRAST)),
-    Axis("negatives", (1024, 4096, 16384, 32768), (CONTRAST,)),
+    Axis("train_images", (5_000, 20_000, 50_000, 100_000)),
+    Axis("classes", (100, 250, 500, 1000)),
+    Axis("batch_size", (16, 64, 256)),
+    Axis("negatives", (1024, 4096, 16_384), (CONTRAST,)),
 )
 
 
-def curves(settings: Settings, folder: Path, axes: Sequence[Axis], progress: Progress) -> list[dict[str, Any]]:
+def scale(settings: Settings, folder: Path, progress: Progress, axes: Sequence[Axis] = AXES) -> dict[str, Any]:
     """Return a curve for every axis and method: x, speed, memory and seconds to build of both loops, ratio of speeds.
 
-    Images are synthetic and networks small, whatever the settings say; all else is as they say.
+    Images are synthetic; all else is as the settings say. Small networks show best what grows beside them.
     """
-    return [_curve(settings, folder, axis, method, progress) for axis in axes for method in axis.methods]
+    return {
+        f"{method} by {axis.key}": {
+            "axis": axis.key,
+            "method": method,
+            "points": _points(settings, axis, method, folder, progress),
+        }
+        for axis in axes
+        for method in axis.methods
+    }
 
 
-def _curve(settings: Settings, folder: Path, axis: Axis, method: str, progress: Progress) -> dict[str, Any]:
+def _points(settings: Settings, axis: Axis, method: str, folder: Path, progress: Progress) -> list[dict[str, Any]]:
     points = []
     for value in axis.values:
         entry, at = _point(settings, axis.key, method, value)
-        progress(f"scale: {method}, {axis.key} {value}")
+        progress(f"{method}, {axis.key} {value}")
         points.append({"x": value, **_shortened(compare(World(at, folder), entry, lambda text: None, by_part=False))})
-    return {"axis": axis.key, "method": method, "points": points}
+    return points
 
 
-def _point(settings: Settings, key: str, method: str, value: int) -> tuple[str | dict[str, Any], Settings]:
-    """Return the method's entry and the settings of one point."""
-    changes: dict[str, Any] = {**SMALL, "data": [], "repeats": REPEATS}
-    entry: str | dict[str, Any] = method
+def _point(settings: Settings, key: str, method: str, value: int) -> tuple[Entry, Settings]:
+    """Return the method's entry and the settings of one point, as many steps of any batch size."""
     if key == "negatives":
-        entry = {"method": method, "negatives": value}
-    else:
-        changes[key] = value
-    changes["images"] = STEPS * changes.get("batch_size", settings.batch_size)
-    return entry, settings.model_copy(update=changes)
+        return {"method": method, "negatives": value}, settings.model_copy(update={"data": []})
+    changes = {
+        "data": [],
+        key: value,
+        "images": settings.steps * (value if key == "batch_size" else settings.batch_size),
+    }
+    return method, settings.model_copy(update=changes)
 
 
 def _shortened(found: dict[str, Any]) -> dict[str, Any]:
     return {
-        "ratio": found["ratio"]["median"],
+        "ratio": found["ratio"]["own"]["median"],
         **{
             loop: {
-                "images_per_second": found[loop]["images_per_second"]["median"],
+                "images_per_second": found[loop]["images_per_second"]["own"]["median"],
                 "memory_mb": found[loop]["memory_mb"],
                 "build_seconds": found[loop]["before_first_step"]["build"],
             }

@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Final
 
 import numpy as np
 import torch
 
-from kd.benchmark.settings import DATASET, Settings
+from kd.benchmark.settings import DATASET, Entry, Settings
 from kd.data.packed import Packed
 from kd.data.packing import MANIFEST, pack
 from kd.engine.feed import derived_seed
@@ -23,12 +23,16 @@ from kd.spec.job import Job, parse_job
 
 SYNTHETIC_IMAGES = 50_000  # as many as CIFAR has
 TEST_SHARE = 0.02
+DIGITS: Final = "digits"
+CIFAR = "cifar-100-python"
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 
 class World:
     """A folder of images and weights, and the jobs of a comparison."""
 
-    def __init__(self, settings: Settings, folder: Path, weights: Sequence[Path] = ()) -> None:
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        weights = [Path(path) for path in settings.weights]
         if weights and len(weights) != len(settings.teachers):
             raise UserError(f"{len(weights)} files of weights for {len(settings.teachers)} teachers: give one for each")
         self.settings, self.folder = settings, folder
@@ -36,26 +40,30 @@ class World:
         packed = Packed(self.data)
         self.num_classes, self.image_size = packed.num_classes, packed.image_size
         self.mean, self.std = packed.mean, packed.std
-        self.weights = list(weights) or [self._untrained(name) for name in settings.teachers]
+        self.weights = weights or [self._untrained(name) for name in settings.teachers]
 
-    def workbench(self, entry: str | dict[str, Any], reference: bool, seed: int = 0) -> Workbench:
+    def workbench(self, entry: Entry, reference: bool, seed: int = 0) -> Workbench:
         """Return a method's networks, data and loss made ready by the engine; fp32 and NCHW for the reference."""
-        job, weights = self.job(entry, reference, seed)
-        return prepare(job, Files(data=self.data, folder=self.folder / "run", teachers=weights))
+        ((job, files),) = self.jobs([entry], reference, seed)
+        return prepare(job, files)
 
-    def job(self, entry: str | dict[str, Any], reference: bool, seed: int = 0) -> tuple[Job, list[Path]]:
-        """Return the job of one method and the weights of the teachers that it learns from."""
-        plan = self.settings.plan(entry, reference, seed)
-        (run,) = plan.runs
-        (variant,) = plan.variants.values()
-        # of a chain of jobs, the half that trains the student
-        text = plan.half_job(run, 1, STUDENT_UPDATE) if variant.chain else plan.student_job(run)
+    def jobs(self, entries: Sequence[Entry], reference: bool, seed: int = 0) -> list[tuple[Job, Files]]:
+        """Return the job of each method with what it reads and the folder that it may write."""
+        plan = self.settings.plan(entries, reference, seed)
         known = dict(zip(self.settings.teachers, self.weights, strict=True))
-        return parse_job(text), [known[name] for name in run.teachers]
+        found = []
+        for run in plan.runs:
+            # of a chain of jobs, the half that trains the student
+            chain = plan.variants[run.method].chain
+            text = plan.half_job(run, 1, STUDENT_UPDATE) if chain else plan.student_job(run)
+            weights = [known[name] for name in run.teachers]
+            found.append((parse_job(text), Files(data=self.data, folder=self.folder / run.path, teachers=weights)))
+        return found
 
-    def teacher_job(self, name: str) -> Job:
+    def teacher_job(self, name: str) -> tuple[Job, Files]:
         """Return the job that trains a teacher with the engine."""
-        return parse_job(self.settings.plan("ce", reference=False).teacher_job(DATASET, name, 0))
+        job = parse_job(self.settings.plan(["ce"], reference=False).teacher_job(DATASET, name, 0))
+        return job, Files(data=self.data, folder=self.folder / "teachers" / name.replace(":", "_"))
 
     def _untrained(self, arch: str) -> Path:
         """Write a network as it is initialised: a forward pass costs the same whatever the weights."""
@@ -67,20 +75,34 @@ class World:
 
 
 def _images(settings: Settings, folder: Path) -> Path:
-    """Return a packed folder: the one given, archives packed into one, or synthetic images."""
-    given = [Path(path) for path in settings.data]
-    if not given:
+    """Return a packed folder: the one given, what was given packed into one, or synthetic images."""
+    if not settings.data:
         images = settings.train_images or SYNTHETIC_IMAGES
         return synthetic(folder, images, settings.classes, settings.image_size)
-    if len(given) == 1 and given[0].is_dir():
-        return given[0]
+    given = Path(settings.data[0])
+    if len(settings.data) == 1 and (given / MANIFEST).is_file():
+        return given
     target = folder / "packed"
     if not (target / MANIFEST).exists():
-        missing = [str(path) for path in given if not path.is_file()]
-        if missing:
-            raise UserError(f"data: {missing[0]} is neither a packed folder nor an archive")
-        pack(DatasetSettings(source="imagefolder", archives=settings.data), target, workers=1, progress=True)
+        pack(source_of(settings.data), target, workers=1, progress=True)
     return target
+
+
+def source_of(data: Sequence[str]) -> DatasetSettings:
+    """Return what images there are behind 'digits', one folder, or archives."""
+    if list(data) == [DIGITS]:
+        return DatasetSettings(source=DIGITS)
+    paths = [Path(path) for path in data]
+    if len(paths) == 1 and paths[0].is_dir():
+        if (paths[0] / CIFAR).is_dir():
+            return DatasetSettings(source="cifar100", root=str(paths[0]))
+        archives = sorted(str(path) for path in paths[0].iterdir() if path.name.endswith(ARCHIVES))
+        tree = {"archives": archives} if archives else {"root": str(paths[0])}
+        return DatasetSettings(source="imagefolder", **tree)
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"data: found {path}; allowed are {DIGITS}, one folder of images, or archives that exist")
+    return DatasetSettings(source="imagefolder", archives=list(data))
 
 
 @cache
