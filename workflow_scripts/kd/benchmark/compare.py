@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -61,6 +61,7 @@ def compare(world: World, entry: Entry, progress: Progress, by_part: bool = True
     flops = pair.flops_per_image
     return {
         "stage": pair.engine.stage.name,
+        "modes": {role: modes.record() for role, modes in pair.engine.bench.team.modes.items()},
         "ratio": timings["engine"].ratio_to(timings["reference"]),
         "flops_per_image": flops,
         "matrix_flops_per_second": peaks,
@@ -132,9 +133,14 @@ def _fixed(bench: Workbench) -> torch.Tensor | None:
 
 
 def _peaks(device: torch.device, precision: str) -> dict[str, float]:
-    """Return the FLOP/s of a large matrix product in each loop's number format, the best of several tries."""
-    found = {name: max(matrix_flops(device, name) for _ in range(PEAKS)) for name in {"fp32", precision}}
-    return {"reference": found["fp32"], "engine": found[precision]}
+    """Return the FLOP/s of a large matrix product in each loop's number format."""
+    return {"reference": _peak(device, "fp32"), "engine": _peak(device, precision)}
+
+
+@cache
+def _peak(device: torch.device, precision: str) -> float:
+    """Return the best of several tries, made once a process."""
+    return max(matrix_flops(device, precision) for _ in range(PEAKS))
 
 
 # --- seconds by part ------------------------------------------------------------------------------

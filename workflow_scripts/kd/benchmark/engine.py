@@ -64,7 +64,7 @@ class Engine:
             bench.precision,
             bench.job.recipe.eval_batch_size,
             evaluated_roles(bench.team, trained),
-            evaluates_heads(trained),
+            evaluates_heads(self.stage),
         )
         bench.team.enter(self.stage)
         return found[STUDENT]

@@ -20,7 +20,7 @@ AXES = {
 }
 COLORS = {"reference": GREY, "engine": FIXED["kd"]}
 LABELS = {"reference": "reference loop", "engine": "engine"}
-ROW = 0.42  # inches that a row of bars takes
+ROW = 0.34  # inches that a row of bars takes
 
 
 def draw_speed(results: Results, path: Path) -> None:
@@ -115,6 +115,8 @@ def draw_scale(results: Results, path: Path) -> None:
             panel.set_xlabel(AXES[key])
         first = panels[keys[0]]
         first.set_yscale("log")
+        for axis in (first.yaxis.set_major_formatter, first.yaxis.set_minor_formatter):
+            axis(lambda value, place: f"{value:g}")
         first.set_ylabel("images a second")
         figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=4)
         settle(figure)
@@ -155,7 +157,7 @@ def draw_accuracy(results: Results, path: Path) -> None:
             for place, (loop, top1) in enumerate(found["top1"].items()):
                 panel.plot([place] * len(top1), top1, "o", color=COLORS["reference" if place == 0 else "engine"])
                 panel.plot([place - 0.2, place + 0.2], [found["summary"][loop]["mean"]] * 2, color="black")
-            panel.set_xticks(range(len(found["top1"])), list(found["top1"]))
+            panel.set_xticks(range(len(found["top1"])), [loop.replace(", ", "\n") for loop in found["top1"]])
             panel.set_xlim(-0.5, len(found["top1"]) - 0.5)
             panel.set_title(method)
         panels[0].set_ylabel("top-1 (%), a dot a seed")

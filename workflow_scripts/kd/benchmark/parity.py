@@ -1,16 +1,18 @@
 """Whether speed costs accuracy: the same short training by the reference loop and by the engine, several seeds each."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from kd.benchmark.compare import build_reference
 from kd.benchmark.measure import Progress
 from kd.benchmark.settings import Entry, Settings, name_of
 from kd.benchmark.world import World
 from kd.engine.jobs import train_student
-from kd.engine.precision import choose_precision, training_device
+from kd.engine.precision import runs_bf16, training_device
 from kd.spec.errors import UserError
 
 VALIDATION = 0.5
@@ -31,17 +33,25 @@ def parity(settings: Settings, folder: Path, progress: Progress) -> dict[str, An
     return {name_of(entry): _accuracies(world, entry, progress) for entry in settings.methods}
 
 
+def loops_here(device: torch.device) -> dict[str, dict[str, Any]]:
+    """Return the recipe keys of each way in which the engine can run here."""
+    found: dict[str, dict[str, Any]] = {"engine, fp32": {"precision": "fp32", "kernels": "torch"}}
+    if device.type == "cpu":
+        found["engine, fp32, Winograd"] = {"precision": "fp32", "kernels": "winograd"}
+    if runs_bf16(device):
+        found["engine, bf16"] = {"precision": "bf16", "kernels": "torch"}
+    return found
+
+
 def _accuracies(world: World, entry: Entry, progress: Progress) -> dict[str, Any]:
     settings = world.settings
-    fast = choose_precision(settings.precision, training_device()).name
-    loops = ["reference", *(f"engine {name}" for name in dict.fromkeys(("fp32", fast)))]
-    found: dict[str, list[float]] = {loop: [] for loop in loops}
+    recipes = loops_here(training_device())
+    found: dict[str, list[float]] = {loop: [] for loop in ("reference", *recipes)}
     for seed in range(settings.seeds):
-        for loop in loops:
-            found[loop].append(
-                _reference(world, entry, seed) if loop == "reference" else _engine(world, entry, seed, loop)
-            )
-            progress(f"{name_of(entry)}, seed {seed}, {loop}: {found[loop][-1]:.2f} %")
+        for loop, top1 in found.items():
+            plain = loop == "reference"
+            top1.append(_reference(world, entry, seed) if plain else _engine(world, entry, seed, recipes[loop]))
+            progress(f"{name_of(entry)}, seed {seed}, {loop}: {top1[-1]:.2f} %")
     return {
         "epochs": settings.epochs,
         "top1": found,
@@ -76,9 +86,8 @@ def _reference(world: World, entry: Entry, seed: int) -> float:
     return reference.evaluate()
 
 
-def _engine(world: World, entry: Entry, seed: int, loop: str) -> float:
+def _engine(world: World, entry: Entry, seed: int, recipe: Mapping[str, Any]) -> float:
     ((job, files),) = world.jobs([entry], False, seed)
-    precision = loop.removeprefix("engine ")
-    job = job.model_copy(update={"recipe": job.recipe.model_copy(update={"precision": precision})})
+    job = job.model_copy(update={"recipe": job.recipe.model_copy(update=dict(recipe))})
     result = train_student(job, files, lambda row: None)
     return float(result.rows[-1]["val_top1"])

@@ -54,7 +54,8 @@ def page(record: Record) -> str:
             if entry["part"] == part:
                 settings = entry["settings"]
                 pair = f"{' + '.join(settings['teachers'])} → {settings['student']}"
-                heading = title if part in {"recipe"} else f"{title}: {pair}, batch {settings['batch_size']}"
+                heading = title if part == "recipe" else f"{title}: {pair}, batch {settings['batch_size']}"
+                heading += "".join(f", {name} {value}" for name, value in settings["recipe"].items())
                 parts += [f"## {heading}", _conditions(entry), f"![{title}]({_picture(key)})", *sections(entry, record)]
     return "\n\n".join(parts) + "\n"
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from kd.spec.cards import card, load_cards
+from kd.spec.cards import card, card_names, load_cards
 from kd.spec.config import OptionalCount, Strict
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, checked
@@ -73,7 +73,7 @@ class Settings(Strict):
 
     def plan(self, entries: Sequence[Entry], reference: bool, seed: int = 0) -> Plan:
         """Return the experiment of some methods, as the engine is given it or as the reference loop runs it."""
-        plain = {"precision": "fp32", "channels_last": False}
+        plain = {"precision": "fp32", "channels_last": False, "kernels": "torch"}
         recipe = {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
@@ -100,11 +100,18 @@ def parse(**given: Any) -> Settings:
     """Check settings, methods and networks included; the first mistake is one sentence."""
     settings = checked(Settings, {key: value for key, value in given.items() if value is not None}, "")
     for entry in settings.methods:
+        _check_no_links(entry)
         settings.plan([entry], reference=False)
     names = [name_of(entry) for entry in settings.methods]
     if len(set(names)) < len(names):
         raise UserError(f"methods must differ, found {names}")
     return settings
+
+
+def _check_no_links(entry: Entry) -> None:
+    name = entry if isinstance(entry, str) else entry.get("method")
+    if name in card_names() and card(str(name)).links != "none":
+        raise UserError(f"methods: {name} is a chain of runs: time the method of its links, kd")
 
 
 def name_of(entry: Entry) -> str:
@@ -125,8 +132,9 @@ def method_entries(names: Sequence[str], teachers: int) -> list[Entry]:
 
 
 def every_method(teachers: int) -> list[str]:
-    """Return every card, those without a loss of their own combined with kd."""
-    fitting = [one for one in load_cards().values() if one.teachers != "many" or teachers > 1]
+    """Return every card but chains of runs, whose steps are another card's; those without a loss join kd."""
+    single = [one for one in load_cards().values() if one.links == "none"]
+    fitting = [one for one in single if one.teachers != "many" or teachers > 1]
     return [one.name if one.alone else f"{card('kd').name}+{one.name}" for one in fitting]
 
 

@@ -4,15 +4,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from kd.benchmark.compare import build_engine, build_reference
 from kd.benchmark.engine import Engine
 from kd.benchmark.measure import Loop, Progress, in_turns
 from kd.benchmark.settings import Settings, name_of
 from kd.benchmark.world import World
-from kd.engine.jobs import Workbench
+from kd.engine import runner
+from kd.engine.precision import runs_bf16
 from kd.methods.contract import Batch, Output
-from kd.spec.config import Recipe
 
 BASE = "engine"
 UNMOVED = {"crop": "none", "flip": False}
@@ -24,18 +25,17 @@ class Switch:
 
     name: str
     off: Mapping[str, Any] = field(default_factory=dict)
-    """Recipe keys that switch it off; it is left out where the recipe has no such key."""
+    """Recipe keys that switch it off."""
     shared: Mapping[str, Any] = field(default_factory=dict)
     """Recipe keys under which alone it acts, so that it is compared with an engine that has them too."""
-    before: Callable[[Workbench], None] | None = None
-    """Changes a workbench before the engine is built on it."""
     after: Callable[[Engine, World], None] | None = None
     """Changes an engine."""
 
 
-def _unfolded(bench: Workbench) -> None:
-    """Run frozen networks as they were trained."""
-    bench.team.fold = lambda roles: None  # type: ignore[method-assign]
+def _unfolded(engine: Engine, world: World) -> None:
+    """Run frozen networks with their BatchNorm layers; what a network runs with is made at its first batch."""
+    with patch.object(runner, "folded", lambda model, images: model):
+        engine.run(1)
 
 
 def _image_by_image(engine: Engine, world: World) -> None:
@@ -69,10 +69,11 @@ def _unfused(engine: Engine, world: World) -> None:
 
 
 SWITCHES = (
-    Switch("channels-last layout", {"channels_last": False}),
-    Switch("precision of the device (against fp32)", {"precision": "fp32"}),
-    Switch("torch.compile", {"compile": "never"}),
-    Switch("BatchNorm of frozen teachers folded", before=_unfolded),
+    Switch("channels-last layout", {"channels_last": False}, {"kernels": "torch"}),
+    Switch("bf16", {"precision": "fp32"}, {"precision": "bf16", "kernels": "torch"}),
+    Switch("Winograd convolutions", {"kernels": "torch"}, {"kernels": "winograd", "precision": "fp32"}),
+    Switch("torch.compile", {"kernels": "torch"}, {"kernels": "compiled"}),
+    Switch("BatchNorm of frozen teachers folded", after=_unfolded),
     Switch("resident images, augmented by the batch", after=_image_by_image),
     Switch("no reads back to the host", after=_read_back),
     Switch("fused optimiser", after=_unfused),
@@ -110,7 +111,7 @@ def _engines(settings: Settings, folder: Path) -> dict[str, Engine]:
     """Return the engine as it is and one without each optimisation that acts here."""
     engines = {BASE: _engine(settings, folder)}
     for switch in SWITCHES:
-        if not set(switch.off) <= set(Recipe.model_fields) or not _acts(switch, engines[BASE]):
+        if not _acts(switch, engines[BASE]):
             continue
         if _base_of(switch) not in engines:
             engines[_base_of(switch)] = _engine(settings, folder, switch.shared)
@@ -120,8 +121,11 @@ def _engines(settings: Settings, folder: Path) -> dict[str, Engine]:
 
 def _acts(switch: Switch, engine: Engine) -> bool:
     """Whether an optimisation does anything in an engine, as far as can be known before it is done without."""
+    device = engine.bench.team.device
+    if "kernels" in switch.off and switch.shared["kernels"] == "winograd":
+        return device.type == "cpu"
     if "precision" in switch.off:
-        return engine.bench.precision.name != switch.off["precision"]
+        return runs_bf16(device)
     if switch.after is _unfused:
         return any(g.get("fused") for o in engine.training.optimizers.values() for g in o.param_groups)
     return True
@@ -132,10 +136,7 @@ def _engine(
 ) -> Engine:
     changed = settings.model_copy(update={"recipe": {**settings.recipe, **(recipe or {})}})
     world = World(changed, folder)
-    bench = world.workbench(settings.methods[0], reference=False)
-    if switch and switch.before:
-        switch.before(bench)
-    engine = build_engine(bench, world)
+    engine = build_engine(world.workbench(settings.methods[0], reference=False), world)
     if switch and switch.after:
         switch.after(engine, world)
     return engine

@@ -14,12 +14,15 @@ from kd.data.packed import Packed
 from kd.data.packing import MANIFEST, pack
 from kd.engine.feed import derived_seed
 from kd.engine.jobs import Files, Workbench, prepare
+from kd.engine.tune import tune
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.spec.chain import STUDENT_UPDATE
 from kd.spec.config import DatasetSettings, ModelSettings
+from kd.spec.digests import text_digest
 from kd.spec.errors import UserError
 from kd.spec.job import Job, parse_job
+from kd.spec.plan import Plan
 
 SYNTHETIC_IMAGES = 50_000  # as many as CIFAR has
 TEST_SHARE = 0.02
@@ -56,9 +59,21 @@ class World:
             # of a chain of jobs, the half that trains the student
             chain = plan.variants[run.method].chain
             text = plan.half_job(run, 1, STUDENT_UPDATE) if chain else plan.student_job(run)
-            weights = [known[name] for name in run.teachers]
-            found.append((parse_job(text), Files(data=self.data, folder=self.folder / run.path, teachers=weights)))
+            job, weights = parse_job(text), [known[name] for name in run.teachers]
+            open_ = job.recipe.precision == job.recipe.kernels == "auto"
+            names = (run.student, *run.teachers) if open_ else ()
+            tuned = [self._tuned(plan, name) for name in names]
+            files = Files(data=self.data, folder=self.folder / run.path, teachers=weights, tuned=tuned)
+            found.append((job, files))
         return found
+
+    def _tuned(self, plan: Plan, network: str) -> Path:
+        """Return how a network runs fastest, measured at first as the workflow does before long trainings."""
+        job = plan.tune_job(DATASET, network)
+        folder = self.folder / "tuned" / text_digest(job)
+        if not (folder / "choice.json").exists():
+            tune(parse_job(job), Files(data=self.data, folder=folder))
+        return folder / "choice.json"
 
     def teacher_job(self, name: str) -> tuple[Job, Files]:
         """Return the job that trains a teacher with the engine."""
