@@ -14,6 +14,7 @@ include: "rules/asib.smk"
 include: "rules/continual.smk"
 include: "rules/evaluate.smk"
 include: "rules/results.smk"
+include: "rules/benchmark.smk"
 
 
 rule all:

@@ -167,6 +167,12 @@ def report(extra: list[str]) -> int:
     return call("snakemake", "--cores", cores(), "--report", f"results/{experiment}/report.zip", *options)
 
 
+def bench(extra: list[str]) -> int:
+    """Time the engine against a plain loop into results/benchmark/; further arguments go to the script benchmark.py."""
+    folder = ROOT / "results" / "benchmark"
+    return call("python", "workflow_scripts/benchmark.py", "--out", str(folder / "benchmark.json"), *extra)
+
+
 def slurm_profile(extra: list[str]) -> int:
     """Link config/profiles/slurm to where `snakemake --profile slurm` looks for it."""
     link = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "snakemake" / "slurm"
@@ -207,6 +213,7 @@ TASKS: dict[str, Callable[[list[str]], int]] = {
     "lint": lint,
     "format": tidy,
     "report": report,
+    "bench": bench,
     "slurm-profile": slurm_profile,
     "pin": pin,
     "exec": execute,

@@ -24,7 +24,7 @@ ENVIRONMENT = "../envs/environment.yaml"
 # --config allow_missing=true makes tables of what there is, after failures; it is no part of an experiment
 ALLOW_MISSING = str(config.pop("allow_missing", "false")).lower() == "true"
 
-# --config benchmark="--methods kd crd --scale" are options of workflow_scripts/benchmark.py, likewise no part of it
+# --config benchmark="--parts speed scale" are options of workflow_scripts/benchmark.py, likewise no part of it
 BENCHMARK_OPTIONS = str(config.pop("benchmark", ""))
 
 # --config ckpt_path=FILE lets evaluate_single read these weights instead of the run's own

@@ -1,0 +1,70 @@
+"""The engine's own training, driven for a number of steps instead of epochs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kd.engine.checkpoint import ResumeFile
+from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
+from kd.engine.history import Row
+from kd.engine.jobs import Workbench
+from kd.engine.precision import make_deterministic
+from kd.engine.teachers import Onlookers
+from kd.engine.training import Training
+from kd.methods.contract import STUDENT, Batch, Stage
+
+
+class Engine:
+    """One method's training as a job runs it, without what happens between epochs."""
+
+    def __init__(self, bench: Workbench, stage: Stage, folder: Path, teacher_logits: Tensor | None = None) -> None:
+        self.bench, self.stage = bench, stage
+        data, team, job = bench.data, bench.team, bench.job
+        self.onlookers = Onlookers(team, bench.precision, bench.method.needs(), data.train, data.augmenter)
+        self.onlookers.fixed_logits = teacher_logits
+        self.rows: list[Row] = []
+        resume = ResumeFile(folder / f"resume{id(self)}.pt", "benchmark")
+        self.training = Training(
+            team, bench.method, data, job.recipe, bench.precision, job.seed, resume, self.rows.append, self.onlookers
+        )
+        torch.manual_seed(self.training.own_seed)
+        self.training.start([stage])
+        self.training.begin_epoch()
+        self.batches = self._batches()
+
+    def _batches(self) -> Iterator[Batch]:
+        while True:
+            yield from self.training.feed.epoch()
+
+    def run(self, steps: int) -> None:
+        """Train on so many batches."""
+        make_deterministic(self.bench.job.recipe.deterministic)
+        for _ in range(steps):
+            batch = self.fetch()
+            self.training.step(batch, self.onlookers.outputs(batch))
+
+    def fetch(self) -> Batch:
+        """Return the next batch, from one epoch into the next."""
+        return next(self.batches)
+
+    def loss(self) -> float:
+        """Return the mean loss of the steps so far."""
+        return self.training.sums.means()["train_loss"]
+
+    def evaluate(self) -> float:
+        """Return the student's top-1 accuracy in percent on the validation images."""
+        bench, trained = self.bench, self.stage.trained()
+        found = accuracies(
+            bench.team,
+            bench.method,
+            bench.data.validation,
+            bench.data.augmenter,
+            bench.precision,
+            bench.job.recipe.eval_batch_size,
+            evaluated_roles(bench.team, trained),
+            evaluates_heads(self.stage),
+        )
+        bench.team.enter(self.stage)
+        return found[STUDENT]
