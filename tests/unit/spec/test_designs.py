@@ -88,6 +88,7 @@ def test_variants_stand_in_order_or_at_the_value_of_a_setting(analysis, places, 
     assert [design.folder for design in found] == [PLAIN, "a_50+b_50--resnet8", "a_0+b_0--resnet8"]
     assert [point.x for point in found[0].points] == places
     assert [point.against for point in found[0].points] == against
+    assert {point.line for point in found[0].points} <= {"asib", "ce"}, "variants of one method are one line"
 
 
 def test_an_analysis_changes_no_job():

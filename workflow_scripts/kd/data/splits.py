@@ -96,8 +96,8 @@ def classes_of(share: ClassShare, classes: int, seed: int) -> np.ndarray:
     own = order[shared:middle] if share.side == "first" else order[middle:]
     if shared + len(own) < 2:
         raise UserError(
-            f"models: classes with overlap {share.overlap:g}, side {share.side}, leave a teacher {shared + len(own)} of "
-            f"{classes} classes, it needs at least two"
+            f"models: classes with overlap {share.overlap:g}, side {share.side}, leave a teacher {shared + len(own)} "
+            f"of {classes} classes, it needs at least two"
         )
     return np.sort(np.concatenate([order[:shared], own]))
 

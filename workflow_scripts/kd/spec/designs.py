@@ -50,7 +50,7 @@ def designs(experiment: Experiment, variants: Mapping[str, Variant], datasets: S
         groups = dict(_overlaps(experiment, analysis))
     else:
         places = _places(analysis, variants)
-        groups = {pair.name: _rows(analysis, pair, places) for pair in experiment.pairs}
+        groups = {pair.name: _rows(analysis, pair, places, variants) for pair in experiment.pairs}
     axis = OVERLAP_AXIS if analysis.kind == "overlap" else analysis.setting or ""
     return [
         Design(kind=analysis.kind, dataset=dataset, folder=folder, axis=axis, points=points)
@@ -76,14 +76,14 @@ def _value(variant: Variant, setting: str) -> float:
     return float(value)
 
 
-def _rows(analysis: Analysis, pair: Pair, places: Sequence[float]) -> list[Point]:
+def _rows(analysis: Analysis, pair: Pair, places: Sequence[float], variants: Mapping[str, Variant]) -> list[Point]:
     """Return the points of one pair, in the order of the variants."""
     ladder = analysis.kind == "ladder"
     return [
         Point(
             pair=pair.name,
             method=name,
-            line=analysis.kind,
+            line=variants[name].base,
             x=place,
             against=None if row == 0 else row - 1 if ladder else 0,
         )
