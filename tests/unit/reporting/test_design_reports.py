@@ -125,7 +125,7 @@ def test_an_overlap_has_a_line_a_method_and_its_files_hold_the_numbers(overlappi
     ]
     markdown = (world.root / "tables" / "analysis.md").read_text()
     assert "| Classes that both teachers learn (%) | Method | Test top-1 (%) | n | Δ avg_kd | p (Holm) |" in markdown
-    assert "| 0 | asib | 65.00 ± 12.71 | 2 | +4.50 \\[−1.85, +10.85] | 0.50 |" in markdown
+    assert "| 0 | asib | 65.00 ± 12.71 | 2 | +4.50 \\[−1.85, +10.85\\] | 0.50 |" in markdown
     assert "| 100 | asib | — | 0 of 2 | — | — |" in markdown
     assert "differences are to avg_kd with the same teachers" in markdown
     found = json.loads((world.root / "tables" / "analysis.json").read_text())["sections"]
