@@ -21,6 +21,7 @@ rule all:
     default_target: True
     input:
         [rules.tables.output, rules.figures.output, rules.page.output] if PLAN.runs else [],
+        rules.analysis.output if PLAN.designs else [],
         rules.continual_report.output if PLAN.continual else [],
 
 

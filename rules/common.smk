@@ -11,7 +11,14 @@ if SCRIPTS not in sys.path:
 
 from snakemake.exceptions import WorkflowError
 
-from kd.reporting.layout import TEMPLATE, continual_figures, continual_tables, figure_files
+from kd.reporting.layout import (
+    TEMPLATE,
+    continual_figures,
+    continual_tables,
+    design_figures,
+    design_tables,
+    figure_files,
+)
 from kd.spec.continual import ContinualPlan, ContinualRun
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
@@ -44,6 +51,9 @@ shell.prefix(
 )
 
 FOLDER = PLAN.folder
+
+# What statistics and figures of the comparison depend on: not the experiment's own analysis beside them.
+REPORT = canonical(EXPERIMENT.report.model_dump(mode="json", exclude={"analysis"}))
 GPUS = EXPERIMENT.gpus
 THREADS = EXPERIMENT.threads
 

@@ -105,7 +105,7 @@ if PLAN.continual:
             ENVIRONMENT
         params:
             runs=canonical(PLAN.continual_rows()),
-            report=canonical(EXPERIMENT.report.model_dump(mode="json")),
+            report=REPORT,
             code=code_digest({"continual_report"}),
             out=FOLDER,
         shell:

@@ -40,7 +40,7 @@ rule statistics:
     conda:
         ENVIRONMENT
     params:
-        report=canonical(EXPERIMENT.report.model_dump(mode="json")),
+        report=REPORT,
         code=code_digest({"paired_statistics"}),
     # the script is not named statistics.py: beside other scripts it would hide the standard library's module
     shell:
@@ -85,7 +85,7 @@ rule figures:
     conda:
         ENVIRONMENT
     params:
-        report=canonical(EXPERIMENT.report.model_dump(mode="json")),
+        report=REPORT,
         code=code_digest({"figures"}),
         # a figure lies in <out>/<data set>/<pair>/
         out=lambda w, output: Path(output[0]).parents[2],
@@ -94,9 +94,37 @@ rule figures:
         " --report {params.report:q} --out {params.out:q} --log {log:q}"
 
 
+if PLAN.designs:
+
+    localrules:
+        analysis,
+
+    rule analysis:
+        input:
+            f"{FOLDER}/runs.csv",
+        output:
+            report(expand(f"{FOLDER}/tables/{{name}}", name=design_tables()), category="Tables"),
+            report(
+                [f"{FOLDER}/figures/{name}" for name in design_figures(PLAN.designs)],
+                category="Figures",
+            ),
+        log:
+            f"{FOLDER}/logs/analysis.log",
+        conda:
+            ENVIRONMENT
+        params:
+            experiment=canonical(EXPERIMENT.model_dump(mode="json")),
+            code=code_digest({"analysis"}),
+            out=FOLDER,
+        shell:
+            'python "$SCRIPTS/analysis.py" --experiment {params.experiment:q} --runs {input:q} --out {params.out:q}'
+            " --log {log:q}"
+
+
 rule page:
     input:
         rules.figures.output,
+        rules.analysis.output if PLAN.designs else [],
         runs=f"{FOLDER}/runs.csv",
         statistics=f"{FOLDER}/statistics.json",
     output:

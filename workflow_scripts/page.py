@@ -14,6 +14,7 @@ from kd.spec.plan import Plan
 def main(arguments: argparse.Namespace) -> None:
     """Write the page."""
     experiment = check_experiment(json.loads(arguments.experiment))
+    plan = Plan(experiment)
     write_page(
         arguments.runs,
         arguments.statistics,
@@ -21,7 +22,8 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.out,
         experiment.report,
         load_cards(),
-        Plan(experiment).meta(),
+        plan.meta(),
+        designs=plan.designs,
     )
 
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd.data.splits import _subset, class_map, divide, make_split
-from kd.spec.config import DatasetSettings, SplitRatios
+from kd.data.splits import _subset, class_map, classes_of, divide, make_split
+from kd.spec.config import ClassShare, DatasetSettings, SplitRatios
 from kd.spec.errors import UserError
 
 LABELS = np.repeat(np.arange(10), 50)
@@ -116,3 +116,28 @@ def test_divide_covers_all_and_leaves_no_class_out(counts, seed):
     assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(len(labels)))
     for rows in parts.values():
         assert set(labels[rows]) == set(range(len(counts)))
+
+
+@pytest.mark.parametrize(
+    ("classes", "overlap", "sizes"),
+    [(10, 0.0, (5, 5, 0)), (11, 0.0, (6, 5, 0)), (10, 0.25, (6, 6, 2)), (9, 1.0, (9, 9, 9)), (100, 0.3, (65, 65, 30))],
+)
+def test_two_teachers_share_some_classes_and_halve_the_rest(classes, overlap, sizes):
+    first, second = (classes_of(ClassShare(overlap=overlap, side=side), classes, 4) for side in ("first", "second"))
+    assert (len(first), len(second), len(np.intersect1d(first, second))) == sizes
+    assert np.union1d(first, second).tolist() == list(range(classes))
+
+
+def test_shared_classes_are_drawn_by_the_seed_and_stay_shared_when_more_are():
+    def shared(overlap, seed=0):
+        shares = [ClassShare(overlap=overlap, side=side) for side in ("first", "second")]
+        return set(np.intersect1d(*(classes_of(share, 100, seed) for share in shares)).tolist())
+
+    assert shared(0.2) < shared(0.4) < shared(1.0)
+    assert shared(0.4) != shared(0.4, seed=1)
+    assert shared(0.4) != set(range(40))
+
+
+def test_a_teacher_of_one_class_is_refused():
+    with pytest.raises(UserError, match="side second, leave a teacher 1 of 3 classes"):
+        classes_of(ClassShare(overlap=0.0, side="second"), 3, 0)

@@ -71,6 +71,7 @@ def test_published_numbers_stand_beside_like_and_name_their_source(small):
         {"datasets": {"toy": {"source": "cifar100", "subset_size": 5000}}},
         {"datasets": {}},
         {"pretrained": ["small"]},
+        {"class_shares": ["small"]},
     ],
 )
 def test_no_published_column_for_another_setting(small, meta):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kd.spec.config import DatasetSettings, SplitRatios
+from kd.spec.config import ClassShare, DatasetSettings, SplitRatios
 from kd.spec.errors import UserError, unknown
 
 
@@ -81,6 +81,25 @@ def _subset(labels: np.ndarray, settings: DatasetSettings, rng: np.random.Genera
             f"subset_size is {size}, below the {len(counts)} classes of which a stratified subset needs one"
         )
     return _take(labels, rows, _apportion(counts, size, rng), rng)
+
+
+def classes_of(share: ClassShare, classes: int, seed: int) -> np.ndarray:
+    """Return the sorted classes that one of two teachers learns.
+
+    A seeded shuffle of all classes; the first round(overlap * classes) are both teachers', the rest is halved, an odd
+    one goes to the first. A larger overlap of the same seed shares all classes that a smaller one does.
+    Errors: UserError where fewer than two classes are left.
+    """
+    order = _shuffled(np.arange(classes), np.random.default_rng([seed, 3]))
+    shared = round(share.overlap * classes)
+    middle = shared + (classes - shared + 1) // 2
+    own = order[shared:middle] if share.side == "first" else order[middle:]
+    if shared + len(own) < 2:
+        raise UserError(
+            f"models: classes with overlap {share.overlap:g}, side {share.side}, leave a teacher {shared + len(own)} "
+            f"of {classes} classes, it needs at least two"
+        )
+    return np.sort(np.concatenate([order[:shared], own]))
 
 
 def divide(labels: np.ndarray, ratios: SplitRatios, seed: int, where: str) -> dict[str, np.ndarray]:

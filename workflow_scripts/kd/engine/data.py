@@ -9,7 +9,7 @@ import torch
 
 from kd.data.augment import Augmenter
 from kd.data.packed import Packed
-from kd.data.splits import class_map, make_split
+from kd.data.splits import Split, class_map, classes_of, make_split
 from kd.data.store import ImageStore
 from kd.spec.digests import text_digest
 from kd.spec.job import Job
@@ -35,24 +35,32 @@ class Data:
     @cached_property
     def test(self) -> ImageStore:
         """Return the test images of the classes in use."""
-        return _store(self._packed, "test", None, self._class_map, self._device, TEST_RESIDENT_MB, 0)
+        rows = _rows_of(np.arange(self.num_classes), self._class_map[self._packed.labels["test"]])
+        return _store(self._packed, "test", rows, self._class_map, self._device, TEST_RESIDENT_MB, 0)
 
 
 def load_data(folder: Path, job: Job, device: torch.device) -> Data:
-    """Open packed arrays and cut them as the job says: classes, subset, validation carve, all by its split seed."""
+    """Open packed arrays and cut them as the job says: classes, subset, validation carve, all by its split seed.
+
+    A network that learns a share of the classes has their training and validation images only; labels stay the same.
+    """
     packed = Packed(folder)
     settings = job.loading()
     mapping = class_map(packed.classes, settings.class_subset)
     own = "val" in packed.splits
+    num_classes = int(mapping.max()) + 1
+    share = job.student.classes if job.student else None
+    known = np.arange(num_classes) if share is None else classes_of(share, num_classes, job.split_seed)
     split = make_split(mapping[packed.labels["train"]], settings, job.split_seed, own_validation=own)
+    carved = _rows_of(known, mapping[packed.labels["train"]])
+    split = Split(np.intersect1d(split.train, carved), np.intersect1d(split.validation, carved))
+    held_out, rows = ("val", _rows_of(known, mapping[packed.labels["val"]])) if own else ("train", split.validation)
     reading = (mapping, device, settings.resident_limit_mb, job.recipe.workers)
-    train = _store(packed, "train", split.train, *reading)
-    validation = _store(packed, "val", None, *reading) if own else _store(packed, "train", split.validation, *reading)
     return Data(
-        train=train,
-        validation=validation,
+        train=_store(packed, "train", split.train, *reading),
+        validation=_store(packed, held_out, rows, *reading),
         augmenter=Augmenter(job.recipe.augmentation, packed.mean, packed.std),
-        num_classes=int(mapping.max()) + 1,
+        num_classes=num_classes,
         image_size=packed.image_size,
         digest=text_digest(split.train.tobytes().hex() + split.validation.tobytes().hex()),
         _packed=packed,
@@ -61,17 +69,21 @@ def load_data(folder: Path, job: Job, device: torch.device) -> Data:
     )
 
 
+def _rows_of(classes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the rows whose label is one of some classes; that of a class left out is -1."""
+    return np.flatnonzero(np.isin(labels, classes))
+
+
 def _store(
     packed: Packed,
     split: str,
-    rows: np.ndarray | None,
+    rows: np.ndarray,
     mapping: np.ndarray,
     device: torch.device,
     limit_mb: int,
     workers: int,
 ) -> ImageStore:
-    """Return some rows of a packed split, or all of those whose class is in use."""
+    """Return some rows of a packed split."""
     images, labels = packed.images[split], mapping[packed.labels[split]]
-    indices = np.flatnonzero(labels >= 0) if rows is None else rows
-    size_mb = len(indices) * int(np.prod(images.shape[1:])) / 2**20
-    return ImageStore(images, labels, indices, device, resident=size_mb <= limit_mb, workers=workers)
+    size_mb = len(rows) * int(np.prod(images.shape[1:])) / 2**20
+    return ImageStore(images, labels, rows, device, resident=size_mb <= limit_mb, workers=workers)

@@ -20,9 +20,9 @@ def caption_of(
     """Return the caption of one section; raws are its rows, differences its paired comparisons."""
     students = [raw for raw in raws if raw["role"] == "student"]
     sentences = [
-        f"Test top-1 accuracy (%) on {_dataset(dataset, meta)}; {WEIGHTS[report.weights]}.",
-        _seeds(students, report.confidence),
-        *_paired(differences, report.confidence),
+        f"Test top-1 accuracy (%) on {described(dataset, meta)}; {WEIGHTS[report.weights]}.",
+        seeds_sentence(students, report.confidence),
+        *paired_sentences(differences, report.confidence),
         teacher_sentence(meta, students),
         "Methods are sorted by mean" + _bold(students),
         *_links(raws),
@@ -34,7 +34,7 @@ def caption_of(
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _dataset(name: str, meta: Mapping[str, Any]) -> str:
+def described(name: str, meta: Mapping[str, Any]) -> str:
     """Return the name of the data set and the facts about it that the experiment knows."""
     known = meta["datasets"].get(name, {})
     facts = [f"source {known['source']}"] if known.get("source") else []
@@ -47,7 +47,8 @@ def _dataset(name: str, meta: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(facts)})" if facts else name
 
 
-def _seeds(students: Sequence[Raw], confidence: float) -> str:
+def seeds_sentence(students: Sequence[Raw], confidence: float) -> str:
+    """Return what the numbers are means of, and their interval."""
     counts = sorted({raw["n_planned"] for raw in students})
     planned = text.listing([str(count) for count in counts]) or "0"
     if counts == [1]:
@@ -58,7 +59,7 @@ def _seeds(students: Sequence[Raw], confidence: float) -> str:
     )
 
 
-def _paired(differences: Sequence[Raw], confidence: float) -> list[str]:
+def paired_sentences(differences: Sequence[Raw], confidence: float) -> list[str]:
     """Return how differences were tested, and how small p can get at all with so few seeds."""
     tested = [one for one in differences if one["p"] is not None]
     if not tested:

@@ -171,10 +171,11 @@ def _published(sources: Sources, raw: Raw) -> dict[str, Raw]:
 
 
 def _scratch_architectures(meta: Mapping[str, Any], raw: Raw) -> tuple[str | None, list[str | None]]:
-    """Return the architectures of student and teachers; None for one that starts from pretrained weights."""
+    """Return the architectures of student and teachers; None for pretrained weights and for a share of the classes."""
+    special = {*meta.get("pretrained", []), *meta.get("class_shares", [])}
 
     def architecture(name: str) -> str | None:
-        return None if name in meta.get("pretrained", []) else meta.get("archs", {}).get(name, name)
+        return None if name in special else meta.get("archs", {}).get(name, name)
 
     names = [] if raw["teachers"] in {"none", ""} else raw["teachers"].split("+")
     return architecture(raw["student"]), [architecture(name) for name in names]

@@ -9,6 +9,7 @@ import numpy as np
 
 from kd.analysis.curves import Curves, read_curves
 from kd.analysis.runs import RunRow, by_group, grouped, read_runs
+from kd.reporting.dots import dots, limits_of, rows_of
 from kd.reporting.labels import place_labels
 from kd.reporting.layout import FIGURE_FORMATS, FIGURES, figure_name
 from kd.reporting.style import GREY, LINES, Look, looks, new_figure, place_panels, save, settle, styled
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ONE_PANEL = 7  # more methods than this get a panel each for their learning curves
-ROW = 0.27  # inches a method takes in a dot plot
 WEIGHTS = {"best": "validation-selected weights", "last": "last-epoch weights"}
 
 Record = dict[str, Any]
@@ -121,15 +121,15 @@ def accuracy(group: Group) -> "Figure":
     """Return the dot plot of accuracies: mean, t interval, every seed; teachers as dashed lines."""
     if not group.methods:
         return _nothing(group, "No run has finished.")
-    figure, axes = _rows(group, [one["method"] for one in group.methods])
-    limits = _limits([one["values"] for one in group.methods], group.methods)
+    figure, axes = rows_of(group.title, [one["method"] for one in group.methods])
+    limits = limits_of([one["values"] for one in group.methods], group.methods)
     span = limits[1] - limits[0]
     near = [one["mean"] for one in group.teachers if limits[0] - span / 2 < one["mean"] < limits[1] + span / 2]
     limits = (
         min([limits[0], *(mean - 0.03 * span for mean in near)]),
         max([limits[1], *(m + 0.03 * span for m in near)]),
     )
-    _dots(axes, group, group.methods, limits)
+    dots(axes, group.methods, limits, group.looks, group.interval)
     # room below the last row for the teachers' names
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom + 0.35 * len(group.teachers) * (1 if bottom > top else -1), top)
@@ -165,58 +165,12 @@ def differences(group: Group) -> "Figure":
     if not group.differences:
         return _nothing(group, "No method could be paired with a reference.")
     ordered = sorted(group.differences, key=lambda one: (-one["mean"], one["method"]))
-    figure, axes = _rows(group, [one["method"] for one in ordered])
+    figure, axes = rows_of(group.title, [one["method"] for one in ordered])
     axes.axvline(0, color="black", linewidth=1, zorder=1)
-    _dots(axes, group, ordered, _limits([[0.0], *(one["values"] for one in ordered)], ordered))
+    limits = limits_of([[0.0], *(one["values"] for one in ordered)], ordered)
+    dots(axes, ordered, limits, group.looks, group.interval)
     axes.set_xlabel(f"Test top-1 minus {ordered[0]['reference']} with the same seed (percentage points)")
     return figure
-
-
-def _rows(group: Group, names: Sequence[str]) -> tuple["Figure", "Axes"]:
-    """Return a figure with one row a method, the first on top."""
-    figure = new_figure(6.4, 1.5 + ROW * len(names))
-    axes = figure.add_subplot()
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.grid(axis="y", visible=False)
-    axes.set_title(group.title)
-    return figure, axes
-
-
-def _limits(seeds: Sequence[Sequence[float]], records: Sequence[Record]) -> tuple[float, float]:
-    """Return the range of the axis: all seeds, and of the intervals what does not dwarf them.
-
-    With two seeds a t interval is thirteen standard errors wide: drawn in full it would hide every difference.
-    """
-    values = np.concatenate([np.asarray(one, dtype=np.float64) for one in seeds])
-    low, high = float(values.min()), float(values.max())
-    room = max(0.6 * (high - low), 0.5)
-    lows = [one["low"] for one in records if one["low"] is not None] or [low]
-    highs = [one["high"] for one in records if one["high"] is not None] or [high]
-    margin = 0.04 * (high - low + room)
-    return max(min(low, *lows), low - room) - margin, min(max(high, *highs), high + room) + margin
-
-
-def _dots(axes: "Axes", group: Group, records: Sequence[Record], limits: tuple[float, float]) -> None:
-    """Draw mean, interval and seeds of each record on its row; an interval that leaves the axis ends in an arrow."""
-    axes.set_xlim(*limits)
-    for row, record in enumerate(records):
-        look = group.looks[record["method"]]
-        spread = np.linspace(-0.18, 0.18, len(record["values"])) if len(record["values"]) > 1 else [0.0]
-        axes.plot(record["values"], row + np.asarray(spread), ".", color=GREY, markersize=4, alpha=0.8, zorder=2)
-        if record["low"] is not None:
-            ends = [max(record["low"], limits[0]), min(record["high"], limits[1])]
-            axes.plot(ends, [row, row], color=look.color, linewidth=1.6, zorder=3)
-            for inside, end, arrow in zip(
-                (record["low"] >= limits[0], record["high"] <= limits[1]), ends, "<>", strict=True
-            ):
-                mark = "|" if inside else arrow
-                axes.plot(end, row, mark, color=look.color, markersize=6 if inside else 5, clip_on=False, zorder=3)
-        axes.plot(record["mean"], row, look.marker, color=look.color, markersize=6.5, mec="white", mew=0.6, zorder=4)
-    bars = any(one["low"] is not None for one in records)
-    cut = any(one["low"] is not None and not limits[0] <= one["low"] <= one["high"] <= limits[1] for one in records)
-    notes = [f"bar: {group.interval}"] * bars + ["grey: seeds"] + ["arrow: goes on outside"] * cut
-    axes.set_title("; ".join(notes), loc="right", fontsize=7, color=GREY)
 
 
 def cost(group: Group) -> "Figure":

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from kd.spec.designs import Design
+
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 TABLE_FORMATS = ("csv", "md", "tex", "json")
 FIGURES = ("learning_curves", "accuracy", "differences", "cost")
@@ -44,5 +46,19 @@ def continual_figures(datasets: Iterable[str]) -> list[str]:
         figure_name(dataset, "continual", figure, ending)
         for dataset in datasets
         for figure in CONTINUAL_FIGURES
+        for ending in FIGURE_FORMATS
+    ]
+
+
+def design_tables() -> list[str]:
+    """Return the names that `write_designs` makes in the folder of tables."""
+    return [f"analysis.{ending}" for ending in TABLE_FORMATS]
+
+
+def design_figures(designs: Iterable[Design]) -> list[str]:
+    """Return the paths that `write_designs` makes in the folder of figures."""
+    return [
+        figure_name(design.dataset, design.folder, design.kind, ending)
+        for design in designs
         for ending in FIGURE_FORMATS
     ]

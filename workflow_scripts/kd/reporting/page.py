@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from kd.reporting import text
 from kd.reporting.caption import Raw
 from kd.reporting.comparison import Section, Sources, build_sections, load_sources
+from kd.reporting.designs import design_section
 from kd.reporting.figures import Group, load_groups, method_curves
 from kd.reporting.layout import FIGURES, TEMPLATE, figure_name
 from kd.reporting.style import styled
 from kd.spec.cards import Card
 from kd.spec.config import Reporting
+from kd.spec.designs import Design
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_write, read_json
 
@@ -56,10 +58,12 @@ def write_page(
     cards: Mapping[str, Card],
     experiment_meta: Mapping[str, Any],
     command: str = "",
+    designs: Sequence[Design] = (),
 ) -> None:
     """Write the self-contained page: tables, figures, a fold-out a method, what is missing, provenance.
 
-    `figures_folder` holds the PNG files of `write_figures`; run folders are read for settings and provenance.
+    `figures_folder` holds the PNG files of `write_figures`, and those of `write_designs` for the `designs` of the
+    experiment's own analysis; run folders are read for settings and provenance.
     """
     import jinja2
 
@@ -75,6 +79,7 @@ def write_page(
     page = environment.from_string(TEMPLATE.read_text()).render(
         meta=experiment_meta,
         question=_question(sources),
+        analyses=[_analysis(design, sources, Path(figures_folder)) for design in designs],
         chapters=chapters,
         problems=_problems(sources),
         provenance=_provenance(sources, list(records.values()), command),
@@ -101,14 +106,25 @@ def _records(sources: Sources) -> dict[str, Any]:
 
 
 def _chapter(section: Section, group: Group, sources: Sources, folder: Path, records: Mapping[str, Any]) -> Chapter:
-    images = []
-    for figure in ("accuracy", "differences", "cost", "learning_curves"):
-        path = folder / figure_name(group.dataset, group.pair, figure, "png")
-        if not path.is_file():
-            raise UserError(f"{path} does not exist, it belongs to the figures ({', '.join(FIGURES)}) of the page")
-        images.append(Image(_data_uri(path.read_bytes()), CAPTIONS[figure]))
+    images = [
+        _image(folder / figure_name(group.dataset, group.pair, figure, "png"), CAPTIONS[figure])
+        for figure in ("accuracy", "differences", "cost", "learning_curves")
+    ]
     students = [row.raw for row in section.rows if row.raw["role"] == "student"]
     return Chapter(section, images, [_fold(raw, group, sources.cards, records) for raw in students])
+
+
+def _analysis(design: Design, sources: Sources, folder: Path) -> dict[str, Any]:
+    """Return what the page shows of one design: its table and its figure."""
+    path = folder / figure_name(design.dataset, design.folder, design.kind, "png")
+    section = design_section(sources.runs, design, sources.report, sources.meta)
+    return {"section": section, "image": _image(path, f"{section.dataset}: {section.pair}.")}
+
+
+def _image(path: Path, caption: str) -> Image:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist, it belongs to the figures ({', '.join(FIGURES)}) of the page")
+    return Image(_data_uri(path.read_bytes()), caption)
 
 
 def _fold(raw: Raw, group: Group, cards: Mapping[str, Card], records: Mapping[str, Any]) -> dict[str, Any]:

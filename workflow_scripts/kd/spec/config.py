@@ -185,6 +185,15 @@ class Recipe(Strict):
         return self
 
 
+class ClassShare(Strict):
+    """The classes that one of two teachers learns: those that both learn, and its half of the others."""
+
+    overlap: float = Field(ge=0, le=1)
+    """Share of all classes that both teachers learn; each seed draws which."""
+    side: Literal["first", "second"]
+    """Whose half of the other classes; an odd one goes to the first."""
+
+
 class ModelSettings(Strict):
     """One network: architecture, initial weights, what of it is trained."""
 
@@ -197,6 +206,8 @@ class ModelSettings(Strict):
     freeze: int = Field(default=-1, ge=-1)
     """k: the last k blocks and the head train; 0: the head only; -1: everything."""
     freeze_bn: bool = False
+    classes: ClassShare | None = None
+    """For teachers: they train and select their epoch on images of these classes only, and keep a head of all."""
     recipe: dict[str, Any] = {}
     """Recipe keys that differ for this network, e.g. {lr: 0.01} for MobileNetV2."""
 
@@ -213,6 +224,31 @@ class Pair(Strict):
             raise ValueError(f"teachers of a pair must differ, found {self.teachers}")
         return self
 
+    @property
+    def name(self) -> str:
+        """Return the name of the comparison group."""
+        return f"{'+'.join(self.teachers)}--{self.student}"
+
+
+class Analysis(Strict):
+    """One question of its own to the runs, answered by a table and a figure beside the comparison."""
+
+    kind: Literal["factors", "ladder", "sweep", "overlap"]
+    """factors: variants against the first one, which has everything on; ladder: each against the one before;
+    sweep: accuracy over a setting; overlap: accuracy over the share of classes that the pairs' teachers both learn."""
+    variants: list[Name] = Field(min_length=2)
+    """Methods shown, in this order; differences are to the first one, in a ladder to the one before."""
+    setting: str | None = None
+    """What a sweep changes: a setting that is a number and that every variant has."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.setting is not None) != (self.kind == "sweep"):
+            raise ValueError(f"setting belongs to kind sweep, which needs it; found kind {self.kind}")
+        if len(set(self.variants)) != len(self.variants):
+            raise ValueError(f"variants must differ, found {self.variants}")
+        return self
+
 
 class Reporting(Strict):
     """What the tables and figures show."""
@@ -222,6 +258,8 @@ class Reporting(Strict):
     references: list[Name] = ["kd", "ce"]
     """Methods that paired differences are taken to."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    analysis: Analysis | None = None
+    """A table and figure beside the comparison: sensitivity, ladder, sweep of a setting, overlap of the teachers."""
 
 
 class Experiment(Strict):

@@ -13,6 +13,7 @@ from kd.spec.architectures import check_architecture
 from kd.spec.cards import card, first_problem
 from kd.spec.chain import STUDENT_UPDATE, stage_settings, stages
 from kd.spec.config import Experiment, ModelSettings, Recipe, Reporting
+from kd.spec.designs import designs
 from kd.spec.errors import UserError, unknown
 from kd.spec.links import with_links
 from kd.spec.variant import Variant
@@ -63,11 +64,13 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
     names = [variant.name for variant in listed]
     _check_co_trained(experiment.co_train, {variant.name: variant for variant in listed})
     _check_assistants(experiment, listed)
+    _check_class_shares(experiment, listed)
     # the default stands in an experiment's record too, where nobody asked for it
     asked_for = experiment.report.references != Reporting().references
     for reference in experiment.report.references:
         if asked_for and reference not in names:
             raise unknown("method in report.references", reference, names)
+    designs(experiment, {variant.name: variant for variant in listed}, list(experiment.datasets))
     return experiment
 
 
@@ -93,6 +96,16 @@ def _check_assistants(experiment: Experiment, listed: Sequence[Variant]) -> None
         if not _is_path_part(link.network):
             raise UserError(f"methods.{link.name}.assistants: give the architecture '{link.network}' a name in models")
         check_architecture(model_settings(experiment, link.network).arch)
+
+
+def _check_class_shares(experiment: Experiment, listed: Sequence[Variant]) -> None:
+    """Refuse a share of the classes for networks that learn from teachers: a student's images are its data set's."""
+    students = {pair.student for pair in experiment.pairs}
+    students |= {link.network for variant in listed for link in variant.lineage if link.network is not None}
+    students |= {str((experiment.continual or {}).get("student"))}
+    for name, settings in experiment.models.items():
+        if settings.classes is not None and name in students:
+            raise UserError(f"models.{name}.classes: only a teacher learns a share of the classes, {name} is a student")
 
 
 def checked(model: type[Settings], content: Mapping[str, Any], where: str) -> Settings:

@@ -9,6 +9,7 @@ from kd.spec.architectures import module_of
 from kd.spec.cards import card
 from kd.spec.chain import stage_settings, stages
 from kd.spec.config import Experiment, ModelSettings, Pair, Recipe
+from kd.spec.designs import Design, designs
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import merged_recipe, model_settings, student_recipe, variants
@@ -113,7 +114,7 @@ class Plan:
     @cached_property
     def groups(self) -> list[tuple[str, str]]:
         """Return every comparison group: data set and pair name."""
-        pairs = [self.pair_name(pair) for pair in self.experiment.pairs]
+        pairs = [pair.name for pair in self.experiment.pairs]
         return [(dataset, pair) for dataset in self.student_datasets for pair in dict.fromkeys(pairs)]
 
     def rows(self) -> Iterator[dict[str, Any]]:
@@ -133,7 +134,7 @@ class Plan:
         return {
             "experiment": self.experiment.experiment,
             "dataset": dataset,
-            "pair": self.pair_name(pair),
+            "pair": pair.name,
             "teachers": "+".join(run.teachers) or NO_TEACHER,
             "student": run.student,
             "method": variant.name if variant and variant.last else run.method,
@@ -170,12 +171,14 @@ class Plan:
             **{key: content[key] for key in keys},
             "archs": {name: network.arch for name, network in networks.items()},
             "pretrained": [name for name, network in networks.items() if network.pretrained],
+            "class_shares": [name for name, network in networks.items() if network.classes],
         }
 
-    @staticmethod
-    def pair_name(pair: Pair) -> str:
-        """Return the name of a comparison group."""
-        return f"{'+'.join(pair.teachers)}--{pair.student}"
+    @cached_property
+    def designs(self) -> list[Design]:
+        """Return what the experiment's own analysis puts side by side, a table and a figure each."""
+        listed = {variant.name: variant for variant in self.variants.values() if variant.last}
+        return designs(self.experiment, listed, self.student_datasets)
 
     # --- where what a run starts from is kept ---------------------------------------------------
 

@@ -1,0 +1,72 @@
+"""A teacher that learns a share of the classes: which images it has, and what everybody else still sees."""
+
+import numpy as np
+import torch
+
+from kd.data.splits import classes_of
+from kd.engine.data import load_data
+from kd.spec.config import ClassShare
+from kd.spec.experiment import check_experiment
+from kd.spec.job import parse_job
+from kd.spec.plan import Plan
+
+SHARES = {"left": {"overlap": 0.2, "side": "first"}, "right": {"overlap": 0.2, "side": "second"}}
+
+
+def plan_of() -> Plan:
+    return Plan(
+        check_experiment(
+            {
+                "experiment": "unit",
+                "datasets": {"digits": {"source": "digits", "image_size": 8, "subset_size": 200, "validation": 0.2}},
+                "models": {name: {"arch": "resnet8", "classes": share} for name, share in SHARES.items()},
+                "pairs": [{"teachers": list(SHARES), "student": "wrn_16_1"}],
+                "methods": ["ce", "avg_kd"],
+                "seeds": [3],
+                "recipe": {"epochs": 1},
+            }
+        )
+    )
+
+
+def seen(store) -> set[int]:
+    return set(store.labels.tolist())
+
+
+def test_teachers_train_and_select_on_their_classes_and_are_tested_on_all(packed):
+    plan, device = plan_of(), torch.device("cpu")
+    student = load_data(packed, parse_job(plan.student_job(plan.runs[-1])), device)
+    assert seen(student.train) == seen(student.validation) == set(range(10))
+    found = {}
+    for name, share in SHARES.items():
+        data = load_data(packed, parse_job(plan.teacher_job("digits", name, 3)), device)
+        own = set(classes_of(ClassShare(**share), 10, 3).tolist())
+        assert seen(data.train) == seen(data.validation) == own
+        assert seen(data.test) == set(range(10))
+        assert data.num_classes == 10, "the head has all classes"
+        assert set(data.train._indices.tolist()) <= set(student.train._indices.tolist()), "no validation image is seen"
+        counted = sum(int((student.train.labels == label).sum()) for label in own)
+        assert len(data.train) == counted
+        evaluated = load_data(packed, parse_job(plan.evaluation_job("digits", name, 3, teacher=True)), device)
+        assert seen(evaluated.validation) == set(range(10))
+        found[name] = own
+    assert len(found["left"] & found["right"]) == 2
+    assert found["left"] | found["right"] == set(range(10))
+
+
+def test_a_source_with_its_own_validation_is_cut_by_class_too(packed, tmp_path):
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    for path in packed.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    images, labels = (np.load(packed / f"test_{kind}.npy") for kind in ("images", "labels"))
+    np.save(folder / "val_images.npy", images)
+    np.save(folder / "val_labels.npy", labels)
+    manifest = (folder / "manifest.json").read_text()
+    counts = '"counts": {'
+    assert counts in manifest
+    (folder / "manifest.json").write_text(manifest.replace(counts, f'{counts}"val": {{"images": {len(images)}}}, ', 1))
+    data = load_data(folder, parse_job(plan_of().teacher_job("digits", "left", 3)), torch.device("cpu"))
+    own = classes_of(ClassShare(**SHARES["left"]), 10, 3)
+    assert seen(data.train) == seen(data.validation) == set(own.tolist())
+    assert len(data.validation) == int(np.isin(labels, own).sum())

@@ -1,0 +1,204 @@
+"""An experiment's own analysis as a table and a figure: sensitivity, ladder, sweep of a setting, overlap."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kd.analysis.designs import Record, design_records, reference_means
+from kd.analysis.runs import RunRow, grouped, read_runs
+from kd.reporting import text
+from kd.reporting.caption import WEIGHTS as READ
+from kd.reporting.caption import described, paired_sentences, seeds_sentence, teacher_sentence
+from kd.reporting.comparison import Row, Section
+from kd.reporting.dots import ROW, dots, limits_of, name_rows
+from kd.reporting.figures import WEIGHTS
+from kd.reporting.layout import FIGURE_FORMATS, figure_name
+from kd.reporting.style import GREY, LINES, Look, looks, new_figure, save, settle, styled
+from kd.reporting.tables import as_json, as_latex, as_markdown
+from kd.spec.config import Reporting
+from kd.spec.designs import Design
+from kd.spec.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+AGAINST = {
+    "factors": "Differences are to the first row, {first}.",
+    "ladder": "Each rung's difference is to the one above it.",
+    "sweep": "Differences are to {first}.",
+    "overlap": "The two teachers of a student trained on class sets of which they share the given part of all classes, "
+    "the student on all classes; differences are to {first} with the same teachers.",
+}
+TITLES = {"factors": "sensitivity", "ladder": "ladder", "sweep": "sweep", "overlap": "overlap of the teachers' classes"}
+PLAIN = [
+    *["dataset", "kind", "pair", "method", "base_method", "line", "axis", "x", "n_planned", "n_used"],
+    *["mean", "half_width", "low", "high", "sd"],
+]
+DIFFERENCE = ["reference", "mean", "low", "high", "n", "p", "p_holm"]
+
+
+def write_designs(
+    runs_csv: str | Path, designs: Sequence[Design], folder: str | Path, report: Reporting, meta: Mapping[str, Any]
+) -> None:
+    """Write tables/analysis.csv, .md, .tex and .json and each design's figure below a folder."""
+    runs = read_runs(runs_csv)
+    sections = [design_section(runs, design, report, meta) for design in designs]
+    target = Path(folder) / "tables" / "analysis"
+    atomic_write(target.with_suffix(".csv"), as_csv(designs, sections))
+    atomic_write(target.with_suffix(".md"), as_markdown(sections, meta))
+    atomic_write(target.with_suffix(".tex"), as_latex(sections))
+    atomic_write(target.with_suffix(".json"), as_json(sections, meta))
+    with styled():
+        for design in designs:
+            figure = design_figure(runs, design, report)
+            settle(figure)
+            for ending in FIGURE_FORMATS:
+                name = figure_name(design.dataset, design.folder, design.kind, ending)
+                save(figure, Path(folder) / "figures" / name)
+
+
+# --- tables ---------------------------------------------------------------------------------------
+
+
+def design_section(runs: Sequence[RunRow], design: Design, report: Reporting, meta: Mapping[str, Any]) -> Section:
+    """Return the table of one design; a row's raw numbers are its record."""
+    records = design_records(runs, design, report)
+    columns = {"x": design.axis} if design.axis else {}
+    compared = "the row above" if design.kind == "ladder" else design.points[0].method
+    columns |= {"method": "Method", "accuracy": "Test top-1 (%)", "n": "n", "delta": f"Δ {compared}", "p": "p (Holm)"}
+    rows = [Row(record | {"role": "student"}, _cells(record), bold=False) for record in records]
+    tested = [record["difference"] for record in records if record["difference"] is not None]
+    sentences = [
+        f"Test top-1 accuracy (%) on {described(design.dataset, meta)}; {READ[report.weights]}.",
+        seeds_sentence(records, report.confidence),
+        AGAINST[design.kind].format(first=design.points[0].method),
+        *paired_sentences(tested, report.confidence),
+        teacher_sentence(meta, records),
+    ]
+    caption = " ".join(sentence for sentence in sentences if sentence)
+    return Section(design.dataset, _heading(design), caption, columns, rows, [])
+
+
+def _heading(design: Design) -> str:
+    """Return the pair or, for an overlap, the student, and what is asked."""
+    return f"{design.folder.removeprefix('overlap--')}, {TITLES[design.kind]}"
+
+
+def _cells(record: Record) -> dict[str, str]:
+    half = "" if record["half_width"] is None else f" ± {text.decimal(record['half_width'])}"
+    complete = record["n_used"] == record["n_planned"]
+    difference = record["difference"] or {"mean": None, "low": None, "high": None, "p_holm": None}
+    delta = f"{text.signed(difference['mean'])} {text.interval(difference['low'], difference['high'])}"
+    return {
+        "x": f"{record['x']:g}",
+        "method": record["method"],
+        "accuracy": text.decimal(record["mean"]) + half,
+        "n": str(record["n_used"]) if complete else f"{record['n_used']} of {record['n_planned']}",
+        "delta": delta.strip(),
+        "p": text.p_value(difference["p_holm"]),
+    }
+
+
+def as_csv(designs: Sequence[Design], sections: Sequence[Section]) -> str:
+    """Return all designs as one CSV of plain numbers, empty where unknown."""
+    buffer = io.StringIO()
+    columns = [*PLAIN, *("reference" if key == "reference" else f"difference_{key}" for key in DIFFERENCE)]
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    for design, section in zip(designs, sections, strict=True):
+        for row in section.rows:
+            known = {"dataset": design.dataset, "kind": design.kind, "axis": design.axis, **row.raw}
+            found = row.raw["difference"] or {}
+            compared = {key if key == "reference" else f"difference_{key}": found.get(key) for key in DIFFERENCE}
+            writer.writerow({key: known[key] for key in PLAIN} | compared)
+    return buffer.getvalue()
+
+
+# --- figures --------------------------------------------------------------------------------------
+
+
+def design_figure(runs: Sequence[RunRow], design: Design, report: Reporting) -> "Figure":
+    """Return the figure of a design: lines over its axis, or rows with accuracies and differences side by side."""
+    records = design_records(runs, design, report)
+    look = looks({record["method"]: record["base_method"] for record in records})
+    if all(record["mean"] is None for record in records):
+        figure = new_figure(6.4, 2.0)
+        figure.text(0.5, 0.5, "No run has finished.", ha="center", va="center", color=GREY)
+    elif design.axis:
+        figure = _lines(records, design, reference_means(runs, design, report), look, report.weights)
+    else:
+        figure = _rows_and_differences(records, design, report, look)
+    figure.suptitle(f"{design.dataset}, {_heading(design)}", fontsize=10, x=0.01, ha="left")
+    return figure
+
+
+def _lines(
+    records: Sequence[Record],
+    design: Design,
+    references: Mapping[str, float],
+    look: Mapping[str, Look],
+    weights: str,
+) -> "Figure":
+    """Return accuracy over the axis: a line a method with the range over seeds, references as level lines."""
+    figure = new_figure(7.2, 4.0)
+    axes = figure.add_subplot()
+    for line, members in grouped(records, lambda record: record["line"]).items():
+        found = sorted((one for one in members if one["mean"] is not None), key=lambda one: one["x"])
+        if found:
+            _line(axes, found, look[found[0]["method"]], line)
+    for number, (name, mean) in enumerate(references.items() if design.kind == "sweep" else ()):
+        axes.axhline(mean, color=GREY, linewidth=1, linestyle=LINES[1 + number % 3], label=name, zorder=1)
+    _scale(axes, sorted({record["x"] for record in records}))
+    axes.set_xlabel(design.axis)
+    axes.set_ylabel(f"Test top-1 (%), {WEIGHTS[weights]}")
+    axes.set_title("line: mean; band and dots: seeds", loc="right", fontsize=7, color=GREY)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+def _line(axes: "Axes", found: Sequence[Record], look: Look, label: str) -> None:
+    x = [one["x"] for one in found]
+    axes.plot(x, [one["mean"] for one in found], look.line, color=look.color, marker=look.marker, ms=5, label=label)
+    low, high = ([edge(one["values"]) for one in found] for edge in (min, max))
+    axes.fill_between(x, low, high, color=look.color, alpha=0.12, linewidth=0, zorder=1)
+    for one in found:
+        axes.plot([one["x"]] * len(one["values"]), one["values"], ".", color=look.color, ms=3, alpha=0.6, zorder=2)
+
+
+def _scale(axes: "Axes", places: Sequence[float]) -> None:
+    """Put a tick at every place; places that span orders of magnitude stand on a logarithmic axis, 0 at its left."""
+    from matplotlib.ticker import NullLocator
+
+    positive = [place for place in places if place > 0]
+    if positive and min(places) >= 0 and max(positive) >= 100 * min(positive):
+        axes.set_xscale("symlog", linthresh=min(positive))
+        axes.xaxis.set_minor_locator(NullLocator())
+        # the automatic margin would reach far below 0
+        axes.set_xlim(-0.2 * min(positive) if 0 in places else min(positive) / 1.5, max(positive) * 1.5)
+    axes.set_xticks(places, [f"{place:g}" for place in places])
+
+
+def _rows_and_differences(
+    records: Sequence[Record], design: Design, report: Reporting, look: Mapping[str, Look]
+) -> "Figure":
+    """Return a row a variant: its accuracy at the left, its paired difference at the right."""
+    figure = new_figure(9.6, 1.6 + ROW * len(records))
+    left, right = figure.subplots(1, 2, sharey=True)
+    interval = f"{report.confidence:.0%} t interval"
+    shown = [record if record["mean"] is not None else None for record in records]
+    known = [record for record in shown if record is not None]
+    name_rows(left, [record["method"] for record in records])
+    dots(left, shown, limits_of([one["values"] for one in known], known), look, interval)
+    left.set_xlabel(f"Test top-1 (%), {WEIGHTS[report.weights]}")
+    differences = [one["difference"] if one["difference"] and one["difference"]["n"] else None for one in records]
+    paired = [one for one in differences if one is not None]
+    limits = limits_of([[0.0], *(one["values"] for one in paired)], paired)
+    right.axvline(0, color="black", linewidth=1, zorder=1)
+    dots(right, differences, limits, look, interval)
+    right.grid(axis="y", visible=False)
+    compared = "the row above" if design.kind == "ladder" else design.points[0].method
+    right.set_xlabel(f"minus {compared}, same seed (percentage points)")
+    return figure
