@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from kd.spec.cards import CARD_FOLDER
+from kd.spec.continual import ContinualPlan
 from kd.spec.experiment import check_experiment, load_experiment, variants
-from kd.spec.plan import Plan
 
 FOLDER = CARD_FOLDER.parent / "experiments"
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -30,7 +30,8 @@ def test_a_committed_experiment_is_valid_and_plans_runs(name, tmp_path):
             dataset["root"] = str(tmp_path)  # the images themselves may not be on this machine
     experiment = check_experiment(content)
     assert experiment.experiment == name
-    assert Plan(experiment).runs
+    plan = ContinualPlan(experiment)
+    assert plan.runs or plan.continual_runs
 
 
 @pytest.mark.parametrize("name", SWEPT)

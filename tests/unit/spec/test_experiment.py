@@ -80,7 +80,7 @@ def changed(path: str, value):
         ("methods.1", {"method": "kd", "name": "a--b"}, "letters, digits, '_' and '.' only, found 'a--b'"),
         (
             "methods.2",
-            {"method": "asib", "num_stages": 2, "teacher_epochs": [1, 2, 3]},
+            {"method": "asib", "num_stages": 2, "teacher_adapt_epochs": [1, 2, 3]},
             "lists 3 values for num_stages 2",
         ),
         ("methods.2", {"method": "asib", "num_stages": 8}, "there are 4 epochs for num_stages 8"),
@@ -180,7 +180,9 @@ def test_later_stages_do_not_touch_earlier_ones():
     base = halves(num_stages=3)
     edited = halves(num_stages=3, teacher_lr=[1e-4, 1e-4, 5e-4])
     assert [a == b for a, b in zip(base, edited, strict=True)] == [True] * 4 + [False, True]
-    assert halves(num_stages=2) == base[:4]
+    assert halves(num_stages=2, schedule_span="stage") == halves(num_stages=3, schedule_span="stage")[:4]
+    shorter = halves(num_stages=2)
+    assert all(a != b for a, b in zip(shorter, base, strict=False)), "schedules over the whole chain know its length"
 
 
 def test_names_of_variants_of_a_method():
