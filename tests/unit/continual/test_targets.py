@@ -25,7 +25,7 @@ from kd.spec.job import parse_job
 def plan():
     content = copy.deepcopy(EXPERIMENT)
     content["pairs"] = [{"teachers": ["resnet14", "wrn_16_1"], "student": "resnet8"}]
-    content["methods"] = [{"method": "asib", "num_stages": 1, "embed_dim": 16}]
+    content["methods"] = [{"method": "asib", "num_stages": 1, "mbm_out_dim": 16}]
     content["continual"]["strategies"] = [{"name": "taught", "targets": "asib"}]
     return ContinualPlan(check_experiment(content))
 
