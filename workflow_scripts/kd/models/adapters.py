@@ -93,8 +93,8 @@ def add_adapter(model: TappedModel, shapes: Mapping[str, Sequence[int]], hidden:
         stage.append(MapAdapter(shapes[model.stage_taps[-2]][0], hidden))
         model.adapter_path = f"stages.{len(model.stages) - 2}.{len(stage) - 1}"
     elif net is not None and _is_timm(net, "ResNet"):
-        net.layer3 = nn.Sequential(net.layer3, MapAdapter(net.layer4[0].conv1.in_channels, hidden))
-        model.adapter_path = "net.layer3.1"
+        net.layer3.append(MapAdapter(net.layer4[0].conv1.in_channels, hidden))
+        model.adapter_path = f"net.layer3.{len(net.layer3) - 1}"
     elif net is not None and _is_timm(net, "EfficientNet"):
         net.bn2 = nn.Sequential(net.bn2, MapAdapter(net.bn2.num_features, hidden))
         model.adapter_path = "net.bn2.1"
