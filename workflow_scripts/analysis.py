@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from kd.console.entry import run
-from kd.reporting.designs import write_designs
+from kd.reporting.design_files import write_designs
 from kd.spec.experiment import check_experiment
 from kd.spec.plan import Plan
 

@@ -10,7 +10,8 @@ from scipy import stats
 
 from kd.analysis.designs import design_records, reference_means
 from kd.analysis.runs import read_runs
-from kd.reporting.designs import design_figure, write_designs
+from kd.reporting.design_files import write_designs
+from kd.reporting.designs import design_figure
 from kd.reporting.layout import design_figures, design_tables, figure_files
 from kd.reporting.page import write_page
 from kd.reporting.style import RC, styled

@@ -3,23 +3,19 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd.analysis.designs import Record, design_records, reference_means
-from kd.analysis.runs import RunRow, grouped, read_runs
+from kd.analysis.runs import RunRow, grouped
 from kd.reporting import text
 from kd.reporting.caption import WEIGHTS as READ
 from kd.reporting.caption import described, paired_sentences, seeds_sentence, teacher_sentence
 from kd.reporting.comparison import Row, Section
 from kd.reporting.dots import ROW, dots, limits_of, name_rows
 from kd.reporting.figures import WEIGHTS
-from kd.reporting.layout import FIGURE_FORMATS, figure_name
-from kd.reporting.style import GREY, LINES, Look, looks, new_figure, save, settle, styled
-from kd.reporting.tables import as_json, as_latex, as_markdown
+from kd.reporting.style import GREY, LINES, Look, looks, new_figure
 from kd.spec.config import Reporting
 from kd.spec.designs import Design
-from kd.spec.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,26 +34,6 @@ PLAIN = [
     *["mean", "half_width", "low", "high", "sd"],
 ]
 DIFFERENCE = ["reference", "mean", "low", "high", "n", "p", "p_holm"]
-
-
-def write_designs(
-    runs_csv: str | Path, designs: Sequence[Design], folder: str | Path, report: Reporting, meta: Mapping[str, Any]
-) -> None:
-    """Write tables/analysis.csv, .md, .tex and .json and each design's figure below a folder."""
-    runs = read_runs(runs_csv)
-    sections = [design_section(runs, design, report, meta) for design in designs]
-    target = Path(folder) / "tables" / "analysis"
-    atomic_write(target.with_suffix(".csv"), as_csv(designs, sections))
-    atomic_write(target.with_suffix(".md"), as_markdown(sections, meta))
-    atomic_write(target.with_suffix(".tex"), as_latex(sections))
-    atomic_write(target.with_suffix(".json"), as_json(sections, meta))
-    with styled():
-        for design in designs:
-            figure = design_figure(runs, design, report)
-            settle(figure)
-            for ending in FIGURE_FORMATS:
-                name = figure_name(design.dataset, design.folder, design.kind, ending)
-                save(figure, Path(folder) / "figures" / name)
 
 
 # --- tables ---------------------------------------------------------------------------------------
