@@ -1,8 +1,13 @@
 # One comparison of distillation methods, from images to tables. The configuration is checked before any rule exists;
 # what each rule does is in rules/, how it does it in workflow_scripts/.
+import gc
+
 from snakemake.utils import min_version
 
 min_version("9.0")
+
+# Thousands of jobs stay in memory to the end: searching them for garbage time and again takes a tenth of a dry run.
+gc.set_threshold(100_000, 50, 1000)
 
 
 include: "rules/common.smk"

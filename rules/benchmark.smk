@@ -16,7 +16,7 @@ rule benchmark:
         gpu=GPUS,
     params:
         options=BENCHMARK_OPTIONS,
-        code=code_digest({"benchmark"}),
+        code=lambda wildcards: code_digest({"benchmark"}),
     shell:
         'python "$SCRIPTS/benchmark.py" --gpus {resources.gpu} --threads {threads} {params.options} --out {output.json:q}'
         " --log {log:q}"

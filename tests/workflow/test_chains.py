@@ -8,7 +8,8 @@ import pytest
 import yaml
 from checkout import planned, run_once
 
-pytestmark = pytest.mark.workflow
+# one worker: the other one would wait for the run that they share
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("chains")]
 
 CONFIG = "tests/workflow/chains.yaml"
 RESULTS = {"collect", "statistics", "tables", "figures", "page"}

@@ -76,3 +76,11 @@ def test_conda_file_installs_the_same_pins():
 @pytest.mark.parametrize("path", sorted(path for path in ENVS.iterdir() if path.is_file()), ids=lambda path: path.name)
 def test_no_address_and_no_path_of_a_machine(path):
     assert not MACHINE.search(path.read_text())
+
+
+@pytest.mark.xdist_group("probe")
+def test_a_group_of_tests_stays_together(request):
+    """Of the test runner and its plugin, which must fit each other: a group's name stands behind its tests' names."""
+    if not getattr(request.config.option, "loadgroup", False):
+        pytest.skip("tests are not distributed by group")
+    assert request.node.nodeid.endswith("@probe")

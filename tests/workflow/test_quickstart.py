@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
-pytestmark = pytest.mark.workflow
+# one worker: the other one would wait for the run that they share
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("quickstart")]
 
 RUN_FILES = [
     *("config.yaml", "train.log", "metrics.csv", "run.json", "predictions.npz", "evaluation.json"),

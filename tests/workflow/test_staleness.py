@@ -11,7 +11,8 @@ import pytest
 import yaml
 from checkout import environment, planned, snakemake
 
-pytestmark = pytest.mark.workflow
+# one worker: the other one would wait for the run that they share
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("staleness")]
 
 CONFIG = "tests/workflow/tiny.yaml"
 RESULTS = {"collect", "statistics", "tables", "figures", "page"}

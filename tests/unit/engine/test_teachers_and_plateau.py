@@ -9,6 +9,7 @@ from kd.engine import jobs
 from kd.engine.outputs import teacher_outputs
 from kd.engine.plateau import Plateau
 from kd.engine.teachers import Onlookers, fixed_view, is_fixed
+from kd.engine.team import Team
 from kd.spec.config import Augmentation, Recipe
 from kd.spec.errors import UserError
 from kd.spec.job import parse_job
@@ -101,6 +102,16 @@ def test_a_fixed_teacher_view_gives_the_same_numbers_as_its_images(world, monkey
         torch.testing.assert_close(found[role].logits, live[role].logits, rtol=1e-4, atol=1e-4)
         for tap, value in found[role].taps.items():
             torch.testing.assert_close(value, live[role].taps[tap], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["ckd", "ckd_add", "ckd_mixup", "mixup", "mixup3", "cutmix"])
+def test_a_teacher_known_by_its_outputs_is_never_run(world, monkeypatch, method):
+    here = world(method, recipe={"teacher_view": "fixed"})
+    files = here.files("fixed", outputs=outputs_of(here))
+    ran, original = set(), Team._runner
+    monkeypatch.setattr(Team, "_runner", lambda self, role, *rest: ran.add(role) or original(self, role, *rest))
+    jobs.train_student(here.job(), files, lambda row: None)
+    assert ran == {"student"}
 
 
 def test_outputs_of_other_images_are_refused(world):

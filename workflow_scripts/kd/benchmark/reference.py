@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms as T
 
 from kd.benchmark.host_contrast import GatheredCRD, HostNegatives, stacked
 from kd.data import groups
 from kd.data.store import ImageStore
 from kd.engine.feed import derived_seed
+from kd.engine.flops import flop_counter
 from kd.engine.jobs import Workbench
 from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, descend, lr_factor
 from kd.engine.precision import make_deterministic
@@ -174,7 +174,7 @@ class Reference:
 
     def count_flops(self) -> None:
         """Train on one batch and count what it costs for each image."""
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             self.run(1)
         self.flops_per_image = counter.get_total_flops() / self.recipe.batch_size
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from kd.engine.data import load_data
+from kd.engine.flops import flop_counter
 from kd.engine.modes import choose_modes
 from kd.engine.precision import Precision, make_deterministic, training_device
 from kd.engine.provenance import git_state, hardware, peak_memory_mb, versions
@@ -48,7 +48,7 @@ def teacher_outputs(job: Job, files: "Files") -> None:
     precision = mode.on(device)
     started = time.perf_counter()
     view = fixed_view(data.train, data.augmenter, job.split_seed)
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         logits = logits_of(teacher, view, precision, job.recipe.eval_batch_size, mode.memory_format)
     seconds = time.perf_counter() - started
     files.folder.mkdir(parents=True, exist_ok=True)

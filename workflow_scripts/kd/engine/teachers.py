@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from kd.data.augment import Augmenter
 from kd.data.store import ImageStore
 from kd.engine.feed import derived_seed
+from kd.engine.flops import flop_counter
 from kd.engine.precision import Precision
 from kd.engine.runner import uncompiled
 from kd.engine.team import Team
@@ -78,7 +78,7 @@ class Onlookers:
     def _measured_outputs(self, batch: Batch) -> dict[str, Output]:
         if self._measured:
             return self._outputs(batch)
-        with uncompiled(), FlopCounterMode(display=False) as counter:
+        with uncompiled(), flop_counter() as counter:
             known = self._outputs(batch)
         self.flops_per_image, self._measured = counter.get_total_flops() / len(batch.labels), True
         # a resumed training counts at another batch than one that was not interrupted, and must not differ by it
@@ -112,7 +112,7 @@ class Onlookers:
         if not roles:
             return {}
         parts: dict[str, list[Tensor]] = {role: [] for role in roles}
-        with uncompiled(), FlopCounterMode(display=False) as counter:
+        with uncompiled(), flop_counter() as counter:
             for images, _, _ in self.store.batches(torch.arange(len(self.store)), self.recipe.eval_batch_size):
                 outputs = self.team.forward(self.augmenter.plain(images), self.precision, roles=roles)
                 for role in roles:

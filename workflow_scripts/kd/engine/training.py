@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from kd.engine.checkpoint import ResumeFile, restore_rng, rng_state
 from kd.engine.data import Data
 from kd.engine.ema import EMA, ema_decay
 from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
 from kd.engine.feed import Feed, derived_seed
+from kd.engine.flops import flop_counter
 from kd.engine.history import Clock, Row, Sums
 from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, clip_norm, descend, lr_factor, set_lr
 from kd.engine.plateau import Plateau
@@ -122,7 +122,8 @@ class Training:
         self.feed.enter(recipe)
         self.epoch = 0 if state is None else self._restore(state)
         self.team.enter(stage)
-        onlookers = [role for role in self.team.models if role not in stage.trained()]
+        self.trained = [role for role in self.team.models if role in stage.trained()]
+        onlookers = [role for role in self.team.models if role not in self.trained]
         self.team.fold(onlookers)
         self.onlookers.enter(onlookers, recipe)
         if state is None:
@@ -179,7 +180,7 @@ class Training:
     def step(self, batch: Batch, known: Mapping[str, Output]) -> None:
         """Train on a batch, of which `known` is what the roles that are not trained make."""
         if self.flops_per_image is None:
-            with uncompiled(), FlopCounterMode(display=False) as counter:
+            with uncompiled(), flop_counter() as counter:
                 self._step(batch, known)
             self.flops_per_image = counter.get_total_flops() / len(batch.labels)
         else:
@@ -238,9 +239,10 @@ class Training:
     ) -> dict[str, Output]:
         progress = Progress(at, self.epochs)
         trained = frozenset(update.trains)
-        outputs = self.team.forward(batch.images, self.precision, trained, known)
+        # what is not trained is either known or not wanted
+        outputs = self.team.forward(batch.images, self.precision, trained, known, self.trained)
         for name, view in batch.views.items():
-            outputs = self.team.forward(view, self.precision, trained, outputs, view=name)
+            outputs = self.team.forward(view, self.precision, trained, outputs, self.trained, view=name)
         terms = self.method.loss(update.name, batch, outputs, self.team.extra, progress)
         weighted = {term: self.method.weight(term, progress) * value for term, value in terms.items()}
         total = torch.stack(list(weighted.values())).sum()

@@ -11,7 +11,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.utils.flop_counter import register_flop_formula
 
 from kd.spec.files import atomic_path
 
@@ -166,17 +165,21 @@ def _call(name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> 
         raise MemoryError
 
 
-@register_flop_formula(torch.ops.kd_native.winograd)
 def _flops(x: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
     """Count what a direct convolution would take, so that costs compare between kernels."""
     images, inputs, height, width = x
     return 2 * 9 * images * height * width * inputs * weight[1] * PANEL
 
 
-@register_flop_formula(torch.ops.kd_native.winograd_weight_gradient)
 def _gradient_flops(x: Sequence[int], gradient: Sequence[int], *_: Any, **__: Any) -> int:
     images, inputs, height, width = x
     return 2 * 9 * images * height * width * inputs * gradient[1]
+
+
+def flop_formulas() -> dict[Any, Callable[..., int]]:
+    """Return by operator what counts its operations, for torch's FlopCounterMode."""
+    operators = torch.ops.kd_native
+    return {operators.winograd: _flops, operators.winograd_weight_gradient: _gradient_flops}
 
 
 # --- the library ------------------------------------------------------------------------------------
