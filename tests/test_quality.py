@@ -35,6 +35,7 @@ def test_checks_pass(command):
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_plans_its_jobs(path, tmp_path):
     content = yaml.safe_load(path.read_text())
+    content["seeds"] = content["seeds"][:1]  # the others' jobs are the same
     arguments = ["--cores", "2", "-n", "--quiet", "all", "--directory", str(tmp_path / "work")]
     for dataset in content["datasets"].values():
         if absent := [name for name in dataset.get("archives", []) if not (REPOSITORY / name).exists()]:
