@@ -10,7 +10,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Curves:
-    """One quantity over epochs, a row a seed; NaN where a seed has no value."""
+    """One quantity over epochs, a row a seed; NaN before a seed's first value, and its last one after it ended.
+
+    Seeds end at different epochs under a plateau schedule: were they left out from there on, the mean would jump.
+    """
 
     epochs: np.ndarray
     values: np.ndarray
@@ -38,6 +41,9 @@ def read_curves(folders: Sequence[str | Path], column: str) -> Curves | None:
         return None
     epochs = np.array(sorted(set().union(*series)))
     values = np.array([[one.get(epoch, np.nan) for epoch in epochs.tolist()] for one in series])
+    for row in values:
+        last = np.flatnonzero(np.isfinite(row))[-1]
+        row[last:] = row[last]
     return Curves(epochs, values)
 
 
