@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -109,9 +110,12 @@ def test_a_stages_settings_rerun_that_stage_and_what_follows(tiny_copy, key, val
 
 
 def test_evaluation_modes_read_what_is_there(tiny_copy):
-    done = snakemake(tiny_copy, "single", "synergy", "--configfile", CONFIG)
-    assert done.returncode == 0, done.stdout[-3000:]
+    planned_jobs = planned(tiny_copy, "single", "synergy", "--configfile", CONFIG)
+    assert Counter(job.rule for job in planned_jobs) == {"evaluate_single": 10, "evaluate_synergy": 2}
     folder = tiny_copy / "results/tiny/first/resnet14+wrn_16_1--resnet8/asib/seed0"
+    targets = [str(folder.relative_to(tiny_copy) / name) for name in ("single.json", "synergy.json")]
+    done = snakemake(tiny_copy, *targets, "--configfile", CONFIG)
+    assert done.returncode == 0, done.stdout[-3000:]
     synergy = json.loads((folder / "synergy.json").read_text())
     single = json.loads((folder / "single.json").read_text())
     assert set(synergy) == set(single) == {"train", "val", "test"}
@@ -211,7 +215,7 @@ def test_a_failed_run_is_a_row_with_its_reason(tiny_copy):
 
 def test_a_killed_run_goes_on_where_it_was(tiny_copy):
     """Snakemake and its job are killed in the middle of a training; the same command finishes it."""
-    long = {"method": "kd", "name": "kd_long", "recipe": {"epochs": 200}}
+    long = {"method": "kd", "name": "kd_long", "recipe": {"epochs": 80}}
     reconfigure(
         tiny_copy,
         lambda content: content.update(methods=["kd", long], datasets={"first": content["datasets"]["first"]}),
