@@ -1,5 +1,6 @@
 """The house is in order: style, types, Snakemake's own lint, and every experiment file plans its jobs."""
 
+import json
 import re
 import subprocess
 import sys
@@ -60,6 +61,23 @@ def test_the_gpu_profile_asks_one_device_a_training_job(tmp_path):
     assert training
     assert all("gpu=1" in block for block in training)
     assert not any("gpu=1" in block for block in blocks if block.startswith(("collect", "tables", "prepare_data")))
+
+
+def test_a_second_configuration_file_changes_the_first_key_by_key(tmp_path):
+    base = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())["recipe"]
+    assert (base["epochs"], base["augmentation"]["flip"]) == (8, False)
+    changes = {"recipe": {"epochs": 3, "augmentation": {"flip": True}}}
+    (tmp_path / "changes.yaml").write_text(yaml.safe_dump(changes))
+    files = [str(REPOSITORY / "config" / "config.yaml"), str(tmp_path / "changes.yaml")]
+    snakefile = ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(tmp_path / "work")]
+    done = run("snakemake", "-n", "-p", "--cores", "1", *snakefile, "--configfile", *files)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    told = re.findall(r"""train_student\.py" --settings '([^']*)'""", done.stdout)
+    assert told
+    for recipe in (json.loads(settings)["recipe"] for settings in told):
+        assert (recipe["epochs"], recipe["augmentation"]["flip"]) == (3, True)
+        kept = (recipe["lr"], recipe["schedule"], recipe["augmentation"]["padding"])
+        assert kept == (base["lr"], base["schedule"], base["augmentation"]["padding"])
 
 
 def test_a_wrong_configuration_stops_before_any_job(tmp_path):

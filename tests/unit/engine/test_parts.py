@@ -1,6 +1,7 @@
 """Schedules, optimisers, averages, precision, sums: each against values worked out by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from kd.engine.checkpoint import ResumeFile, load_state, save_state
 from kd.engine.ema import EMA, ema_decay
 from kd.engine.history import Sums, write_metrics
 from kd.engine.optim import build_optimizer, clip_norm, lr_factor, set_lr
-from kd.engine.precision import choose_precision
-from kd.engine.training import derived_seed
+from kd.engine.precision import Precision, choose_precision
+from kd.engine.training import Training, derived_seed
+from kd.methods.contract import STUDENT, Update
 from kd.spec.config import Recipe
 from kd.spec.errors import DivergenceError, UserError
 
@@ -87,6 +89,75 @@ def test_precision_of_a_cpu():
     assert choose_precision("auto", CPU).name in {"fp32", "bf16"}
     with pytest.raises(UserError, match="fp16 needs a GPU"):
         choose_precision("fp16", CPU)
+
+
+@pytest.mark.parametrize(("name", "enabled"), [("fp32", False), ("bf16", False), ("fp16", True)])
+def test_losses_are_scaled_for_fp16_alone(name, enabled):
+    # fp16 is refused on a CPU before training, but its scaler can be made there
+    scaler = Precision(name, CPU).scaler()
+    assert scaler.is_enabled() == enabled
+    assert scaler.scale(torch.tensor(1.0)).item() == (1024.0 if enabled else 1.0)
+
+
+class Descent:
+    """A linear model and the ordinary optimiser step of a training, which reads only scaler and optimisers of it."""
+
+    def __init__(self, precision="fp32", **recipe):
+        torch.manual_seed(0)
+        self.model = nn.Linear(3, 2)
+        self.recipe = Recipe(epochs=1, lr=0.1, **recipe)
+        optimizer = build_optimizer(self.recipe, [(self.model.parameters(), 1.0)], CPU)
+        self.scaler = Precision(precision, CPU).scaler()
+        self.training = SimpleNamespace(optimizers={STUDENT: optimizer}, scaler=self.scaler)
+
+    def loss(self, seed):
+        x, y = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(seed))
+        return 3 * (self.model(x) - y[:, :2]).square().mean()
+
+    def step(self, total):
+        """Take a step and return by how much the parameters moved, one after the other."""
+        before = self.values()
+        update = Update(STUDENT, (STUDENT,))
+        Training._descend(self.training, update, total, {"ce": total}, clip_norm(self.recipe, 0.0))
+        return self.values() - before
+
+    def values(self):
+        return torch.cat([p.detach().flatten().clone() for p in self.model.parameters()])
+
+    def gradient(self, seed):
+        found = torch.autograd.grad(self.loss(seed), list(self.model.parameters()))
+        return torch.cat([gradient.flatten() for gradient in found])
+
+
+@pytest.mark.parametrize("recipe", [{}, {"optimizer": "adamw"}, {"grad_clip": 0.5}], ids=str)
+def test_a_scaled_loss_gives_the_step_of_the_loss_itself(recipe):
+    scaled, plain = Descent("fp16", **recipe), Descent("fp32", **recipe)
+    for seed in range(3):
+        moved = plain.step(plain.loss(seed))
+        assert moved.abs().max() > 1e-3
+        torch.testing.assert_close(scaled.step(scaled.loss(seed)), moved)
+    assert scaled.scaler.get_scale() == 1024.0
+
+
+@pytest.mark.parametrize("recipe", [{}, {"grad_clip": 0.5}], ids=str)
+def test_an_overflow_moves_no_parameter_and_halves_the_scale(recipe):
+    here = Descent("fp16", **recipe)
+    assert not here.step(here.loss(0) * torch.inf).any()
+    assert here.scaler.get_scale() == 512.0
+    assert here.step(here.loss(1)).any(), "the next step is an ordinary one"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("share", [0.25, 1.5, 0.0])
+def test_clipping_limits_the_norm_of_the_step_and_zero_clips_nothing(precision, share):
+    plain = {"momentum": 0.0, "weight_decay": 0.0}
+    gradient = Descent(**plain).gradient(0)
+    here = Descent(precision, grad_clip=share * gradient.norm().item(), **plain)
+    moved = here.step(here.loss(0))
+    kept = share if 0 < share < 1 else 1.0
+    torch.testing.assert_close(moved, -0.1 * kept * gradient, rtol=1e-4, atol=1e-6)
+    if share:
+        assert moved.norm() <= 0.1 * here.recipe.grad_clip * (1 + 1e-6)
 
 
 def test_sums_average_over_images_and_name_the_first_bad_step():

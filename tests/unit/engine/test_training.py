@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from kd.engine import jobs
+from kd.engine.training import Training
 from kd.methods.contract import STUDENT
 from kd.spec.errors import DivergenceError, UserError
 from kd.spec.job import parse_job
@@ -149,6 +150,29 @@ def test_a_run_folder_is_complete(world):
     assert expected <= rows[0].keys()
     assert all(float(row["val_top1"]) <= 100 for row in rows)
     assert (folder / "config.yaml").read_text()
+
+
+def test_a_training_clips_its_steps_by_the_recipe(world, monkeypatch):
+    """Steps of plain SGD are as long as the learning rate times the norm that the recipe allows."""
+    lengths = []
+    descend = Training._descend
+
+    def measured(self, update, *more):
+        parameters = self.team.parameters(STUDENT)
+        before = [p.detach().clone() for p in parameters]
+        descend(self, update, *more)
+        moved = torch.stack([(p.detach() - old).norm() for p, old in zip(parameters, before, strict=True)])
+        lengths.append(moved.norm().item())
+
+    monkeypatch.setattr(Training, "_descend", measured)
+    plain = {"epochs": 1, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "precision": "fp32"}
+    world("ce", recipe={**plain, "grad_clip": 0.1}).train("clipped")
+    assert lengths == pytest.approx([0.05 * 0.1] * len(lengths), rel=1e-3)
+    clipped = lengths.copy()
+    lengths.clear()
+    world("ce", recipe=plain).train("free")
+    assert len(lengths) == len(clipped) > 1
+    assert min(lengths) > 2 * max(clipped)
 
 
 def test_best_weights_are_the_earliest_best_validation_epoch(world):

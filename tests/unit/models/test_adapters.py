@@ -18,6 +18,7 @@ WHERE = {
     "wrn_16_1": "adapter",
     "timm:test_vit": "adapter",
     "timm:test_convnext": "adapter",
+    "timm:swin_tiny_patch4_window7_224": "adapter",
 }
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -72,6 +73,18 @@ def test_a_checkpoint_says_how_to_rebuild_it(pair):
 def test_it_runs_folded(pair):
     _, adapted = pair
     torch.testing.assert_close(folded(adapted, IMAGES)(IMAGES)[0], adapted(IMAGES)[0], rtol=1e-3, atol=1e-4)
+
+
+def test_on_an_embedding_64_wide_unless_told_and_on_maps_as_wide_as_they_are():
+    model = plain("timm:test_vit")
+    first, _, last = add_adapter(model, shapes(model)).adapter
+    width = shapes(model)["embedding"][0]
+    assert (first.in_features, first.out_features, last.in_features, last.out_features) == (width, 64, 64, width)
+    assert add_adapter(model, shapes(model), 5).adapter[0].out_features == 5
+    model = plain("resnet8")
+    adapted = add_adapter(model, shapes(model))
+    first = adapted.get_submodule(adapted.adapter_path).branch[0]
+    assert first.out_channels == first.in_channels == 32
 
 
 def test_hidden_width_and_broken_metadata():

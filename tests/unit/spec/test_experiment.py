@@ -8,6 +8,7 @@ import yaml
 
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, load_experiment, variants, workflow_configuration
+from kd.spec.job import parse_job
 from kd.spec.plan import Plan
 
 BASE = {
@@ -117,6 +118,48 @@ def test_what_a_student_changes_in_the_recipe_counts_for_the_momentum_too():
             check_experiment(content)
 
 
+NUMBERS = """
+experiment: unit
+datasets: {images: {source: imagefolder, root: FOLDER, class_subset: [1e4, "2e5"], validation: 2e-1}}
+models: {resnet8: {arch: resnet8, recipe: {min_lr: 5.e-6}}}
+pairs: [{teachers: [resnet14, wrn_16_1], student: resnet8}]
+methods:
+  - {method: kd, name: 1e3, temperature: 4E0, recipe: {lr: +2e-3}}
+  - {method: asib, num_stages: 2, teacher_adapt_epochs: 1, teacher_lr: [1e-4, .5e-4]}
+  - {name: both, combine: [ce, {method: at, at_weight: 1e3}]}
+seeds: [0]
+recipe: {epochs: 4, lr: 1e-4, milestones: [5e-1], betas: [9e-1, 0.99]}
+report: {references: [both]}
+"""
+
+
+def test_numbers_with_an_exponent_are_floats_wherever_a_number_stands(tmp_path):
+    (tmp_path / "unit.yaml").write_text(NUMBERS.replace("FOLDER", str(tmp_path)))
+    experiment = load_experiment(tmp_path / "unit.yaml")
+    recipe, images = experiment.recipe, experiment.datasets["images"]
+    assert (recipe.lr, recipe.milestones, recipe.betas) == (1e-4, [0.5], (0.9, 0.99))
+    assert (images.validation, images.class_subset) == (0.2, ["1e4", "2e5"]), "names of class folders stay text"
+    kd, asib, both = variants(experiment)
+    assert kd.name == "1e3"
+    assert dict(kd.parts)["kd"]["temperature"] == 4.0
+    assert dict(asib.parts)["asib"]["teacher_lr"] == [1e-4, 5e-5]
+    assert dict(both.parts)["at"]["at_weight"] == 1000.0
+    plan = Plan(experiment)
+    found = parse_job(plan.student_job(plan.runs[0])).recipe
+    assert (found.lr, found.min_lr) == (2e-3, 5e-6), "recipes of networks and methods"
+
+
+@pytest.mark.parametrize("text", ["4", "1e", "e4", "1e-4x", "0x1e4", "1_0e4"])
+def test_other_text_is_no_number(text):
+    with pytest.raises(UserError, match=rf"recipe.lr: .*valid number, found '{text}'"):
+        check_experiment(changed("recipe.lr", text))
+
+
+def test_a_number_with_an_exponent_is_no_count():
+    with pytest.raises(UserError, match=r"recipe.epochs: .*valid integer, found 100.0"):
+        check_experiment(changed("recipe.epochs", "1e2"))
+
+
 def test_mixed_labels_are_refused_where_undefined():
     content = {**BASE, "methods": ["ce", "crd"], "recipe": {"epochs": 4, "mixup_alpha": 0.2}}
     with pytest.raises(UserError, match="crd is not defined for MixUp"):
@@ -157,6 +200,36 @@ def test_one_teacher_for_all_seeds():
     plan = Plan(check_experiment({**BASE, "teacher_seed": 7}))
     assert plan.teachers == [("digits", "resnet14", 7), ("digits", "wrn_16_1", 7)]
     assert '"split_seed":7' in plan.student_job(plan.runs[0])
+
+
+def test_teachers_have_a_recipe_of_their_own_and_each_network_its_changes():
+    plan = Plan(
+        check_experiment(
+            {
+                **BASE,
+                "models": {"resnet14": {"arch": "resnet14", "recipe": {"lr": 0.02, "cutmix_alpha": 0.5}}},
+                "recipe": {"epochs": 4, "lr": 0.1},
+                "teacher_recipe": {"epochs": 7, "lr": 0.3, "cutmix_alpha": 1.0},
+            }
+        )
+    )
+
+    def of(text):
+        recipe = parse_job(text).recipe
+        return recipe.epochs, recipe.lr, recipe.cutmix_alpha
+
+    assert of(plan.teacher_job("digits", "resnet14", 0)) == (7, 0.02, 0.5)
+    assert of(plan.teacher_job("digits", "wrn_16_1", 0)) == (7, 0.3, 1.0)
+    assert {of(plan.student_job(run)) for run in plan.runs if run.method != "asib"} == {(4, 0.1, 0.0)}
+
+
+def test_without_a_recipe_of_their_own_teachers_have_the_students_with_each_networks_changes():
+    models = {"resnet8": {"arch": "resnet8", "recipe": {"lr": 0.02}}, "wrn_16_1": {"arch": "wrn_16_1"}}
+    plan = Plan(check_experiment({**BASE, "models": models, "recipe": {"epochs": 4, "cutmix_alpha": 1.0}}))
+    teacher = parse_job(plan.teacher_job("digits", "wrn_16_1", 0)).recipe
+    student = parse_job(plan.student_job(plan.runs[0])).recipe
+    assert (teacher.epochs, teacher.lr, teacher.cutmix_alpha) == (4, 0.05, 1.0)
+    assert student == teacher.model_copy(update={"lr": 0.02})
 
 
 def test_settings_hold_what_a_run_uses_and_nothing_else():

@@ -1,5 +1,6 @@
 """From an experiment file to checked settings: every name resolved, every mistake told before a job starts."""
 
+import re
 import types
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -21,6 +22,11 @@ from kd.spec.variant import Variant
 Settings = TypeVar("Settings", bound=BaseModel)
 
 ENTRY_KEYS = {"method", "name", "recipe", "teacher", "combine"}
+
+EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
+"""A number with an exponent, as YAML 1.2 reads it."""
+TEXTS = {"experiment", "description", "name", "root", "archives", "class_list", "class_subset", "cache"}
+"""Keys of values that stay text whatever they look like: a class folder may be named 1e4."""
 
 
 def load_experiment(path: str | Path) -> Experiment:
@@ -48,7 +54,7 @@ def workflow_configuration(given: Mapping[str, Any], default: Path) -> dict[str,
 
 def check_experiment(content: Mapping[str, Any]) -> Experiment:
     """Check the content of an experiment file, as far as it can be known before a job starts."""
-    experiment = checked(Experiment, content, "")
+    experiment = checked(Experiment, _with_numbers(content), "")
     for name, settings in {**experiment.models, **_named_models(experiment)}.items():
         check_architecture(settings.arch)
         if isinstance(settings.pretrained, str) and not Path(settings.pretrained).is_file():
@@ -72,6 +78,20 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
             raise unknown("method in report.references", reference, names)
     designs(experiment, {variant.name: variant for variant in listed}, list(experiment.datasets))
     return experiment
+
+
+def _with_numbers(value: Any) -> Any:
+    """Return content with its numbers in exponent form as floats; keys and values of TEXTS stay as they are.
+
+    PyYAML, Snakemake's reader too, follows YAML 1.1 and takes 1e-4 for text: it wants a point and a signed exponent.
+    """
+    if isinstance(value, Mapping):
+        return {key: inner if key in TEXTS else _with_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_numbers(inner) for inner in value]
+    if isinstance(value, str) and EXPONENT.fullmatch(value):
+        return float(value)
+    return value
 
 
 def _check_co_trained(names: Sequence[str], listed: Mapping[str, Variant]) -> None:
