@@ -134,7 +134,7 @@ def jobs_of_slurm() -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def user(tmp_path_factory) -> tuple[Path, Path]:
-    """A clone whose quick start has one seed, since another would tell nothing more, and a home: the documented step."""
+    """A clone whose quick start has one seed, as another would tell nothing more, and a home: the documented step."""
     repository = copy_repository(tmp_path_factory.mktemp("clone"))
     config = repository / "config" / "config.yaml"
     config.write_text(config.read_text().replace("seeds: [0, 1]", "seeds: [0]"))
