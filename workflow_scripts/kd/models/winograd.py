@@ -109,6 +109,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """Return maps (B,N,H,W)."""
         x = _last(x)
         ctx.save_for_backward(x, weight)
         return torch.ops.kd_native.winograd(x, transformed(weight), None)
@@ -116,6 +117,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Return the gradients to maps and weights, None to what asks for none."""
         x, weight = ctx.saved_tensors
         gradient = _last(gradient)
         to_x = to_weight = None
