@@ -24,7 +24,7 @@ from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, workflow_configuration
 from kd.spec.plan import Run
-from kd.spec.resources import memory_mb, runtime_minutes
+from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
 
 ENVIRONMENT = "../envs/environment.yaml"
 

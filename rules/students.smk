@@ -53,7 +53,7 @@ if EXPERIMENT.co_train:
         threads: THREADS
         resources:
             runtime=lambda w, attempt: sum(runtime_minutes(PLAN.student_job(run), attempt) for run in companions(w)),
-            mem_mb=lambda w, attempt: sum(memory_mb(PLAN.student_job(run), attempt) for run in companions(w)),
+            mem_mb=lambda w, attempt: memory_together_mb([PLAN.student_job(run) for run in companions(w)], attempt),
             gpu=GPUS,
         params:
             runs=lambda w: PLAN.students_job(companions(w)),

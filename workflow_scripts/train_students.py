@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from kd.console.device import lease_gpus
-from kd.console.entry import run
+from kd.console.entry import keep_history, run
 from kd.console.progress import Progress
 from kd.console.training_script import packed_folder, start_torch
 from kd.spec.errors import UserError
@@ -18,8 +18,10 @@ log = logging.getLogger("kd")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Train all runs; the reason of a failure stands in each of their folders, for none of them is finished then."""
+    """Train all runs, with one log in each of their folders; so is the reason of a failure, which ends them all."""
     runs = json.loads(arguments.runs)
+    for one in runs:
+        keep_history(Path(one["folder"]))
     try:
         train(arguments, runs)
     except UserError as error:

@@ -132,7 +132,7 @@ def test_too_few_devices(two_devices):
 def test_only_this_project_speaks_at_info(tmp_path):
     code = (
         "import logging, sys, pathlib; from kd.console.entry import start_logging\n"
-        "start_logging(pathlib.Path(sys.argv[1]), None)\n"
+        "start_logging(pathlib.Path(sys.argv[1]))\n"
         "logging.getLogger('kd.engine').info('ours'); logging.getLogger('fontTools').info('theirs')"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "log")]

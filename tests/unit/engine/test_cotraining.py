@@ -1,5 +1,10 @@
 """Methods trained side by side end as if each had been trained alone, interrupted or not."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -107,3 +112,22 @@ def test_a_group_that_diverges_as_a_whole_is_an_error(world):
     group = [world({"method": name, "recipe": {"lr": 1e30}}) for name in ("kd", "ce")]
     with pytest.raises(DivergenceError, match="diverged"):
         together(group, "group")
+
+
+def test_the_script_leaves_a_log_in_the_folder_of_each_run(worlds):
+    script = Path(jobs.__file__).parents[2] / "train_students.py"
+    pairs = list(zip(worlds[:2], files_of(worlds[:2], "script"), strict=True))
+    runs = [
+        {
+            **{"settings": here.plan.student_job(here.run), "code": "test", "folder": str(files.folder)},
+            **{"outputs": [], "pretrained": [], "tuned": []},
+        }
+        for here, files in pairs
+    ]
+    teachers = [str(path) for path in pairs[0][1].teachers]
+    arguments = ["--runs", json.dumps(runs), "--data", str(worlds[0].packed), "--teachers", *teachers]
+    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for _, files in pairs:
+        assert (files.folder / "run.json").exists()
+        assert (files.folder / "train.log").read_text() == done.stderr

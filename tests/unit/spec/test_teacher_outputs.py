@@ -7,7 +7,7 @@ import pytest
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment
 from kd.spec.plan import Plan
-from kd.spec.resources import memory_mb, runtime_minutes
+from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
 
 BASE = {
     "experiment": "unit",
@@ -113,6 +113,13 @@ def test_a_scheduler_is_asked_for_little():
     job = plan_of().outputs_job("few", "resnet14", 0)
     assert runtime_minutes(job, 1) <= 6
     assert memory_mb(job, 2) == 2 * memory_mb(job, 1)
+
+
+def test_trainings_side_by_side_share_libraries_and_images():
+    plan = plan_of()
+    job, other = plan.outputs_job("few", "resnet14", 0), plan.outputs_job("small", "resnet14", 0)
+    assert memory_together_mb([job], 2) == memory_mb(job, 2)
+    assert memory_mb(job, 1) < memory_together_mb([job, other] * 10, 1) < 3 * memory_mb(job, 1)
 
 
 FULL = {"full": {"source": "digits"}, "few": BASE["datasets"]["few"], "fewer": BASE["datasets"]["fewer"]}

@@ -11,6 +11,7 @@ from kd.spec.errors import UserError
 from kd.spec.files import write_json
 
 log = logging.getLogger("kd")
+LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
 
 def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, rule: str) -> None:
@@ -21,7 +22,9 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     parser.add_argument("--log", type=Path, help="file that gets the log of this attempt")
     arguments = parser.parse_args()
     folder: Path | None = getattr(arguments, "out", None) if hasattr(arguments, "data") else None
-    start_logging(arguments.log, folder / "train.log" if folder and getattr(arguments, "history", False) else None)
+    start_logging(arguments.log)
+    if folder is not None and getattr(arguments, "history", False):
+        keep_history(folder)
     try:
         main(arguments)
     except UserError as error:
@@ -43,16 +46,25 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     sys.exit(1)
 
 
-def start_logging(attempt: Path | None, history: Path | None) -> None:
-    """Log plain lines to stderr, to this attempt's file, and to the run's train.log, which keeps earlier attempts."""
+def start_logging(attempt: Path | None) -> None:
+    """Log plain lines to stderr and to this attempt's file."""
     handlers: list[logging.Handler] = [logging.StreamHandler()]
-    for path, mode in ((attempt, "w"), (history, "a")):
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handlers.append(logging.FileHandler(path, mode=mode))
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+    if attempt is not None:
+        handlers.append(_file(attempt, "w"))
     for handler in handlers:
-        handler.setFormatter(formatter)
+        handler.setFormatter(LINE)
     # libraries speak up from warnings on; their INFO (fontTools lists every glyph) would bury ours
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     log.setLevel(os.environ.get("KD_LOG_LEVEL", "INFO").upper())
+
+
+def keep_history(folder: Path) -> None:
+    """Log to a run's train.log too, behind what earlier attempts wrote there."""
+    handler = _file(folder / "train.log", "a")
+    handler.setFormatter(LINE)
+    logging.getLogger().addHandler(handler)
+
+
+def _file(path: Path, mode: str) -> logging.FileHandler:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return logging.FileHandler(path, mode=mode)

@@ -13,7 +13,7 @@ from kd.reporting.caption import Raw
 from kd.reporting.comparison import Section, Sources, build_sections, load_sources
 from kd.reporting.designs import design_section
 from kd.reporting.figures import Group, load_groups, method_curves
-from kd.reporting.layout import FIGURES, TEMPLATE, figure_name
+from kd.reporting.layout import TEMPLATE, figure_name
 from kd.reporting.style import styled
 from kd.spec.cards import Card
 from kd.spec.config import Reporting
@@ -123,7 +123,7 @@ def _analysis(design: Design, sources: Sources, folder: Path) -> dict[str, Any]:
 
 def _image(path: Path, caption: str) -> Image:
     if not path.is_file():
-        raise UserError(f"{path} does not exist, it belongs to the figures ({', '.join(FIGURES)}) of the page")
+        raise UserError(f"{path} does not exist, and the page shows it")
     return Image(_data_uri(path.read_bytes()), caption)
 
 

@@ -1,7 +1,7 @@
 """How much time and memory to ask a scheduler for: functions of the work and of the attempt."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -9,6 +9,7 @@ TRAIN_IMAGES = {"digits": 1500, "cifar10": 50_000, "cifar100": 50_000, "imagenet
 UNKNOWN_SOURCE = 100_000
 IMAGES_PER_SECOND = 400  # a small net on a few cores; a GPU is ten times faster and its jobs simply end early
 START_MINUTES = 5
+COMPANION_MB = 250  # a further small net with its optimiser; 21 of them took 250 MB more than one, measured
 
 
 def training_images(dataset: Mapping[str, Any]) -> int:
@@ -24,6 +25,11 @@ def runtime_minutes(settings: str, attempt: int) -> int:
 def memory_mb(settings: str, attempt: int) -> int:
     """Return MB of host memory to ask for: the libraries, and the images where they live in memory."""
     return _first_attempt(settings)[1] * attempt
+
+
+def memory_together_mb(jobs: Sequence[str], attempt: int) -> int:
+    """Return MB for trainings side by side in one process, which share the libraries, the images and the teachers."""
+    return max(memory_mb(job, attempt) for job in jobs) + COMPANION_MB * (len(jobs) - 1) * attempt
 
 
 @cache
