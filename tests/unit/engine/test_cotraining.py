@@ -114,7 +114,7 @@ def test_a_group_that_diverges_as_a_whole_is_an_error(world):
         together(group, "group")
 
 
-def test_the_script_leaves_a_log_in_the_folder_of_each_run(worlds):
+def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_compiler(worlds):
     script = Path(jobs.__file__).parents[2] / "train_students.py"
     pairs = list(zip(worlds[:2], files_of(worlds[:2], "script"), strict=True))
     runs = [
@@ -126,8 +126,14 @@ def test_the_script_leaves_a_log_in_the_folder_of_each_run(worlds):
     ]
     teachers = [str(path) for path in pairs[0][1].teachers]
     arguments = ["--runs", json.dumps(runs), "--data", str(worlds[0].packed), "--teachers", *teachers]
-    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=False)
+    command = [sys.executable, "-X", "importtime", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    lines = done.stderr.splitlines(keepends=True)
+    imports = [line for line in lines if line.startswith("import time:")]
+    assert [line for line in imports if "torch._C" in line], "the imports are listed"
+    assert [line for line in imports if "torch._dynamo" in line or "torch._inductor" in line] == []
+    logged = "".join(line for line in lines if line not in imports)
     for _, files in pairs:
         assert (files.folder / "run.json").exists()
-        assert (files.folder / "train.log").read_text() == done.stderr
+        assert (files.folder / "train.log").read_text() == logged

@@ -237,6 +237,6 @@ def test_recipes_that_cannot_split_momentum_are_user_errors(recipe, message):
 
 
 def test_without_momenta_the_recipe_gives_its_usual_optimiser():
-    assert type(build(parameters(), None)) is torch.optim.SGD
-    assert type(build(parameters(), {})) is torch.optim.SGD
+    assert isinstance(build(parameters(), None), torch.optim.SGD)
+    assert isinstance(build(parameters(), {}), torch.optim.SGD)
     assert isinstance(build(parameters()), SplitMomentum)

@@ -20,7 +20,7 @@ from kd.benchmark.host_contrast import GatheredCRD, HostNegatives, stacked
 from kd.data import groups
 from kd.data.store import ImageStore
 from kd.engine.feed import derived_seed
-from kd.engine.flops import flop_counter
+from kd.engine.flops import FlopCounter
 from kd.engine.jobs import Workbench
 from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, descend, lr_factor
 from kd.engine.precision import make_deterministic
@@ -174,9 +174,9 @@ class Reference:
 
     def count_flops(self) -> None:
         """Train on one batch and count what it costs for each image."""
-        with flop_counter() as counter:
+        with FlopCounter() as counter:
             self.run(1)
-        self.flops_per_image = counter.get_total_flops() / self.recipe.batch_size
+        self.flops_per_image = counter.total / self.recipe.batch_size
 
     def fetch(self) -> Batch:
         """Return the next batch on the device."""

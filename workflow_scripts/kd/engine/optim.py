@@ -65,10 +65,10 @@ def build_optimizer(
         return _split_momentum(recipe, listed, branches(momenta))
     fused = device.type == "cuda" or None
     if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
+        return SGD(
             listed, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay, fused=fused
         )
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    kind = AdamW if recipe.optimizer == "adamw" else Adam
     return kind(listed, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=fused)
 
 
@@ -76,6 +76,45 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set every group to its base learning rate times a factor."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
+
+
+# --- torch's optimisers without its compiler ----------------------------------------------------------
+
+
+def _unwrapped(method: Any) -> Any:
+    """Return what torch wraps in order that its compiler leaves it alone.
+
+    The wrapper imports that compiler (torch._dynamo), which would be a third of the start of every job. Networks may be
+    compiled here, their optimisers never are.
+    """
+    return getattr(method, "__wrapped__", method)
+
+
+class _Eager(torch.optim.Optimizer):
+    """An optimiser whose methods do not import the compiler."""
+
+    add_param_group = _unwrapped(torch.optim.Optimizer.add_param_group)
+    zero_grad = _unwrapped(torch.optim.Optimizer.zero_grad)
+    state_dict = _unwrapped(torch.optim.Optimizer.state_dict)
+    load_state_dict = _unwrapped(torch.optim.Optimizer.load_state_dict)
+
+
+class SGD(_Eager, torch.optim.SGD):
+    """torch.optim.SGD without the compiler's import."""
+
+    step = torch.no_grad()(_unwrapped(torch.optim.SGD.step))
+
+
+class Adam(_Eager, torch.optim.Adam):
+    """torch.optim.Adam without the compiler's import."""
+
+    step = torch.no_grad()(_unwrapped(torch.optim.Adam.step))
+
+
+class AdamW(_Eager, torch.optim.AdamW):
+    """torch.optim.AdamW without the compiler's import."""
+
+    step = torch.no_grad()(_unwrapped(torch.optim.AdamW.step))
 
 
 # --- momentum by term ---------------------------------------------------------------------------------
@@ -98,7 +137,7 @@ def branch_totals(weighted: Mapping[str, Tensor], momenta: Mapping[str, float]) 
     return [torch.stack(values).sum() if values else None for values in found.values()]
 
 
-class SplitMomentum(torch.optim.Optimizer):
+class SplitMomentum(_Eager):
     """SGD that keeps a momentum buffer for each branch of the loss (Zhao et al. 2023, DOT).
 
     Branch k has momentum m + offsets[k]; a parameter that only one branch reaches has m + mean(offsets). A parameter is

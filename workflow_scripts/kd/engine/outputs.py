@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from kd.engine.data import load_data
-from kd.engine.flops import flop_counter
+from kd.engine.flops import FlopCounter
 from kd.engine.modes import choose_modes
 from kd.engine.precision import Precision, make_deterministic, training_device
 from kd.engine.provenance import git_state, hardware, peak_memory_mb, versions
@@ -48,7 +48,7 @@ def teacher_outputs(job: Job, files: "Files") -> None:
     precision = mode.on(device)
     started = time.perf_counter()
     view = fixed_view(data.train, data.augmenter, job.split_seed)
-    with flop_counter() as counter:
+    with FlopCounter() as counter:
         logits = logits_of(teacher, view, precision, job.recipe.eval_batch_size, mode.memory_format)
     seconds = time.perf_counter() - started
     files.folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def teacher_outputs(job: Job, files: "Files") -> None:
         "hardware": hardware(device, precision.name),
         # named like a training's cost, as which it counts for every run that reads these outputs
         "seconds": {"train": round(seconds, 3)},
-        "flops": {"train": float(counter.get_total_flops())},
+        "flops": {"train": float(counter.total)},
         "peak_memory_mb": peak_memory_mb(device),
         "images": {"teacher": len(logits)},
         "git": git_state(),

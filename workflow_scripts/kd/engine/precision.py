@@ -60,7 +60,8 @@ def choose_precision(name: str, device: torch.device) -> Precision:
 
 def make_deterministic(enabled: bool) -> None:
     """Ask for kernels that give the same bits every time."""
-    torch.use_deterministic_algorithms(enabled, warn_only=True)
+    # not torch.use_deterministic_algorithms, which imports the compiler to tell it too: `Compiled` does that
+    torch.set_deterministic_debug_mode("warn" if enabled else "default")
     # by default that also fills every new tensor with NaN, a pass over memory that no result depends on
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not enabled

@@ -80,6 +80,8 @@ class Compiled:
         self._copied = frozen and next(model.parameters()).is_cuda
         # a graph that several backward passes go through (losses with momenta of their own) keeps its buffers
         config.donated_buffer = False
+        # what make_deterministic asked for holds for the compiler's choices too
+        torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled(), warn_only=True)
         self._run: Callable[..., Any] | None = torch.compile(model, dynamic=False, **self._options(frozen))
 
     def _options(self, frozen: bool) -> dict[str, Any]:

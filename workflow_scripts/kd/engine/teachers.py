@@ -8,7 +8,7 @@ from torch import Tensor
 from kd.data.augment import Augmenter
 from kd.data.store import ImageStore
 from kd.engine.feed import derived_seed
-from kd.engine.flops import flop_counter
+from kd.engine.flops import FlopCounter
 from kd.engine.precision import Precision
 from kd.engine.runner import uncompiled
 from kd.engine.team import Team
@@ -78,9 +78,9 @@ class Onlookers:
     def _measured_outputs(self, batch: Batch) -> dict[str, Output]:
         if self._measured:
             return self._outputs(batch)
-        with uncompiled(), flop_counter() as counter:
+        with uncompiled(), FlopCounter() as counter:
             known = self._outputs(batch)
-        self.flops_per_image, self._measured = counter.get_total_flops() / len(batch.labels), True
+        self.flops_per_image, self._measured = counter.total / len(batch.labels), True
         # a resumed training counts at another batch than one that was not interrupted, and must not differ by it
         return self._outputs(batch) if self.team.compiles else known
 
@@ -112,12 +112,12 @@ class Onlookers:
         if not roles:
             return {}
         parts: dict[str, list[Tensor]] = {role: [] for role in roles}
-        with uncompiled(), flop_counter() as counter:
+        with uncompiled(), FlopCounter() as counter:
             for images, _, _ in self.store.batches(torch.arange(len(self.store)), self.recipe.eval_batch_size):
                 outputs = self.team.forward(self.augmenter.plain(images), self.precision, roles=roles)
                 for role in roles:
                     parts[role].append(outputs[role].logits)
-        self.flops_before = float(counter.get_total_flops())
+        self.flops_before = float(counter.total)
         return {role: torch.cat(logits) for role, logits in parts.items()}
 
 

@@ -14,7 +14,7 @@ from kd.engine.data import Data
 from kd.engine.ema import EMA, ema_decay
 from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
 from kd.engine.feed import Feed, derived_seed
-from kd.engine.flops import flop_counter
+from kd.engine.flops import FlopCounter
 from kd.engine.history import Clock, Row, Sums
 from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, clip_norm, descend, lr_factor, set_lr
 from kd.engine.plateau import Plateau
@@ -180,9 +180,9 @@ class Training:
     def step(self, batch: Batch, known: Mapping[str, Output]) -> None:
         """Train on a batch, of which `known` is what the roles that are not trained make."""
         if self.flops_per_image is None:
-            with uncompiled(), flop_counter() as counter:
+            with uncompiled(), FlopCounter() as counter:
                 self._step(batch, known)
-            self.flops_per_image = counter.get_total_flops() / len(batch.labels)
+            self.flops_per_image = counter.total / len(batch.labels)
         else:
             self._step(batch, known)
         self.result.flops += (self.flops_per_image + self.onlookers.flops_per_image) * len(batch.labels)

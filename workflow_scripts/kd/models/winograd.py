@@ -134,7 +134,7 @@ def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-# Operators, not bare calls, so that FlopCounterMode sees them.
+# Operators, not bare calls, so that FlopCounter sees them.
 _operators = torch.library.Library("kd_native", "DEF")
 _operators.define("winograd(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 _operators.define("winograd_weight_gradient(Tensor x, Tensor gradient) -> Tensor")
@@ -179,7 +179,7 @@ def _gradient_flops(x: Sequence[int], gradient: Sequence[int], *_: Any, **__: An
 
 
 def flop_formulas() -> dict[Any, Callable[..., int]]:
-    """Return by operator what counts its operations, for torch's FlopCounterMode."""
+    """Return by operator what counts its operations, for FlopCounter."""
     operators = torch.ops.kd_native
     return {operators.winograd: _flops, operators.winograd_weight_gradient: _gradient_flops}
 
