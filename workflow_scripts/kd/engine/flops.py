@@ -13,8 +13,8 @@ from kd.models.winograd import flop_formulas
 class FlopCounter(TorchDispatchMode):
     """Counts the operations of what runs in it, each by torch's formula for it; a convolution's whatever its kernel.
 
-    torch's own FlopCounterMode gives the same number (but leaves attention on a CPU out), and that of each module, which
-    nobody asks for here; its first operation imports torch's compiler, a third of a job's start.
+    torch's own FlopCounterMode gives the same number, attention on a CPU aside, which it leaves out. But its first
+    operation imports torch's compiler, a third of a job's start, and it counts by module, which nobody asks for here.
     """
 
     def __init__(self) -> None:
