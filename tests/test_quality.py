@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from dry_run import snakemake_without_jobs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TOOLS = Path(sys.executable).parent
@@ -37,7 +38,7 @@ def test_checks_pass(command):
 def test_every_experiment_plans_its_jobs(path, tmp_path):
     content = yaml.safe_load(path.read_text())
     content["seeds"] = content["seeds"][:1]  # the others' jobs are the same
-    arguments = ["--cores", "2", "-n", "--quiet", "all", "--directory", str(tmp_path / "work")]
+    arguments = ["-n", "--quiet", "all", "--directory", str(tmp_path / "work")]
     for dataset in content["datasets"].values():
         if absent := [name for name in dataset.get("archives", []) if not (REPOSITORY / name).exists()]:
             pytest.skip(f"{path.name} needs {absent[0]}, which is not on this machine")
@@ -46,16 +47,14 @@ def test_every_experiment_plans_its_jobs(path, tmp_path):
             dataset["root"] = str(tmp_path / "images")
             (tmp_path / "images").mkdir(exist_ok=True)
     (tmp_path / path.name).write_text(yaml.safe_dump(content))
-    done = run(
-        "snakemake", *arguments, "--configfile", str(tmp_path / path.name), "--snakefile", str(REPOSITORY / "Snakefile")
-    )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    done = snakemake_without_jobs(REPOSITORY, *arguments, "--configfile", str(tmp_path / path.name))
+    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_the_gpu_profile_asks_one_device_a_training_job(tmp_path):
-    snakefile = ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(tmp_path)]
-    done = run("snakemake", "-n", "--profile", str(REPOSITORY / "config" / "profiles" / "gpu"), *snakefile)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    profile = str(REPOSITORY / "config" / "profiles" / "gpu")
+    done = snakemake_without_jobs(REPOSITORY, "-n", "--profile", profile, "--directory", str(tmp_path))
+    assert done.returncode == 0, done.stdout[-3000:]
     blocks = re.split(r"^(?:local)?rule ", done.stdout, flags=re.MULTILINE)[1:]
     training = [block for block in blocks if block.startswith(("train_", "asib_teacher", "asib_student", "pretrain"))]
     assert training
@@ -69,9 +68,9 @@ def test_a_second_configuration_file_changes_the_first_key_by_key(tmp_path):
     changes = {"recipe": {"epochs": 3, "augmentation": {"flip": True}}}
     (tmp_path / "changes.yaml").write_text(yaml.safe_dump(changes))
     files = [str(REPOSITORY / "config" / "config.yaml"), str(tmp_path / "changes.yaml")]
-    snakefile = ["--snakefile", str(REPOSITORY / "Snakefile"), "--directory", str(tmp_path / "work")]
-    done = run("snakemake", "-n", "-p", "--cores", "1", *snakefile, "--configfile", *files)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    directory = str(tmp_path / "work")
+    done = snakemake_without_jobs(REPOSITORY, "-n", "-p", "--directory", directory, "--configfile", *files)
+    assert done.returncode == 0, done.stdout[-3000:]
     told = re.findall(r"""train_student\.py" --settings '([^']*)'""", done.stdout)
     assert told
     for recipe in (json.loads(settings)["recipe"] for settings in told):

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dry_run import snakemake_without_jobs
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -66,7 +68,7 @@ class PlannedJob:
 
 def planned(folder: Path, *arguments: str) -> list[PlannedJob]:
     """Return the jobs that a dry run would run, the target rule left out."""
-    done = snakemake(folder, "-n", *arguments)
+    done = snakemake_without_jobs(folder, "-n", *arguments, environment=environment())
     assert done.returncode == 0, done.stdout[-3000:]
     jobs = []
     for block in re.split(r"^(?:local)?rule ", done.stdout, flags=re.MULTILINE)[1:]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from checkout import planned, run_once, snakemake
+from checkout import environment, planned, run_once
+from dry_run import snakemake_without_jobs
 
 # one worker: the other one would wait for the run that they share
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("continual")]
@@ -71,6 +72,6 @@ def test_a_mistake_is_told_before_any_job(repository):
     content = yaml.safe_load((repository / CONFIG).read_text())
     content["continual"]["strategies"][0]["ewc_images"] = 10
     (repository / "wrong.yaml").write_text(yaml.safe_dump(content))
-    done = snakemake(repository, "-n", "--configfile", "wrong.yaml")
+    done = snakemake_without_jobs(repository, "-n", "--configfile", "wrong.yaml", environment=environment())
     assert done.returncode != 0
     assert "ewc_images of finetune does nothing without ewc_weight" in done.stdout

@@ -34,6 +34,10 @@ def reconfigure(folder: Path, change) -> None:
     path.write_text(yaml.safe_dump(content))
 
 
+def one_data_set(content) -> dict:
+    return {"datasets": {"first": content["datasets"]["first"]}}
+
+
 def stale(folder: Path):
     return planned(folder, "--configfile", CONFIG)
 
@@ -97,7 +101,7 @@ def test_asib_code_reruns_chains_only(tiny_copy):
 
 @pytest.mark.parametrize(
     ("key", "values"),
-    [("teacher_lr", [5e-3, 1e-3, 2e-3]), ("tau_start", [4.0, 4.0, 2.0]), ("ce_alpha", [0.3, 0.3, 0.5])],
+    [("teacher_lr", [5e-3, 2e-3]), ("tau_start", [4.0, 2.0]), ("ce_alpha", [0.3, 0.5])],
 )
 def test_a_stages_settings_rerun_that_stage_and_what_follows(tiny_copy, key, values):
     reconfigure(tiny_copy, lambda content: content["methods"][4].__setitem__(key, values))
@@ -105,7 +109,7 @@ def test_a_stages_settings_rerun_that_stage_and_what_follows(tiny_copy, key, val
     rules = {"asib_teacher_update", "asib_student_update", "asib_result", "evaluate"}
     of_students = key == "ce_alpha"
     assert runs(jobs) == {(rule, "asib") for rule in rules - ({"asib_teacher_update"} if of_students else set())}
-    assert {job.wildcards["stage"] for job in jobs if "stage" in job.wildcards} == {"3"}
+    assert {job.wildcards["stage"] for job in jobs if "stage" in job.wildcards} == {"2"}
     assert others(jobs) == RESULTS
 
 
@@ -127,7 +131,7 @@ def test_evaluation_modes_read_what_is_there(tiny_copy):
     assert synergy["test"]["synergy"] > 10
     assert teacher["best"]["test_top1"] > 10
     halves = (folder / "half_stages.csv").read_text().splitlines()
-    assert len(halves) == 1 + 6
+    assert len(halves) == 1 + 4
     assert "val/ib_kl" in halves[0]
 
 
@@ -198,7 +202,7 @@ def test_an_added_seed_leaves_the_finished_one(tiny_copy):
 def test_a_failed_run_is_a_row_with_its_reason(tiny_copy):
     """A run that diverges ends with status 1 and one sentence; --keep-going and allow_missing tell the rest."""
     diverging = {"method": "kd", "name": "kd_hot", "recipe": {"lr": 1e9, "epochs": 3}}
-    reconfigure(tiny_copy, lambda content: content["methods"].append(diverging))
+    reconfigure(tiny_copy, lambda content: content.update(methods=["kd", diverging], **one_data_set(content)))
     done = snakemake(tiny_copy, "--configfile", CONFIG, "--keep-going")
     assert done.returncode != 0
     assert "training diverged: loss" in done.stdout
@@ -210,17 +214,14 @@ def test_a_failed_run_is_a_row_with_its_reason(tiny_copy):
     assert "kd_hot" in table
     assert "training diverged" in table
     rows = [line for line in (tiny_copy / "results/tiny/runs.csv").read_text().splitlines() if ",kd_hot," in line]
-    assert len(rows) == 2
-    assert all(",failed," in row for row in rows)
+    assert len(rows) == 1
+    assert ",failed," in rows[0]
 
 
 def test_a_killed_run_goes_on_where_it_was(tiny_copy):
     """Snakemake and its job are killed in the middle of a training; the same command finishes it."""
     long = {"method": "kd", "name": "kd_long", "recipe": {"epochs": 80}}
-    reconfigure(
-        tiny_copy,
-        lambda content: content.update(methods=["kd", long], datasets={"first": content["datasets"]["first"]}),
-    )
+    reconfigure(tiny_copy, lambda content: content.update(methods=["kd", long], **one_data_set(content)))
     folder = tiny_copy / "results/tiny/first/resnet14--resnet8/kd_long/seed0"
     target = str(folder.relative_to(tiny_copy) / "run.json")  # before --configfile, which takes every word after it
     command = ["snakemake", "--cores", "1", target, "--configfile", CONFIG]

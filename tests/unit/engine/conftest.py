@@ -1,5 +1,6 @@
 """Small real trainings: the embedded digits, the smallest nets."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,12 @@ class World:
         return jobs.train_student(self.job(), self.files(name), on_epoch)
 
 
-@pytest.fixture
-def world(packed, tmp_path):
+@pytest.fixture(scope="session")
+def world_in(packed):
     torch.set_num_threads(1)
-    return lambda method, **more: World(packed, tmp_path, method, **more)
+    return lambda folder, method, **more: World(packed, folder, method, **more)
+
+
+@pytest.fixture
+def world(world_in, tmp_path):
+    return partial(world_in, tmp_path)

@@ -266,32 +266,64 @@ ASIB = {
     "teacher_lr": 3e-3,
 }
 CHAIN = {"recipe": {"epochs": 4}, "dataset": {"subset_size": 600}}
+HALVES = [(stage, half) for stage in (1, 2) for half in ("teacher_update", "student_update")]
 
 
-def run_chain(here, name, interrupt=None):
-    previous = None
-    for stage in (1, 2):
-        for half in ("teacher_update", "student_update"):
-            folder = f"{name}/stage{stage}/{half}"
-            files = here.files(folder, previous=previous)
-            if interrupt == (stage, half):
-                with pytest.raises(Interrupted):
-                    jobs.train_half_stage(here.half(stage, half), files, stop_after(1))
-            jobs.train_half_stage(here.half(stage, half), files, lambda row: None)
-            previous = here.folder / folder / "state.pt"
+def state_of(folder, stage, half):
+    return folder / f"stage{stage}/{half}/state.pt"
+
+
+def run_chain(here, name, halves=HALVES, previous=None, interrupted=False):
+    """Run the half-stages of a chain, the first of them twice if it is interrupted; return the last one's state."""
+    folder = here.folder / name
+    for stage, half in halves:
+        files = here.files(f"{name}/stage{stage}/{half}", previous=previous)
+        if interrupted and (stage, half) == halves[0]:
+            with pytest.raises(Interrupted):
+                jobs.train_half_stage(here.half(stage, half), files, stop_after(1))
+        jobs.train_half_stage(here.half(stage, half), files, lambda row: None)
+        previous = state_of(folder, stage, half)
     return torch.load(previous, weights_only=True)
 
 
-@pytest.mark.parametrize("interrupt", [(1, "teacher_update"), (2, "student_update")])
-def test_an_interrupted_chain_ends_bit_identical(world, interrupt):
-    here = world(ASIB, **CHAIN)
-    whole, broken = run_chain(here, "whole"), run_chain(here, "broken", interrupt)
+def go_on_after_interruption(chain, halves):
+    """Run the last half-stages of a finished chain again, their first one interrupted."""
+    before = HALVES[: -len(halves)]
+    previous = state_of(chain.folder / "whole", *before[-1]) if before else None
+    return run_chain(chain, f"broken_in_{len(halves)}", halves, previous, interrupted=True)
+
+
+# What a test only reads is run once; the group keeps those tests in one worker.
+of_a_chain = pytest.mark.xdist_group("chain of half-stages")
+
+
+@pytest.fixture(scope="module")
+def chain(world_in, tmp_path_factory):
+    here = world_in(tmp_path_factory.mktemp("chain"), ASIB, **CHAIN)
+    run_chain(here, "whole")
+    return here
+
+
+@pytest.fixture(scope="module")
+def full_chain(world_in, tmp_path_factory):
+    """A chain with everything on."""
+    here = world_in(tmp_path_factory.mktemp("full"), EVERYTHING, recipe=FULL_RECIPE, dataset=CHAIN["dataset"])
+    run_chain(here, "whole")
+    return here
+
+
+@of_a_chain
+@pytest.mark.parametrize("halves", [HALVES, HALVES[3:]], ids=["first", "last"])
+def test_an_interrupted_chain_ends_bit_identical(chain, halves):
+    whole = torch.load(state_of(chain.folder / "whole", *HALVES[-1]), weights_only=True)
+    broken = go_on_after_interruption(chain, halves)
     for role, state in whole["team"].items():
         assert_same({role: state}, {role: broken["team"][role]})
 
 
 EVERYTHING = {
     **ASIB,
+    "teacher_adapt_epochs": 4,
     "use_partial_freeze": True,
     "student_freeze_schedule": [1, -1],
     "teacher_freeze_level": [1, 2],
@@ -317,23 +349,21 @@ FULL_RECIPE = {
 }
 
 
-def test_an_interrupted_chain_with_everything_on_ends_bit_identical(world):
-    here = world(EVERYTHING, recipe=FULL_RECIPE, dataset=CHAIN["dataset"])
-    whole = run_chain(here, "whole")
-    broken = run_chain(here, "broken", (2, "teacher_update"))
-    assert_same(whole["team"], broken["team"])
+@of_a_chain
+def test_an_interrupted_chain_with_everything_on_ends_bit_identical(full_chain):
+    whole = torch.load(state_of(full_chain.folder / "whole", *HALVES[-1]), weights_only=True)
+    assert_same(whole["team"], go_on_after_interruption(full_chain, HALVES[2:])["team"])
 
 
 def assert_same_or_not(first, second, same):
     assert all(torch.equal(first[key], second[key]) for key in first) == same
 
 
-def test_a_later_unfreeze_trains_and_an_adapter_always_does(world):
-    here = world({**EVERYTHING, "teacher_adapt_epochs": 4}, recipe=FULL_RECIPE, dataset=CHAIN["dataset"])
-    run_chain(here, "run")
+@of_a_chain
+def test_a_later_unfreeze_trains_and_an_adapter_always_does(full_chain):
     states = {
         stage: {
-            half: torch.load(here.folder / f"run/stage{stage}/{half}/state.pt", weights_only=True)["team"][STUDENT]
+            half: torch.load(state_of(full_chain.folder / "whole", stage, half), weights_only=True)["team"][STUDENT]
             for half in ("teacher_update", "student_update")
         }
         for stage in (1, 2)
@@ -349,29 +379,32 @@ def test_a_later_unfreeze_trains_and_an_adapter_always_does(world):
             assert_same_or_not({key: before[key] for key in keys}, {key: after[key] for key in keys}, not moves)
 
 
-def test_a_half_stage_records_synergy_teachers_disagreement_and_the_bottlenecks_kl(world):
-    here = world(ASIB, **CHAIN)
-    run_chain(here, "run")
+@of_a_chain
+def test_a_half_stage_records_synergy_teachers_disagreement_and_the_bottlenecks_kl(chain):
+    folder = chain.folder / "whole"
     for half in ("teacher_update", "student_update"):
-        found = json.loads((here.folder / f"run/stage2/{half}/run.json").read_text())["validation"]
+        found = json.loads((folder / f"stage2/{half}/run.json").read_text())["validation"]
         roles = {"val_top1", "val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"}
         seen = {"val/ib_kl", *(f"val/disagreement_{name}" for name in ("pred", "both_wrong", "any_wrong"))}
         assert roles | seen <= found.keys()
         assert found["val/ib_kl"] > 0
         assert found["val/disagreement_any_wrong"] >= found["val/disagreement_both_wrong"]
-    record = json.loads((here.folder / "run/stage1/student_update/run.json").read_text())
-    row = list(csv.DictReader((here.folder / "run/stage1/student_update/metrics.csv").open()))[record["best_epoch"] - 1]
+    record = json.loads((folder / "stage1/student_update/run.json").read_text())
+    row = list(csv.DictReader((folder / "stage1/student_update/metrics.csv").open()))[record["best_epoch"] - 1]
     assert math.isclose(record["validation"]["val_top1"], float(row["val_top1"]), rel_tol=1e-4), "of the kept weights"
 
 
+@of_a_chain
 @pytest.mark.parametrize("span", ["chain", "stage"])
-def test_learning_rates_run_through_the_chain_or_start_anew(world, span):
-    here = world({**ASIB, "schedule_span": span}, **CHAIN)
-    run_chain(here, "run")
+def test_learning_rates_run_through_the_chain_or_start_anew(chain, world, span):
+    here = chain
+    if span != "chain":
+        here = world({**ASIB, "schedule_span": span}, **CHAIN)
+        run_chain(here, "whole")
     lrs = [
         float(row["lr"])
         for stage in (1, 2)
-        for row in csv.DictReader((here.folder / f"run/stage{stage}/student_update/metrics.csv").open())
+        for row in csv.DictReader((here.folder / f"whole/stage{stage}/student_update/metrics.csv").open())
     ]
     steps = 15  # 480 images in batches of 32
     ends = [epoch + (steps - 1) / steps for epoch in range(4)] if span == "chain" else [14 / 15, 1 + 14 / 15] * 2
@@ -379,28 +412,26 @@ def test_learning_rates_run_through_the_chain_or_start_anew(world, span):
     assert lrs == pytest.approx([0.05 * 0.5 * (1 + math.cos(math.pi * end / total)) for end in ends], rel=1e-4)
 
 
-def test_the_optimisers_state_is_carried_through_the_chain(world):
-    here = world(ASIB, **CHAIN)
-    run_chain(here, "run")
+@of_a_chain
+def test_the_optimisers_state_is_carried_through_the_chain(chain):
     counts = []
     for stage in (1, 2):
-        state = torch.load(here.folder / f"run/stage{stage}/teacher_update/state.pt", weights_only=True)
+        state = torch.load(state_of(chain.folder / "whole", stage, "teacher_update"), weights_only=True)
         counts.append(next(iter(state["optimizers"]["teacher_update"]["state"].values()))["step"])
     assert [float(count) for count in counts] == [30.0, 60.0]
 
 
-def test_halves_move_only_what_they_train(world):
-    here = world(ASIB, **CHAIN)
-    run_chain(here, "run")
+@of_a_chain
+def test_halves_move_only_what_they_train(chain):
     state = {
-        half: torch.load(here.folder / f"run/stage1/{half}/state.pt", weights_only=True)["team"]
+        half: torch.load(state_of(chain.folder / "whole", 1, half), weights_only=True)["team"]
         for half in ("teacher_update", "student_update")
     }
     first, second = state["teacher_update"], state["student_update"]
     for role in ("teacher0", "teacher1", "extra"):
         assert_same({role: first[role]}, {role: second[role]})
     assert any(not torch.equal(first[STUDENT][key], second[STUDENT][key]) for key in first[STUDENT])
-    record = json.loads((here.folder / "run/stage1/teacher_update/run.json").read_text())
+    record = json.loads((chain.folder / "whole/stage1/teacher_update/run.json").read_text())
     assert {"val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"} <= record["validation"].keys()
 
 
