@@ -29,6 +29,10 @@ def snakemake_without_jobs(
 
 
 def _main(command: tuple[str, ...], folder: Path, environment: dict[str, str], output: Path) -> None:
+    # the tests' own path would bring this repository's library where a copy of it is to be looked at
+    sys.path[:] = [
+        path for path in sys.path if Path(path).is_relative_to(sys.prefix) or path.startswith(sys.base_prefix)
+    ]
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -272,11 +272,17 @@ def test_accuracies_agree_with_a_count():
 
 
 def test_parity_trains_both_loops_on_the_digits(tmp_path):
-    entry, text = measured("accuracy", tmp_path, data=["digits"], accuracy_epochs=1, seeds=2, augment=False)
+    digits = {"data": ["digits"], "accuracy_epochs": 1, "seeds": 2, "augment": False}
+    entry, text = measured("accuracy", tmp_path, precision="bf16", **digits)
     found = entry["results"]["kd"]
-    assert set(found["top1"]) >= {"reference", "engine, fp32", "engine, fp32, Winograd"}
+    assert set(found["top1"]) == {"reference", "engine, fp32", "engine, fp32, Winograd", "engine, bf16"}
     assert all(len(top1) == 2 and 0 <= min(top1) <= max(top1) <= 100 for top1 in found["top1"].values())
     assert found["summary"]["reference"]["difference"] == 0
+    for loop, one in found["summary"].items():
+        paired = [a - b for a, b in zip(found["top1"][loop], found["top1"]["reference"], strict=True)]
+        assert one["difference"] == pytest.approx(sum(paired) / 2, abs=1e-3)
+        half = 12.706 * abs(paired[0] - paired[1]) / 2  # t of one degree of freedom times sd / sqrt(2)
+        assert (one["low"], one["high"]) == pytest.approx((sum(paired) / 2 - half, sum(paired) / 2 + half), abs=2e-2)
     assert "| engine, fp32 |" in text
 
 

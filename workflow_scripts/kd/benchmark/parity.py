@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from kd.analysis.statistics import paired_difference
 from kd.benchmark.compare import build_reference
 from kd.benchmark.measure import Progress
 from kd.benchmark.settings import Entry, Settings, name_of
@@ -17,6 +18,9 @@ from kd.spec.errors import UserError
 
 VALIDATION = 0.5
 """Share of the images that accuracy is read on: as many as are trained on, or chance would outweigh the loops."""
+
+CONFIDENCE = 0.95
+"""Of the interval of a loop's difference to the reference, seed by seed."""
 
 
 def parity(settings: Settings, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -33,19 +37,19 @@ def parity(settings: Settings, folder: Path, progress: Progress) -> dict[str, An
     return {name_of(entry): _accuracies(world, entry, progress) for entry in settings.methods}
 
 
-def loops_here(device: torch.device) -> dict[str, dict[str, Any]]:
-    """Return the recipe keys of each way in which the engine can run here."""
+def loops_here(device: torch.device, precision: str) -> dict[str, dict[str, Any]]:
+    """Return the recipe keys of each way in which the engine can run here; bf16 emulated too where it is asked for."""
     found: dict[str, dict[str, Any]] = {"engine, fp32": {"precision": "fp32", "kernels": "torch"}}
     if device.type == "cpu":
         found["engine, fp32, Winograd"] = {"precision": "fp32", "kernels": "winograd"}
-    if runs_bf16(device):
+    if runs_bf16(device) or precision == "bf16":
         found["engine, bf16"] = {"precision": "bf16", "kernels": "torch"}
     return found
 
 
 def _accuracies(world: World, entry: Entry, progress: Progress) -> dict[str, Any]:
     settings = world.settings
-    recipes = loops_here(training_device())
+    recipes = loops_here(training_device(), settings.precision)
     found: dict[str, list[float]] = {loop: [] for loop in ("reference", *recipes)}
     for seed in range(settings.seeds):
         for loop, top1 in found.items():
@@ -59,11 +63,14 @@ def _accuracies(world: World, entry: Entry, progress: Progress) -> dict[str, Any
     }
 
 
-def _summary(top1: Sequence[float], reference: Sequence[float]) -> dict[str, float]:
+def _summary(top1: Sequence[float], reference: Sequence[float]) -> dict[str, float | None]:
+    paired = paired_difference(dict(enumerate(top1)), dict(enumerate(reference)), CONFIDENCE)
     return {
         "mean": statistics.mean(top1),
         "std": statistics.stdev(top1) if len(top1) > 1 else 0.0,
-        "difference": statistics.mean(top1) - statistics.mean(reference),
+        "difference": paired["mean"],
+        "low": paired["low"],
+        "high": paired["high"],
     }
 
 

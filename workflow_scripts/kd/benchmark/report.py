@@ -232,14 +232,18 @@ def _runs(entry: Record, record: Record) -> list[str]:
 def _accuracy(entry: Record, record: Record) -> list[str]:
     parts = []
     for method, found in entry["results"].items():
-        head = ["loop", "top-1 by seed (%)", "mean", "std of seeds", "difference to the reference", "within std"]
+        head = ["loop", "top-1 by seed (%)", "mean", "std of seeds", "difference (95 % interval)", "within std"]
         rows = []
         for loop, one in found["summary"].items():
             spread = max(one["std"], found["summary"]["reference"]["std"])
             within = "" if loop == "reference" else "yes" if abs(one["difference"]) < spread else "no"
             seeds = ", ".join(f"{value:.2f}" for value in found["top1"][loop])
-            rows.append([loop, seeds, *(f"{one[key]:.2f}" for key in ("mean", "std", "difference")), within])
-        parts += [f"{method}, {found['epochs']} epochs, validation images.", markdown([head, *rows])]
+            difference = f"{one['difference']:.2f}"
+            if loop != "reference" and one.get("low") is not None:
+                difference += f" ({one['low']:.2f} to {one['high']:.2f})"
+            rows.append([loop, seeds, f"{one['mean']:.2f}", f"{one['std']:.2f}", difference, within])
+        about = "differences to the reference loop seed by seed, with the t interval of their mean"
+        parts += [f"{method}, {found['epochs']} epochs, validation images; {about}.", markdown([head, *rows])]
     return parts
 
 
