@@ -1,15 +1,26 @@
 """What every network of the benchmark can do: return logits together with the features asked for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd.spec.errors import unknown
 
-Keep = Callable[[str, Tensor], Tensor]
-"""Notes a feature under its tap name if it was asked for, and returns it unchanged."""
+
+class Keep:
+    """Notes features under their tap names where they were asked for."""
+
+    def __init__(self, taps: Sequence[str]) -> None:
+        self.taps = taps
+        self.kept: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, value: Tensor) -> Tensor:
+        """Note a feature if it was asked for, and return it unchanged."""
+        if name in self.taps:
+            self.kept[name] = value
+        return value
 
 
 NECK = "neck"
@@ -47,16 +58,9 @@ class TappedModel(nn.Module, ABC):
         for tap in taps:
             if tap not in self.tap_names:
                 raise unknown(f"tap of {self.arch}", tap, self.tap_names)
-        kept: dict[str, Tensor] = {}
-
-        def keep(name: str, value: Tensor) -> Tensor:
-            """Note a feature that was asked for."""
-            if name in taps:
-                kept[name] = value
-            return value
-
+        keep = Keep(taps)
         logits = self.compute(x, taps, keep)
-        return logits, {tap: kept[tap] for tap in taps}
+        return logits, {tap: keep.kept[tap] for tap in taps}
 
     @abstractmethod
     def compute(self, x: Tensor, taps: Sequence[str], keep: Keep) -> Tensor:
@@ -84,9 +88,19 @@ class TappedModel(nn.Module, ABC):
 
 
 def activate(keep: Keep, name: str, value: Tensor) -> Tensor:
-    """Return ReLU(value), noting the value before as `<name>.pre` and the value after as `<name>`."""
+    """Return ReLU(value), noting the value before as `<name>.pre` and the value after as `<name>`.
+
+    The value is one that nobody else reads: where it is not noted, the ReLU overwrites it, which saves a pass over new
+    memory.
+    """
     keep(f"{name}.pre", value)
-    return keep(name, F.relu(value))
+    return keep(name, F.relu(value, inplace=f"{name}.pre" not in keep.taps))
+
+
+def joined(inner: Tensor, shortcut: Tensor) -> Tensor:
+    """Return the sum of a block's two branches; it overwrites the first, which nobody else reads."""
+    # under autocast the shortcut may be of higher precision, and so then is the sum
+    return inner.add_(shortcut) if inner.dtype == shortcut.dtype else inner + shortcut
 
 
 def pool(x: Tensor) -> Tensor:
@@ -129,8 +143,9 @@ def initialise(model: nn.Module) -> None:
 class StagedNet(TappedModel):
     """A stem, stages of blocks, an optional neck (with a ReLU behind it), global average pooling and one linear layer.
 
-    Blocks return their output before the last ReLU, which is applied here, so both sides of it can be tapped. A block's
-    `last_norm`, where it has one, is the BatchNorm that normalises every channel of what its shortcut is added to.
+    Blocks return their output, a tensor of their own, before the last ReLU, which is applied here, so both sides of it
+    can be tapped. A block's `last_norm`, where it has one, is the BatchNorm that normalises every channel of what its
+    shortcut is added to.
     """
 
     def __init__(
@@ -165,7 +180,7 @@ class StagedNet(TappedModel):
         """Return the output of one stage, tapped before and after its last ReLU."""
         *first, last = stage
         for block in first:
-            x = F.relu(block(x))
+            x = F.relu(block(x), inplace=True)
         return activate(keep, name, last(x))
 
     def norm_before(self, tap: str) -> nn.BatchNorm2d | None:

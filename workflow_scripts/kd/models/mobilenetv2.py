@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from kd.models.base import Keep, StagedNet, conv, conv_bn
+from kd.models.base import Keep, StagedNet, conv, conv_bn, joined
 
 WIDTH = 0.5
 EXPANSION = 6
@@ -29,17 +29,18 @@ class InvertedResidual(nn.Module):
         self.layers = nn.Sequential(
             conv(inputs, inner, 1),
             nn.BatchNorm2d(inner),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             conv(inner, inner, 3, stride, groups=inner),
             nn.BatchNorm2d(inner),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             conv(inner, outputs, 1),
             nn.BatchNorm2d(outputs),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, outputs, H/stride, W/stride); no activation follows (linear bottleneck)."""
-        return x + self.layers(x) if self.same else self.layers(x)
+        inner: Tensor = self.layers(x)
+        return joined(inner, x) if self.same else inner
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:

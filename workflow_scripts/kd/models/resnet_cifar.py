@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.models.base import StagedNet, conv, conv_bn
+from kd.models.base import StagedNet, conv, conv_bn, joined
 
 
 class BasicBlock(nn.Module):
@@ -20,8 +20,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, outputs, H/stride, W/stride), not yet activated."""
-        inner = F.relu(self.bn1(self.conv1(x)))
-        return self.bn2(self.conv2(inner)) + self.shortcut(x)
+        inner = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return joined(self.bn2(self.conv2(inner)), self.shortcut(x))
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.models.base import StagedNet, conv, conv_bn
+from kd.models.base import StagedNet, conv, conv_bn, joined
 
 EXPANSION = 4
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))  # inner channels, blocks, stride
@@ -26,9 +26,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, 4 * inner, H/stride, W/stride), not yet activated."""
-        inner = F.relu(self.bn1(self.conv1(x)))
-        inner = F.relu(self.bn2(self.conv2(inner)))
-        return self.bn3(self.conv3(inner)) + self.shortcut(x)
+        inner = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        inner = F.relu(self.bn2(self.conv2(inner)), inplace=True)
+        return joined(self.bn3(self.conv3(inner)), self.shortcut(x))
 
     @property
     def last_norm(self) -> nn.BatchNorm2d:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.models.base import StagedNet, conv, conv_bn
+from kd.models.base import StagedNet, conv, conv_bn, joined
 
 GROUPS = 3
 STEM = 24
@@ -32,11 +32,11 @@ class ShuffleUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum, or at stride 2 the concatenation with the pooled input, not yet activated."""
-        inner = self.shuffle(F.relu(self.bn1(self.conv1(x))))
-        inner = F.relu(self.bn2(self.conv2(inner)))
+        inner = self.shuffle(F.relu(self.bn1(self.conv1(x)), inplace=True))
+        inner = F.relu(self.bn2(self.conv2(inner)), inplace=True)
         inner = self.bn3(self.conv3(inner))
         if self.stride == 1:
-            return inner + x
+            return joined(inner, x)
         return torch.cat([inner, F.avg_pool2d(x, 3, stride=2, padding=1)], dim=1)
 
     @property

@@ -32,7 +32,7 @@ class SplitUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (B, channels, H, W), not yet activated."""
         passing, inner = x[:, : self.passing], x[:, self.passing :]
-        inner = F.relu(self.bn1(self.conv1(inner)))
+        inner = F.relu(self.bn1(self.conv1(inner)), inplace=True)
         inner = self.bn3(self.conv3(self.bn2(self.conv2(inner))))
         return self.shuffle(torch.cat([passing, inner], dim=1))
 
@@ -45,7 +45,10 @@ class DownUnit(nn.Module):
         half = outputs // 2
         self.left = nn.Sequential(*conv_bn(inputs, inputs, 3, 2, groups=inputs), *conv_bn(inputs, half, 1))
         self.right = nn.Sequential(
-            *conv_bn(inputs, half, 1), nn.ReLU(), *conv_bn(half, half, 3, 2, groups=half), *conv_bn(half, half, 1)
+            *conv_bn(inputs, half, 1),
+            nn.ReLU(inplace=True),
+            *conv_bn(half, half, 3, 2, groups=half),
+            *conv_bn(half, half, 1),
         )
         self.shuffle = nn.ChannelShuffle(2)
 

@@ -61,7 +61,7 @@ def _group(inputs: int, outputs: int, count: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for number in range(count):
         if number:
-            layers.append(nn.ReLU())
+            layers.append(nn.ReLU(inplace=True))
         source = outputs if number else inputs
         layers += [nn.Conv2d(source, outputs, 3, padding=1), nn.BatchNorm2d(outputs)]
     return nn.Sequential(*layers)  # the last ReLU belongs to the tap

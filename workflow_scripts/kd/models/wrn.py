@@ -26,7 +26,7 @@ class PreActivationBlock(nn.Module):
     def forward(self, x: Tensor, normalised: Tensor) -> Tensor:
         """Return the sum (B, outputs, H/stride, W/stride) from the input and bn1(input)."""
         activated = F.relu(normalised)
-        inner = self.conv2(F.relu(self.bn2(self.conv1(activated))))
+        inner = self.conv2(F.relu(self.bn2(self.conv1(activated)), inplace=True))
         # A projected shortcut starts at the activated input, an identity one at the raw input.
         return inner + (x if self.shortcut is None else self.shortcut(activated))
 
