@@ -1,4 +1,4 @@
-"""Chains of runs through Snakemake: from a finished experiment's tables to what an edit of one link makes stale."""
+"""Chains of runs, and runs of one job, through Snakemake: from a finished experiment to what an edit makes stale."""
 
 import csv
 import shutil
@@ -27,12 +27,15 @@ def copied(finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "copy", symlinks=True))
 
 
-def stale(folder: Path, *methods) -> set[tuple[str, str]]:
+CHAINS = ("ce", {"method": "born_again", "generations": 2}, {"method": "takd", "assistants": ["resnet14"]})
+
+
+def stale(folder: Path, *methods, together=("kd", "at")) -> set[tuple[str, str]]:
     """Rule and method of what a dry run would do with these methods; all of the results must follow from it."""
     path = folder / CONFIG
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "methods": list(methods)}))
+    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "methods": [*methods, *together]}))
     jobs = planned(folder, "--configfile", CONFIG)
-    assert {job.rule for job in jobs if "method" not in job.wildcards} == RESULTS
+    assert {job.rule for job in jobs if "method" not in job.wildcards} - {"train_students"} == RESULTS
     return {(job.rule, job.wildcards["method"]) for job in jobs if "method" in job.wildcards}
 
 
@@ -47,6 +50,7 @@ def test_both_chains_reach_the_tables_with_the_cost_of_their_links(finished):
     roles = {name: row["role"] for name, row in rows.items()}
     assert roles == {
         **{"teacher": "teacher", "ce": "student", "born_again": "student", "takd": "student"},
+        **{"kd": "student", "at": "student"},
         **{"born_again.gen1": "link", "takd.hop1": "link"},
     }
     flops = {name: float(row["train_flops"]) for name, row in rows.items()}
@@ -77,3 +81,20 @@ def test_another_origin_or_assistant_reruns_its_own_chain(copied):
     assert jobs == trained("ce", "born_again.gen1", "born_again.gen2")
     jobs = stale(copied, "ce", {"method": "born_again", "generations": 2}, {**kept, "assistants": ["resnet20"]})
     assert jobs == trained("takd.hop1", "takd")
+
+
+def test_students_of_one_job_leave_what_a_run_leaves(finished):
+    logs = finished / "results/links/logs"
+    assert [path.name for path in (logs / "train_students").iterdir()] == ["digits_wrn_16_1--resnet8_seed0.log"]
+    assert not [path for name in ("kd", "at") for path in (logs / "train_student").glob(f"*_{name}_*")]
+    for name in ("kd", "at"):
+        folder = finished / f"results/links/digits/wrn_16_1--resnet8/{name}/seed0"
+        assert {"train.log", "run.json", "metrics.csv", "evaluation.json"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_setting_of_one_reruns_the_job_and_what_it_trains(copied):
+    jobs = stale(copied, *CHAINS, together=("kd", {"method": "at", "at_weight": 10.0}))
+    assert jobs == {("evaluate", "kd"), ("evaluate", "at")}
+    assert [job.rule for job in planned(copied, "--configfile", CONFIG) if job.rule.startswith("train")] == [
+        "train_students"
+    ]
