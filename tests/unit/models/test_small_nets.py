@@ -116,6 +116,18 @@ def test_twins_are_the_values_before_the_activation(arch):
 
 
 @pytest.mark.parametrize("arch", ONE_OF_EACH)
+def test_a_tap_asked_for_alone_is_what_it_is_among_all(arch):
+    """What is not asked for may be overwritten in the forward pass; what is asked for may not."""
+    model = build(arch, 10).train()
+    images = torch.randn(2, 3, 16, 16)
+    expected_logits, expected = model(images, model.tap_names)
+    for tap in model.tap_names:
+        logits, found = model(images, (tap,))
+        assert torch.equal(found[tap], expected[tap]), tap
+        assert torch.equal(logits, expected_logits)
+
+
+@pytest.mark.parametrize("arch", ONE_OF_EACH)
 def test_every_parameter_learns_and_stands_in_one_block_or_the_head(arch):
     model = build(arch, 10).train()
     logits, features = model(torch.randn(4, 3, 16, 16), model.tap_names)
