@@ -127,6 +127,7 @@ rule page:
         rules.analysis.output if PLAN.designs else [],
         runs=f"{FOLDER}/runs.csv",
         statistics=f"{FOLDER}/statistics.json",
+        continual=f"{FOLDER}/tables/continual.json" if PLAN.continual else [],
     output:
         report(f"{FOLDER}/report.html", category="Page"),
     log:
@@ -141,4 +142,5 @@ rule page:
         figures=lambda w, input: Path(input[0]).parents[2],
     shell:
         'python "$SCRIPTS/page.py" --experiment {params.experiment:q} --runs {input.runs:q}'
-        " --statistics {input.statistics:q} --figures {params.figures:q} --out {output:q} --log {log:q}"
+        " --statistics {input.statistics:q} --figures {params.figures:q} --continual {input.continual:q} --out {output:q}"
+        " --log {log:q}"

@@ -24,6 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
         load_cards(),
         plan.meta(),
         designs=plan.designs,
+        continual_json=arguments.continual,
     )
 
 
@@ -33,5 +34,6 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=Path, required=True, help="runs.csv")
     parser.add_argument("--statistics", type=Path, required=True, help="statistics.json")
     parser.add_argument("--figures", type=Path, required=True, help="folder of the figures")
+    parser.add_argument("--continual", type=Path, nargs="?", help="continual.json, where there are such runs")
     parser.add_argument("--out", type=Path, required=True, help="report.html")
     run(main, parser, "page")

@@ -65,7 +65,7 @@ def test_targets_of_a_chain_are_planned(repository):
     (repository / "chain.yaml").write_text(yaml.safe_dump(content))
     rules = [job.rule for job in planned(repository, "--configfile", "chain.yaml")]
     assert rules.count("synergy_outputs") == rules.count("continual_run") == 2
-    assert {"asib_student_update", "tables", "continual_report"} <= set(rules)
+    assert {"asib_student_update", "tables", "continual_report", "page"} <= set(rules)
 
 
 def test_a_mistake_is_told_before_any_job(repository):

@@ -1,5 +1,6 @@
 """The table, the heat map and the lines of continual learning."""
 
+import base64
 import csv
 import json
 
@@ -8,7 +9,8 @@ import pytest
 from PIL import Image
 
 from kd.reporting.continual import as_markdown, matrices, over_tasks, write_continual
-from kd.reporting.layout import continual_figures, continual_tables
+from kd.reporting.layout import continual_figures, continual_tables, figure_files
+from kd.reporting.page import write_page
 from kd.reporting.style import styled
 from kd.spec.config import Reporting
 
@@ -68,6 +70,23 @@ def test_the_csv_has_one_line_a_run(written):
 def test_the_json_holds_whole_matrices(written):
     content = json.loads((written / "tables" / "continual.json").read_text())
     assert content["runs"][0]["matrix"]["test"]["class"][1] == [25, 50, None]
+
+
+def test_the_page_has_a_chapter_of_it(written, small):
+    for name in figure_files([(small.dataset, small.pair)]):
+        (written / "figures" / name).parent.mkdir(parents=True, exist_ok=True)
+        (written / "figures" / name).write_bytes(b"a figure")
+    arguments = (small.report, small.cards, small.meta)
+    table = written / "tables/continual.json"
+    page = small.root / "report.html"
+    write_page(small.runs_csv, small.statistics, written / "figures", page, *arguments, continual_json=table)
+    html = page.read_text()
+    assert "<h2>toy: classes learned in tasks by net</h2>" in html
+    assert "<th>Final minus finetune</th>" in html
+    assert "<li>replay, seed 2: not finished</li>" in html
+    for name in ("accuracy_matrices", "accuracy_over_tasks"):
+        picture = (written / f"figures/toy/continual/{name}.png").read_bytes()
+        assert base64.b64encode(picture).decode() in html
 
 
 def test_figures_are_pictures_and_the_same_bytes_every_time(written, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,17 +83,44 @@ def as_json(records: Sequence[Record], runs: Sequence[Record]) -> str:
     return json.dumps({"summaries": list(records), "runs": list(runs)}, indent=1) + "\n"
 
 
+@dataclass(frozen=True)
+class Table:
+    """The strategies of one data set and student, as text."""
+
+    dataset: str
+    student: str
+    headings: list[str]
+    rows: list[list[str]]
+    problems: list[str]
+    """Of every run without result, its strategy, seed and reason."""
+
+
+def as_tables(records: Sequence[Record]) -> list[Table]:
+    """Return a table for each data set and student."""
+    tables = []
+    for dataset, student in dict.fromkeys((record["dataset"], record["student"]) for record in records):
+        members = [record for record in records if (record["dataset"], record["student"]) == (dataset, student)]
+        headings = [heading.format(reference=members[0]["reference"]) for heading in HEADINGS.values()]
+        problems = [f"{record['strategy']}, {problem}" for record in members for problem in record["problems"]]
+        rows = [[record["strategy"], *_cells(record)] for record in members]
+        tables.append(Table(dataset, student, ["Strategy", *headings], rows, problems))
+    return tables
+
+
+def notes(confidence: float) -> str:
+    """Return what the numbers of the tables are."""
+    return NOTES.format(percent=f"{100 * confidence:g} %")
+
+
 def as_markdown(records: Sequence[Record], confidence: float) -> str:
     """Return a table for each data set and student, with what is missing below it."""
     lines: list[str] = []
-    for group in dict.fromkeys((record["dataset"], record["student"]) for record in records):
-        members = [record for record in records if (record["dataset"], record["student"]) == group]
-        headings = [heading.format(reference=members[0]["reference"]) for heading in HEADINGS.values()]
-        lines += [f"## {group[0]}, {group[1]}", "", _line(["Strategy", *headings]), _line(["---"] * 7)]
-        lines += [_line([record["strategy"], *_cells(record)]) for record in members]
-        problems = [f"- {record['strategy']}, {problem}" for record in members for problem in record["problems"]]
+    for table in as_tables(records):
+        lines += [f"## {table.dataset}, {table.student}", "", _line(table.headings), _line(["---"] * 7)]
+        lines += [_line(row) for row in table.rows]
+        problems = [f"- {problem}" for problem in table.problems]
         lines += ["", *(["Without result:", "", *problems, ""] if problems else [])]
-    return "\n".join([*lines, NOTES.format(percent=f"{100 * confidence:g} %"), ""])
+    return "\n".join([*lines, notes(confidence), ""])
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kd.reporting import text
 from kd.reporting.caption import Raw
 from kd.reporting.comparison import Section, Sources, build_sections, load_sources
+from kd.reporting.continual import Table, as_tables, notes
 from kd.reporting.designs import design_section
 from kd.reporting.figures import Group, load_groups, method_curves
 from kd.reporting.layout import TEMPLATE, figure_name
@@ -29,6 +30,8 @@ CAPTIONS = {
     "differences": "Difference to the reference, seed by seed.",
     "cost": "Accuracy against all the training time it takes; dotted: what no method beats in both.",
     "learning_curves": "Validation accuracy over epochs.",
+    "accuracy_over_tasks": "Accuracy over all seen classes after each task.",
+    "accuracy_matrices": "Accuracy on each task's images (columns) after each task (rows).",
 }
 
 
@@ -38,6 +41,15 @@ class Image:
 
     source: str
     caption: str
+
+
+@dataclass(frozen=True)
+class Course:
+    """One data set and student of the class-incremental runs on the page."""
+
+    table: Table
+    notes: str
+    images: list[Image]
 
 
 @dataclass(frozen=True)
@@ -59,11 +71,13 @@ def write_page(
     experiment_meta: Mapping[str, Any],
     command: str = "",
     designs: Sequence[Design] = (),
+    continual_json: str | Path | None = None,
 ) -> None:
     """Write the self-contained page: tables, figures, a fold-out a method, what is missing, provenance.
 
     `figures_folder` holds the PNG files of `write_figures`, and those of `write_designs` for the `designs` of the
-    experiment's own analysis; run folders are read for settings and provenance.
+    experiment's own analysis; run folders are read for settings and provenance. `continual_json` and the figures beside
+    it are those of `write_continual`.
     """
     import jinja2
 
@@ -81,6 +95,7 @@ def write_page(
         question=_question(sources),
         analyses=[_analysis(design, sources, Path(figures_folder)) for design in designs],
         chapters=chapters,
+        courses=_courses(continual_json, Path(figures_folder), report) if continual_json else [],
         problems=_problems(sources),
         provenance=_provenance(sources, list(records.values()), command),
         recipe=_pretty(experiment_meta.get("recipe", {})),
@@ -119,6 +134,19 @@ def _analysis(design: Design, sources: Sources, folder: Path) -> dict[str, Any]:
     path = folder / figure_name(design.dataset, design.folder, design.kind, "png")
     section = design_section(sources.runs, design, sources.report, sources.meta)
     return {"section": section, "image": _image(path, f"{section.dataset}: {section.pair}.")}
+
+
+def _courses(continual_json: str | Path, folder: Path, report: Reporting) -> list[Course]:
+    """Return what the page shows of the class-incremental runs."""
+    names = ("accuracy_over_tasks", "accuracy_matrices")
+    return [
+        Course(
+            table,
+            notes(report.confidence),
+            [_image(folder / figure_name(table.dataset, "continual", name, "png"), CAPTIONS[name]) for name in names],
+        )
+        for table in as_tables(read_json(Path(continual_json))["summaries"])
+    ]
 
 
 def _image(path: Path, caption: str) -> Image:
