@@ -52,8 +52,8 @@ def load_data(folder: Path, job: Job, device: torch.device) -> Data:
     share = job.student.classes if job.student else None
     known = np.arange(num_classes) if share is None else classes_of(share, num_classes, job.split_seed)
     split = make_split(mapping[packed.labels["train"]], settings, job.split_seed, own_validation=own)
-    carved = _rows_of(known, mapping[packed.labels["train"]])
-    split = Split(np.intersect1d(split.train, carved), np.intersect1d(split.validation, carved))
+    learnt = _rows_of(known, mapping[packed.labels["train"]])
+    split = Split(np.intersect1d(split.train, learnt), np.intersect1d(split.validation, learnt))
     held_out, rows = ("val", _rows_of(known, mapping[packed.labels["val"]])) if own else ("train", split.validation)
     reading = (mapping, device, settings.resident_limit_mb, job.recipe.workers)
     return Data(
