@@ -220,7 +220,7 @@ def test_a_failed_run_is_a_row_with_its_reason(tiny_copy):
 
 def test_a_killed_run_goes_on_where_it_was(tiny_copy):
     """Snakemake and its job are killed in the middle of a training; the same command finishes it."""
-    long = {"method": "kd", "name": "kd_long", "recipe": {"epochs": 80}}
+    long = {"method": "kd", "name": "kd_long", "recipe": {"epochs": 30}}
     reconfigure(tiny_copy, lambda content: content.update(methods=["kd", long], **one_data_set(content)))
     folder = tiny_copy / "results/tiny/first/resnet14--resnet8/kd_long/seed0"
     target = str(folder.relative_to(tiny_copy) / "run.json")  # before --configfile, which takes every word after it
