@@ -91,6 +91,8 @@ def _stacks(axes: "Axes", methods: Sequence[Results], loop: str, rows: Sequence[
 
 def draw_scale(results: Results, path: Path) -> None:
     """Draw images a second of both loops against everything that was grown."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     curves = list(results.values())
     keys = list(dict.fromkeys(curve["axis"] for curve in curves))
     methods = list(dict.fromkeys(curve["method"] for curve in curves))
@@ -115,8 +117,9 @@ def draw_scale(results: Results, path: Path) -> None:
             panel.set_xlabel(AXES[key])
         first = panels[keys[0]]
         first.set_yscale("log")
-        for axis in (first.yaxis.set_major_formatter, first.yaxis.set_minor_formatter):
-            axis(lambda value, place: f"{value:g}")
+        first.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        first.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
+        first.yaxis.set_minor_formatter(NullFormatter())
         first.set_ylabel("images a second")
         figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=4)
         settle(figure)
