@@ -9,6 +9,7 @@ from kd.reporting.style import FIXED, GREY, LINES, MARKERS, PALETTE, new_figure,
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 Results = Mapping[str, Any]
 
@@ -30,6 +31,8 @@ def draw_speed(results: Results, path: Path) -> None:
         figure = new_figure(8.5, 1.4 + ROW * len(methods))
         left, right = figure.subplots(1, 2, sharey=True)
         _ranges(left, {name: found["ratio"]["own"] for name, found in methods.items()}, "engine / reference loop")
+        left.set_xscale("log")  # one method may gain several times what the others do
+        _numbered(left.xaxis, (1, 1.5, 2, 3, 5, 7))
         for offset, loop in zip((-0.2, 0.2), LOOPS, strict=True):
             _stacks(right, list(methods.values()), loop, [index + offset for index in range(len(methods))])
         right.set_xlabel("ms a step (upper bar: reference loop, lower: engine)")
@@ -62,6 +65,15 @@ def draw_contrast(results: Results, path: Path) -> None:
         save(figure, path)
 
 
+def _numbered(axis: "Axis", multiples: Sequence[float]) -> None:
+    """Put a logarithmic axis' numbers at these multiples of each power of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=multiples))
+    axis.set_major_formatter(lambda value, place: f"{value:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def _ranges(axes: "Axes", ratios: Mapping[str, Mapping[str, float]], label: str) -> None:
     """Draw medians with their smallest and largest, one row each, from a line at 1."""
     rows = range(len(ratios))
@@ -91,8 +103,6 @@ def _stacks(axes: "Axes", methods: Sequence[Results], loop: str, rows: Sequence[
 
 def draw_scale(results: Results, path: Path) -> None:
     """Draw images a second of both loops against everything that was grown."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
     curves = list(results.values())
     keys = list(dict.fromkeys(curve["axis"] for curve in curves))
     methods = list(dict.fromkeys(curve["method"] for curve in curves))
@@ -117,9 +127,7 @@ def draw_scale(results: Results, path: Path) -> None:
             panel.set_xlabel(AXES[key])
         first = panels[keys[0]]
         first.set_yscale("log")
-        first.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        first.yaxis.set_major_formatter(lambda value, place: f"{value:g}")
-        first.yaxis.set_minor_formatter(NullFormatter())
+        _numbered(first.yaxis, (1, 2, 5))
         first.set_ylabel("images a second")
         figure.legend(*first.get_legend_handles_labels(), loc="outside upper center", ncols=4)
         settle(figure)

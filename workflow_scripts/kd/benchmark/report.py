@@ -91,7 +91,8 @@ def _conditions(entry: Record) -> str:
     where = hardware.get("gpu", f"{hardware['cpu']}, {hardware['threads']} of {hardware['host_cores']} cores")
     bf16 = "" if hardware["fast_bf16"] else " without fast bf16"
     load = [one["load_average"][when] for one in measured for when in ("before", "after")]
-    images = ", ".join(settings["data"]) or "synthetic"
+    # what grows in scale.py are made-up images, whatever the other parts of the call were given
+    images = "synthetic" if entry["part"] == "scale" else ", ".join(settings["data"]) or "synthetic"
     commits = ", ".join(dict.fromkeys(_commit(one["git"]) for one in measured))
     return (
         f"{where}{bf16}; torch {entry['versions']['torch']}; engine in {hardware['precision']}; images: {images}; "
