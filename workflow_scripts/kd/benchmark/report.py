@@ -239,7 +239,7 @@ def _accuracy(entry: Record, record: Record) -> list[str]:
             spread = max(one["std"], found["summary"]["reference"]["std"])
             within = "" if loop == "reference" else "yes" if abs(one["difference"]) < spread else "no"
             seeds = ", ".join(f"{value:.2f}" for value in found["top1"][loop])
-            difference = f"{one['difference']:.2f}"
+            difference = f"{round(one['difference'], 2) + 0:.2f}"  # no -0.00
             if loop != "reference" and one.get("low") is not None:
                 difference += f" ({one['low']:.2f} to {one['high']:.2f})"
             rows.append([loop, seeds, f"{one['mean']:.2f}", f"{one['std']:.2f}", difference, within])
