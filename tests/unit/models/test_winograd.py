@@ -124,7 +124,7 @@ def test_a_network_keeps_names_parameters_and_function_and_counts_the_same_opera
     assert counts[1] == counts[0] > 0
     model.eval(), fast.eval()
     expected, found = model(x)[0], fast(x)[0]
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.detach().abs().max()))
 
 
 def test_without_a_compiler_the_network_runs_as_torchs(monkeypatch, caplog):
