@@ -107,6 +107,7 @@ def test_latex_is_escaped_and_balanced(small):
         ({}, "exact two-sided sign-flip test"),
         ({}, "with n = 3 no uncorrected p can be below 0.25"),
         ({}, "10,000 test images"),
+        ({}, "Cross-entropy stands first, the methods below it are sorted by mean"),
     ],
 )
 def test_the_caption_says_what_one_must_know(small, meta, sentence):

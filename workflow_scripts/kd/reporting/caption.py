@@ -8,6 +8,8 @@ from kd.spec.config import Reporting
 
 Raw = dict[str, Any]  # the numbers of one row
 
+BASELINE = "ce"
+
 WEIGHTS = {
     "best": "weights of the epoch selected on the validation split; the test split selects nothing",
     "last": "weights of the last epoch; the test split selects nothing",
@@ -24,7 +26,7 @@ def caption_of(
         seeds_sentence(students, report.confidence),
         *paired_sentences(differences, report.confidence),
         teacher_sentence(meta, students),
-        "Methods are sorted by mean" + _bold(students),
+        _order(students) + _bold(students),
         *_links(raws),
         "Times, memory and FLOPs are means a run; total time and FLOPs include the teachers and the pre-stage in full, "
         "and a multiply-add counts as two FLOPs.",
@@ -84,6 +86,12 @@ def teacher_sentence(meta: Mapping[str, Any], students: Sequence[Raw]) -> str:
     if seed == "same":
         return "Each seed distils a teacher trained with that seed, so the intervals include the teacher's variation."
     return f"All seeds distil the one teacher of seed {seed}: the intervals are conditional on that checkpoint."
+
+
+def _order(students: Sequence[Raw]) -> str:
+    if any(raw["base_method"] == BASELINE for raw in students):
+        return "Cross-entropy stands first, the methods below it are sorted by mean"
+    return "Methods are sorted by mean"
 
 
 def _bold(students: Sequence[Raw]) -> str:

@@ -10,12 +10,11 @@ import numpy as np
 from kd.analysis.published import published_beside
 from kd.analysis.runs import LINK, TEACHER, RunRow, by_group, distinct, grouped, read_runs
 from kd.reporting import text
-from kd.reporting.caption import Raw, caption_of
+from kd.reporting.caption import BASELINE, Raw, caption_of
 from kd.spec.cards import Card
 from kd.spec.config import Reporting
 from kd.spec.files import read_json
 
-BASELINE = "ce"
 MEANS = {  # key of a row -> column of runs.csv averaged over the finished seeds
     "mean_last_epoch": "test_top1_last",
     "mean_selected_epoch": "test_top1_best",
