@@ -1,5 +1,6 @@
 """Small real trainings: the embedded digits, the smallest nets."""
 
+import hashlib
 from functools import partial
 from pathlib import Path
 
@@ -58,11 +59,12 @@ class World:
         return parse_job(self.plan.half_job(self.run, stage, half))
 
     def teacher(self, name: str) -> Path:
-        """Train a teacher (once a session) and return its weights."""
-        folder = self.packed / "teachers" / name
+        """Train a teacher (once a session for each of its settings) and return its weights."""
+        settings = self.plan.teacher_job("digits", name, 0)
+        digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
+        folder = self.packed.with_name(f"{self.packed.name}_teachers") / digest
         if not (folder / "run.json").exists():
-            job = parse_job(self.plan.teacher_job("digits", name, 0))
-            jobs.train_student(job, jobs.Files(self.packed, folder), lambda row: None)
+            jobs.train_student(parse_job(settings), jobs.Files(self.packed, folder), lambda row: None)
         return folder / "checkpoints" / "best.safetensors"
 
     def files(self, name: str, **more) -> jobs.Files:
