@@ -116,7 +116,12 @@ def as_markdown(records: Sequence[Record], confidence: float) -> str:
     """Return a table for each data set and student, with what is missing below it."""
     lines: list[str] = []
     for table in as_tables(records):
-        lines += [f"## {table.dataset}, {table.student}", "", _line(table.headings), _line(["---"] * 7)]
+        lines += [
+            f"## {table.dataset}, {table.student}",
+            "",
+            _line(table.headings),
+            _line(["---"] * len(table.headings)),
+        ]
         lines += [_line(row) for row in table.rows]
         problems = [f"- {problem}" for problem in table.problems]
         lines += ["", *(["Without result:", "", *problems, ""] if problems else [])]

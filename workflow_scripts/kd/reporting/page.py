@@ -14,7 +14,7 @@ from kd.reporting.comparison import Section, Sources, build_sections, load_sourc
 from kd.reporting.continual import Table, as_tables, notes
 from kd.reporting.designs import design_section
 from kd.reporting.figures import Group, load_groups, method_curves
-from kd.reporting.layout import TEMPLATE, figure_name
+from kd.reporting.layout import CONTINUAL_FIGURES, TEMPLATE, figure_name
 from kd.reporting.style import styled
 from kd.spec.cards import Card
 from kd.spec.config import Reporting
@@ -138,15 +138,12 @@ def _analysis(design: Design, sources: Sources, folder: Path) -> dict[str, Any]:
 
 def _courses(continual_json: str | Path, folder: Path, report: Reporting) -> list[Course]:
     """Return what the page shows of the class-incremental runs."""
-    names = ("accuracy_over_tasks", "accuracy_matrices")
-    return [
-        Course(
-            table,
-            notes(report.confidence),
-            [_image(folder / figure_name(table.dataset, "continual", name, "png"), CAPTIONS[name]) for name in names],
-        )
-        for table in as_tables(read_json(Path(continual_json))["summaries"])
-    ]
+    courses = []
+    for table in as_tables(read_json(Path(continual_json))["summaries"]):
+        paths = {name: folder / figure_name(table.dataset, "continual", name, "png") for name in CONTINUAL_FIGURES}
+        images = [_image(path, CAPTIONS[name]) for name, path in paths.items()]
+        courses.append(Course(table, notes(report.confidence), images))
+    return courses
 
 
 def _image(path: Path, caption: str) -> Image:
