@@ -60,7 +60,7 @@ def registry_for_uv() -> dict[str, str]:
     if "UV_DEFAULT_INDEX" in os.environ or "UV_INDEX_URL" in os.environ:
         return {}
     listing = subprocess.run(
-        [tool("python"), "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
+        [tool("python"), "-m", "pip", "config", "list"], capture_output=True, text=True, errors="replace", check=False
     )
     for line in listing.stdout.splitlines():
         key, _, value = line.partition("=")
@@ -71,7 +71,12 @@ def registry_for_uv() -> dict[str, str]:
 
 def pinned(name: str) -> str:
     """The line `name==version` of the pins."""
-    lines = [line.split()[0] for path in PINS for line in path.read_text().splitlines() if line.startswith(f"{name}==")]
+    lines = [
+        line.split()[0]
+        for path in PINS
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith(f"{name}==")
+    ]
     if not lines:
         raise TaskError(f"envs/requirements-dev.txt pins no {name}, which installs the environment.")
     return lines[0]
@@ -95,7 +100,7 @@ def setup() -> int:
     """Make .venv, or bring it in line with the pins; nothing to do where its stamp is right."""
     check_python()
     wanted = digest_of_pins()
-    if STAMP.is_file() and STAMP.read_text() == wanted:
+    if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == wanted:
         return 0
     print(f"Installing the pinned environment into {VENV} (torch alone is about 3 GB on Linux) ...", flush=True)
     STAMP.unlink(missing_ok=True)
@@ -104,7 +109,7 @@ def setup() -> int:
         raise TaskError(f"{sys.executable} -m venv could not make {VENV}: its own message stands above.")
     status = install_pins()
     if status == 0:
-        STAMP.write_text(wanted)
+        STAMP.write_text(wanted, encoding="utf-8")
     return status
 
 

@@ -137,7 +137,7 @@ rule page:
     params:
         experiment=canonical(EXPERIMENT.model_dump(mode="json")),
         cards=PLAN.cards_digest(),
-        template=text_digest(TEMPLATE.read_text()),
+        template=text_digest(TEMPLATE.read_text(encoding="utf-8")),
         code=code_digest({"page"}),
         figures=lambda w, input: Path(input[0]).parents[2],
     shell:

@@ -25,7 +25,9 @@ def snakemake_without_jobs(
         process = _FORKS.Process(target=_main, args=(command, folder, dict(environment or os.environ), output))
         process.start()
         process.join()
-        return subprocess.CompletedProcess(["snakemake", *command], process.exitcode, output.read_text())
+        return subprocess.CompletedProcess(
+            ["snakemake", *command], process.exitcode, output.read_text(encoding="utf-8")
+        )
 
 
 def _main(command: tuple[str, ...], folder: Path, environment: dict[str, str], output: Path) -> None:
@@ -36,7 +38,7 @@ def _main(command: tuple[str, ...], folder: Path, environment: dict[str, str], o
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    with output.open("w") as file:
+    with output.open("w", encoding="utf-8") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     sys.argv = ["snakemake", *command]

@@ -1,5 +1,6 @@
 """The house is in order: style, types, Snakemake's own lint, and every experiment file plans its jobs."""
 
+import ast
 import json
 import re
 import subprocess
@@ -25,7 +26,7 @@ CHECKS = {
 
 def run(*command: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
     path = [str(TOOLS / command[0]), *command[1:]]
-    return subprocess.run(path, cwd=cwd, capture_output=True, text=True, check=False)
+    return subprocess.run(path, cwd=cwd, capture_output=True, text=True, errors="backslashreplace", check=False)
 
 
 @pytest.mark.parametrize("command", CHECKS.values(), ids=CHECKS.keys())
@@ -34,9 +35,35 @@ def test_checks_pass(command):
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
 
+def without_encoding(source: str) -> list[str]:
+    """Calls that read or write text in whatever encoding the machine's locale has."""
+    found = []
+    for call in (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func).rpartition(".")[2]
+        owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        if isinstance(owner, ast.Name) and owner.id in {"Image", "os", "tarfile", "zipfile", "gzip", "lzma", "bz2"}:
+            continue  # opens bytes
+        modes = [*call.args, *([given["mode"]] if "mode" in given else [])]
+        binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes[-1:])
+        opens = name == "open" and not binary
+        if (opens or name in {"read_text", "write_text"}) and "encoding" not in given:
+            found.append(f"line {call.lineno}: {ast.unparse(call)}")
+        if "text" in given and not {"encoding", "errors"} & given.keys() and "subprocess" in ast.unparse(call.func):
+            found.append(f"line {call.lineno}: {ast.unparse(call)}")
+    return found
+
+
+def test_text_files_name_their_encoding():
+    paths = [REPOSITORY / "envs" / "task.py", *(REPOSITORY / "workflow_scripts").rglob("*.py")]
+    paths += (REPOSITORY / "tests").rglob("*.py")
+    found = {str(path.relative_to(REPOSITORY)): without_encoding(path.read_text(encoding="utf-8")) for path in paths}
+    assert {path: calls for path, calls in found.items() if calls} == {}
+
+
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_every_experiment_plans_its_jobs(path, tmp_path):
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     content["seeds"] = content["seeds"][:1]  # the others' jobs are the same
     arguments = ["-n", "--quiet", "all", "--directory", str(tmp_path / "work")]
     for dataset in content["datasets"].values():
@@ -46,7 +73,7 @@ def test_every_experiment_plans_its_jobs(path, tmp_path):
         if "root" in dataset:  # the user's own folder
             dataset["root"] = str(tmp_path / "images")
             (tmp_path / "images").mkdir(exist_ok=True)
-    (tmp_path / path.name).write_text(yaml.safe_dump(content))
+    (tmp_path / path.name).write_text(yaml.safe_dump(content), encoding="utf-8")
     done = snakemake_without_jobs(REPOSITORY, *arguments, "--configfile", str(tmp_path / path.name))
     assert done.returncode == 0, done.stdout[-3000:]
 
@@ -63,10 +90,10 @@ def test_the_gpu_profile_asks_one_device_a_training_job(tmp_path):
 
 
 def test_a_second_configuration_file_changes_the_first_key_by_key(tmp_path):
-    base = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())["recipe"]
+    base = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text(encoding="utf-8"))["recipe"]
     assert (base["epochs"], base["augmentation"]["flip"]) == (8, False)
     changes = {"recipe": {"epochs": 3, "augmentation": {"flip": True}}}
-    (tmp_path / "changes.yaml").write_text(yaml.safe_dump(changes))
+    (tmp_path / "changes.yaml").write_text(yaml.safe_dump(changes), encoding="utf-8")
     files = [str(REPOSITORY / "config" / "config.yaml"), str(tmp_path / "changes.yaml")]
     directory = str(tmp_path / "work")
     done = snakemake_without_jobs(REPOSITORY, "-n", "-p", "--directory", directory, "--configfile", *files)
@@ -80,9 +107,9 @@ def test_a_second_configuration_file_changes_the_first_key_by_key(tmp_path):
 
 
 def test_a_wrong_configuration_stops_before_any_job(tmp_path):
-    content = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text())
+    content = yaml.safe_load((REPOSITORY / "config" / "config.yaml").read_text(encoding="utf-8"))
     content["recipe"]["epoch"] = content["recipe"].pop("epochs")
-    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "wrong.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     done = run("snakemake", "--cores", "1", "--configfile", str(tmp_path / "wrong.yaml"))
     assert done.returncode != 0
     assert "unknown key in recipe 'epoch': did you mean 'epochs'?" in done.stderr
@@ -90,8 +117,8 @@ def test_a_wrong_configuration_stops_before_any_job(tmp_path):
 
 
 def test_the_readme_holds_the_commands_that_ci_runs():
-    readme = (REPOSITORY / "README.md").read_text()
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     section = readme.split("## Quick start")[1].split("\n## ")[0]
     commands = [line for line in section.splitlines() if line.startswith("python3 ")]
     assert commands == ["python3 envs/task.py quickstart", "python3 envs/task.py test"]
-    assert commands[1] in (REPOSITORY / ".ci" / "run").read_text()
+    assert commands[1] in (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")

@@ -76,7 +76,7 @@ def tracked_maximum(metrics: Path) -> float | None:
     """Return the highest test accuracy over epochs where recipe.track_test recorded it."""
     import csv
 
-    with metrics.open() as file:
+    with metrics.open(encoding="utf-8") as file:
         values = [float(row["test_top1"]) for row in csv.DictReader(file) if row.get("test_top1")]
     return max(values, default=None)
 

@@ -26,7 +26,7 @@ FILES = sorted(path.relative_to(KD) for path in KD.rglob("*.py"))
 
 def imported(path: Path) -> set[str]:
     names = set()
-    for node in ast.walk(ast.parse((KD / path).read_text())):
+    for node in ast.walk(ast.parse((KD / path).read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -46,7 +46,7 @@ def test_imports_point_downward(path):
 
 @pytest.mark.parametrize("package", ["methods", "models"])
 def test_packages_resolved_by_name_stay_empty(package):
-    assert (KD / package / "__init__.py").read_text() == ""
+    assert (KD / package / "__init__.py").read_text(encoding="utf-8") == ""
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "spec"], ids=str)
@@ -61,7 +61,7 @@ def test_the_loop_and_its_parts_know_no_method_by_name(package):
         if path.parts[0] in {"engine", "models", "data"} and package == path.parts[0]:
             strings = {
                 node.value
-                for node in ast.walk(ast.parse((KD / path).read_text()))
+                for node in ast.walk(ast.parse((KD / path).read_text(encoding="utf-8")))
                 if isinstance(node, ast.Constant) and isinstance(node.value, str)
             }
             assert not strings & cards, f"{path} names {strings & cards}"
@@ -81,6 +81,11 @@ def test_the_loop_and_its_parts_know_no_method_by_name(package):
 def test_no_job_imports_what_it_does_not_use(module, absent):
     code = f"import sys, {module}; print(sorted(set(sys.modules) & {absent!r}))"
     found = subprocess.run(
-        [sys.executable, "-c", code], cwd=KD.parent, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=KD.parent,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        check=True,
     ).stdout.strip()
     assert found == "[]"

@@ -19,7 +19,9 @@ def sources() -> list[str]:
     """The repository's files: what git knows or would add; without git, all but what runs and tools write."""
     if (REPOSITORY / ".git").exists() and shutil.which("git"):
         command = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        names = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
+        names = subprocess.run(
+            command, capture_output=True, text=True, errors="backslashreplace", check=True
+        ).stdout.split("\0")
         return [name for name in names if name and (REPOSITORY / name).is_file()]
     skipped = {".git", ".venv", ".snakemake", "results", "__pycache__"}
     paths = (path.relative_to(REPOSITORY) for path in REPOSITORY.rglob("*") if path.is_file())
@@ -53,6 +55,7 @@ def snakemake(folder: Path, *arguments: str, **more: str) -> subprocess.Complete
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        errors="backslashreplace",
         check=False,
     )
 
@@ -87,7 +90,7 @@ def once(tmp_path_factory, name: str, make: Callable[[Path], None]) -> Path:
     if "PYTEST_XDIST_WORKER" in os.environ:
         root = root.parent
     folder, done = root / name, root / f"{name}.done"
-    with (root / f"{name}.lock").open("w") as lock:
+    with (root / f"{name}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not done.exists():
             shutil.rmtree(folder, ignore_errors=True)
@@ -100,7 +103,7 @@ def run_once(tmp_path_factory, name: str, *arguments: str, before=lambda folder:
     def make(folder: Path) -> None:
         before(copy_repository(folder))
         done = snakemake(folder, *arguments)
-        (folder / "run.log").write_text(done.stdout)
+        (folder / "run.log").write_text(done.stdout, encoding="utf-8")
         assert done.returncode == 0, done.stdout[-5000:]
 
     return once(tmp_path_factory, name, make)

@@ -33,7 +33,10 @@ CHAINS = ("ce", {"method": "born_again", "generations": 2}, {"method": "takd", "
 def stale(folder: Path, *methods, together=("kd", "at")) -> set[tuple[str, str]]:
     """Rule and method of what a dry run would do with these methods; all of the results must follow from it."""
     path = folder / CONFIG
-    path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "methods": [*methods, *together]}))
+    path.write_text(
+        yaml.safe_dump({**yaml.safe_load(path.read_text(encoding="utf-8")), "methods": [*methods, *together]}),
+        encoding="utf-8",
+    )
     jobs = planned(folder, "--configfile", CONFIG)
     assert {job.rule for job in jobs if "method" not in job.wildcards} - {"train_students"} == RESULTS
     return {(job.rule, job.wildcards["method"]) for job in jobs if "method" in job.wildcards}
@@ -45,7 +48,7 @@ def trained(*names: str) -> set[tuple[str, str]]:
 
 def test_both_chains_reach_the_tables_with_the_cost_of_their_links(finished):
     assert planned(finished, "--configfile", CONFIG) == []
-    with (finished / "results/links/tables/comparison.csv").open() as file:
+    with (finished / "results/links/tables/comparison.csv").open(encoding="utf-8") as file:
         rows = {row["method"]: row for row in csv.DictReader(file)}
     roles = {name: row["role"] for name, row in rows.items()}
     assert roles == {
@@ -58,7 +61,7 @@ def test_both_chains_reach_the_tables_with_the_cost_of_their_links(finished):
     assert total["born_again"] == flops["ce"] + flops["born_again.gen1"] + flops["born_again"]
     assert total["takd"] == flops["teacher"] + flops["takd.hop1"] + flops["takd"]
     assert rows["takd.hop1"]["student"] == "resnet14"
-    page = (finished / "results/links/tables/comparison.md").read_text()
+    page = (finished / "results/links/tables/comparison.md").read_text(encoding="utf-8")
     assert "the mean of all its generations' probabilities reaches" in page
 
 

@@ -23,7 +23,7 @@ def continual_run(tmp_path_factory) -> Path:
 
 
 def test_the_table_holds_every_run(continual_run):
-    with (continual_run / RESULTS / "tables/continual.csv").open() as file:
+    with (continual_run / RESULTS / "tables/continual.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["strategy"], row["seed"], row["status"]) for row in rows] == [
         (name, seed, "ok") for name in ("finetune", "everything") for seed in "01"
@@ -37,10 +37,10 @@ def test_the_table_holds_every_run(continual_run):
 
 def test_a_run_leaves_its_record_and_nothing_unfinished(continual_run):
     folder = continual_run / RESULTS / "digits/continual/resnet8/everything/seed1"
-    record = json.loads((folder / "run.json").read_text())
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert record["status"] == "ok"
     assert record["tasks"][1]["kept_of_each_class"] == [8] * 5
-    matrix = json.loads((folder / "matrix.json").read_text())
+    matrix = json.loads((folder / "matrix.json").read_text(encoding="utf-8"))
     assert matrix["class_order"] == record["tasks"][0]["classes"] + record["tasks"][1]["classes"]
     assert not list(folder.rglob("*.pt"))
 
@@ -48,30 +48,30 @@ def test_a_run_leaves_its_record_and_nothing_unfinished(continual_run):
 def test_an_edit_of_ewc_reruns_class_incremental_runs_only(continual_run):
     assert planned(continual_run, "--configfile", CONFIG) == []
     path = continual_run / "workflow_scripts/kd/continual/ewc.py"
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     try:
-        path.write_text(text.replace("model.eval()", "model.train(False)", 1))
+        path.write_text(text.replace("model.eval()", "model.train(False)", 1), encoding="utf-8")
         stale = planned(continual_run, "--configfile", CONFIG)
     finally:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     assert {job.rule for job in stale} == {"continual_run", "continual_matrix", "continual_report"}
 
 
 def test_targets_of_a_chain_are_planned(repository):
-    content = yaml.safe_load((repository / CONFIG).read_text())
+    content = yaml.safe_load((repository / CONFIG).read_text(encoding="utf-8"))
     content["pairs"] = [{"teachers": ["resnet14", "wrn_16_1"], "student": "resnet8"}]
     content["methods"] = [{"method": "asib", "num_stages": 1}]
     content["continual"]["strategies"] = [{"name": "taught", "targets": "asib"}]
-    (repository / "chain.yaml").write_text(yaml.safe_dump(content))
+    (repository / "chain.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     rules = [job.rule for job in planned(repository, "--configfile", "chain.yaml")]
     assert rules.count("synergy_outputs") == rules.count("continual_run") == 2
     assert {"asib_student_update", "tables", "continual_report", "page"} <= set(rules)
 
 
 def test_a_mistake_is_told_before_any_job(repository):
-    content = yaml.safe_load((repository / CONFIG).read_text())
+    content = yaml.safe_load((repository / CONFIG).read_text(encoding="utf-8"))
     content["continual"]["strategies"][0]["ewc_images"] = 10
-    (repository / "wrong.yaml").write_text(yaml.safe_dump(content))
+    (repository / "wrong.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     done = snakemake_without_jobs(repository, "-n", "--configfile", "wrong.yaml", environment=environment())
     assert done.returncode != 0
     assert "ewc_images of finetune does nothing without ewc_weight" in done.stdout

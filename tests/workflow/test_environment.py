@@ -21,7 +21,9 @@ def canonical(name: str) -> str:
 
 def requirements(file: str) -> list[str]:
     """The lines of a requirement file that name a package."""
-    lines = (line.split("#")[0].split(";")[0].strip() for line in (ENVS / file).read_text().splitlines())
+    lines = (
+        line.split("#")[0].split(";")[0].strip() for line in (ENVS / file).read_text(encoding="utf-8").splitlines()
+    )
     return [line for line in lines if line and not line.startswith("-")]
 
 
@@ -33,7 +35,7 @@ def pins(file: str) -> dict[str, str]:
 
 def conda_requirements() -> tuple[list[str], list[str]]:
     """The conda packages and the pip lines of environment.yaml."""
-    dependencies = yaml.safe_load((ENVS / "environment.yaml").read_text())["dependencies"]
+    dependencies = yaml.safe_load((ENVS / "environment.yaml").read_text(encoding="utf-8"))["dependencies"]
     pip = [line for entry in dependencies if isinstance(entry, dict) for line in entry["pip"]]
     return [entry for entry in dependencies if isinstance(entry, str)], pip
 
@@ -75,7 +77,7 @@ def test_conda_file_installs_the_same_pins():
 
 @pytest.mark.parametrize("path", sorted(path for path in ENVS.iterdir() if path.is_file()), ids=lambda path: path.name)
 def test_no_address_and_no_path_of_a_machine(path):
-    assert not MACHINE.search(path.read_text())
+    assert not MACHINE.search(path.read_text(encoding="utf-8"))
 
 
 @pytest.mark.xdist_group("probe")

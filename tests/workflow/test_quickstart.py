@@ -23,12 +23,12 @@ def results(quickstart_run):
 
 @pytest.fixture(scope="session")
 def rows(results):
-    with (results / "runs.csv").open() as file:
+    with (results / "runs.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def test_every_planned_run_finished(rows, quickstart_run):
-    content = yaml.safe_load((quickstart_run / "config/config.yaml").read_text())
+    content = yaml.safe_load((quickstart_run / "config/config.yaml").read_text(encoding="utf-8"))
     names = [
         entry if isinstance(entry, str) else entry.get("name", entry.get("method")) for entry in content["methods"]
     ]
@@ -48,7 +48,7 @@ def test_every_run_leaves_its_files(rows, quickstart_run):
 
 def test_records_hold_what_a_reviewer_asks_for(rows, quickstart_run):
     for row in rows:
-        record = json.loads((quickstart_run / row["path"] / "run.json").read_text())
+        record = json.loads((quickstart_run / row["path"] / "run.json").read_text(encoding="utf-8"))
         assert record["versions"]["torch"]
         assert record["hardware"]["device"] == "cpu"
         assert record["seconds"]["train"] > 0
@@ -59,7 +59,7 @@ def test_records_hold_what_a_reviewer_asks_for(rows, quickstart_run):
 def test_runs_of_a_seed_share_their_split(rows, quickstart_run):
     splits = {}
     for row in rows:
-        record = json.loads((quickstart_run / row["path"] / "run.json").read_text())
+        record = json.loads((quickstart_run / row["path"] / "run.json").read_text(encoding="utf-8"))
         splits.setdefault(row["seed"], set()).add(record["digests"]["split"])
     assert all(len(digests) == 1 for digests in splits.values())
     assert len(set.union(*splits.values())) == len(splits), "another seed has another split"
@@ -84,7 +84,7 @@ def test_tables_and_figures_are_there(results):
     figures = list((results / "figures").rglob("*.png"))
     assert {path.stem for path in figures} == {"learning_curves", "accuracy", "differences", "cost"}
     assert all(path.with_suffix(".pdf").exists() for path in figures)
-    assert "http" not in _loaded((results / "report.html").read_text()), "the page opens offline"
+    assert "http" not in _loaded((results / "report.html").read_text(encoding="utf-8")), "the page opens offline"
 
 
 def _loaded(html: str) -> str:
@@ -96,7 +96,7 @@ def _loaded(html: str) -> str:
 def test_synergy_and_teachers_are_reported_for_each_half_stage(rows, quickstart_run):
     for row in rows:
         if row["method"] == "asib":
-            halves = json.loads((quickstart_run / row["path"] / "run.json").read_text())["half_stages"]
+            halves = json.loads((quickstart_run / row["path"] / "run.json").read_text(encoding="utf-8"))["half_stages"]
             assert [half["half"] for half in halves] == ["teacher_update", "student_update"] * 2
             for half in halves[::2]:
                 assert {"val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"} <= half["validation"].keys()

@@ -57,6 +57,7 @@ def install() -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
+            errors="backslashreplace",
             check=False,
         )
     return "" if installed() else f"Slurm could not be installed: {done.stderr.strip()[-300:]}"
@@ -67,7 +68,7 @@ def foreign_slurm() -> str:
     conf = Path("/etc/slurm/slurm.conf")
     if not conf.exists():
         return ""
-    if conf.is_symlink() and "ClusterName=onebox\n" in conf.read_text():
+    if conf.is_symlink() and "ClusterName=onebox\n" in conf.read_text(encoding="utf-8"):
         # we hold the lock, so whoever started it is gone
         subprocess.run([ONEBOX, "down", os.readlink(conf).removesuffix("/slurm.conf")], check=False)
         return ""
@@ -82,15 +83,15 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("the Slurm daemons need root")
     folder = tmp_path_factory.mktemp("slurm")
-    with LOCK.open("w") as lock:
+    with LOCK.open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if reason := foreign_slurm():
             pytest.skip(reason)
         try:
             # the daemons inherit no pipe of ours: reading it to its end would wait for them
-            with (folder / "up.log").open("w") as log:
+            with (folder / "up.log").open("w", encoding="utf-8") as log:
                 up = subprocess.run([ONEBOX, "up", folder, "2", "2", "2"], stdout=log, stderr=log, check=False)
-            assert up.returncode == 0, (folder / "up.log").read_text()
+            assert up.returncode == 0, (folder / "up.log").read_text(encoding="utf-8")
             yield folder
         finally:
             subprocess.run([ONEBOX, "down", folder], check=False)
@@ -112,17 +113,17 @@ def documented_setup(repository: Path, home: Path) -> None:
 def run_through_slurm(repository: Path, home: Path, *arguments: str) -> None:
     """Run the literal command, with waits that fit one machine."""
     log = repository / "slurm.log"
-    with log.open("w") as stream:
+    with log.open("w", encoding="utf-8") as stream:
         command = ["snakemake", "--profile", "slurm", *QUICK, *arguments]
         done = subprocess.run(
             command, cwd=repository, env=user_environment(home), stdout=stream, stderr=stream, check=False
         )
-    assert done.returncode == 0, log.read_text()[-6000:]
+    assert done.returncode == 0, log.read_text(encoding="utf-8")[-6000:]
 
 
 def results_of(runs: Path, seed: int) -> list[dict[str, str]]:
     """The rows of a seed's teachers and METHODS without their cost columns."""
-    with runs.open(newline="") as stream:
+    with runs.open(newline="", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row["seed"] == str(seed)]
     rows = [row for row in rows if row["method"] in ("teacher", *METHODS)]
     return [{name: value for name, value in row.items() if not COST.search(name)} for row in rows]
@@ -130,7 +131,9 @@ def results_of(runs: Path, seed: int) -> list[dict[str, str]]:
 
 def jobs_of_slurm() -> dict[str, dict[str, str]]:
     """What the controller remembers: job number -> its fields."""
-    text = subprocess.run(["scontrol", "--oneliner", "show", "job"], capture_output=True, text=True, check=True).stdout
+    text = subprocess.run(
+        ["scontrol", "--oneliner", "show", "job"], capture_output=True, text=True, errors="backslashreplace", check=True
+    ).stdout
     fields = (dict(word.split("=", 1) for word in line.split() if "=" in word) for line in text.splitlines())
     return {job["JobId"]: job for job in fields if "JobId" in job}
 
@@ -140,10 +143,10 @@ def user(tmp_path_factory) -> tuple[Path, Path]:
     """A clone whose quick start has METHODS and one seed, and a home that took the documented step."""
     repository = copy_repository(tmp_path_factory.mktemp("clone"))
     config = repository / "config" / "config.yaml"
-    content = yaml.safe_load(config.read_text())
+    content = yaml.safe_load(config.read_text(encoding="utf-8"))
     entries = [{"method": entry} if isinstance(entry, str) else entry for entry in content["methods"]]
     content.update(seeds=[0], methods=[entry for entry in entries if entry.get("method") in METHODS])
-    config.write_text(yaml.safe_dump(content))
+    config.write_text(yaml.safe_dump(content), encoding="utf-8")
     home = tmp_path_factory.mktemp("home")
     documented_setup(repository, home)
     return repository, home
@@ -166,13 +169,13 @@ def test_quick_start_through_slurm_gives_the_results_of_a_local_run(slurm, user,
 def test_a_job_that_asks_for_a_gpu_is_given_one(slurm, user):
     # no device stands behind the null device, so torch trains on the CPU; what Slurm granted is what is looked at
     repository, home = user
-    experiment = yaml.safe_load((repository / "config" / "config.yaml").read_text())
+    experiment = yaml.safe_load((repository / "config" / "config.yaml").read_text(encoding="utf-8"))
     dataset, teacher = next(iter(experiment["datasets"])), experiment["pairs"][0]["teachers"][0]
     run = f"results/{experiment['experiment']}/{dataset}/teachers/{teacher}/seed{experiment['seeds'][0]}/run.json"
     before = jobs_of_slurm().keys()
     run_through_slurm(repository, home, run, "--config", "gpus=1", "--forcerun", "train_teacher")
     asked = [job for number, job in jobs_of_slurm().items() if number not in before and "TresPerJob" in job]
     assert [job["TresPerJob"] for job in asked] == ["gres:gpu:1"]
-    hardware = json.loads((repository / run).read_text())["hardware"]
+    hardware = json.loads((repository / run).read_text(encoding="utf-8"))["hardware"]
     assert hardware["slurm_job"] == asked[0]["JobId"]
     assert hardware["visible_devices"] in ("0", "1")

@@ -22,16 +22,16 @@ LIBRARY = "workflow_scripts/kd"
 
 def edit(folder: Path, name: str, old: str, new: str) -> None:
     path = folder / name
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     assert old in text, f"{name} holds no {old!r}"
-    path.write_text(text.replace(old, new, 1))
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def reconfigure(folder: Path, change) -> None:
     path = folder / CONFIG
-    content = yaml.safe_load(path.read_text())
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     change(content)
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
 def one_data_set(content) -> dict:
@@ -121,16 +121,18 @@ def test_evaluation_modes_read_what_is_there(tiny_copy):
     targets = [str(folder.relative_to(tiny_copy) / name) for name in ("single.json", "synergy.json")]
     done = snakemake(tiny_copy, *targets, "--configfile", CONFIG)
     assert done.returncode == 0, done.stdout[-3000:]
-    synergy = json.loads((folder / "synergy.json").read_text())
-    single = json.loads((folder / "single.json").read_text())
+    synergy = json.loads((folder / "synergy.json").read_text(encoding="utf-8"))
+    single = json.loads((folder / "single.json").read_text(encoding="utf-8"))
     assert set(synergy) == set(single) == {"train", "val", "test"}
     assert {"student", "teacher0", "teacher1", "synergy", "ib_kl", "disagreement_pred"} <= set(synergy["test"])
-    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     assert single["test"]["top1"] == pytest.approx(evaluation["best"]["test_top1"], abs=1e-6)
-    teacher = json.loads((tiny_copy / "results/tiny/first/teachers/wrn_16_1/seed0/evaluation.json").read_text())
+    teacher = json.loads(
+        (tiny_copy / "results/tiny/first/teachers/wrn_16_1/seed0/evaluation.json").read_text(encoding="utf-8")
+    )
     assert synergy["test"]["synergy"] > 10
     assert teacher["best"]["test_top1"] > 10
-    halves = (folder / "half_stages.csv").read_text().splitlines()
+    halves = (folder / "half_stages.csv").read_text(encoding="utf-8").splitlines()
     assert len(halves) == 1 + 4
     assert "val/ib_kl" in halves[0]
 
@@ -141,8 +143,8 @@ def test_another_checkpoint_may_be_evaluated(tiny_copy):
     path = f"{other}/checkpoints/last.safetensors"
     done = snakemake(tiny_copy, f"{folder}/single.json", "--configfile", CONFIG, "--config", f"ckpt_path={path}")
     assert done.returncode == 0, done.stdout[-3000:]
-    found = json.loads((tiny_copy / folder / "single.json").read_text())
-    expected = json.loads((tiny_copy / other / "evaluation.json").read_text())
+    found = json.loads((tiny_copy / folder / "single.json").read_text(encoding="utf-8"))
+    expected = json.loads((tiny_copy / other / "evaluation.json").read_text(encoding="utf-8"))
     assert found["test"]["top1"] == pytest.approx(expected["last"]["test_top1"], abs=1e-6)
 
 
@@ -210,10 +212,14 @@ def test_a_failed_run_is_a_row_with_its_reason(tiny_copy):
     arguments = ("--configfile", CONFIG, "--config", "allow_missing=true")
     done = snakemake(tiny_copy, *arguments)
     assert done.returncode == 0, done.stdout[-3000:]
-    table = (tiny_copy / "results/tiny/tables/comparison.md").read_text()
+    table = (tiny_copy / "results/tiny/tables/comparison.md").read_text(encoding="utf-8")
     assert "kd_hot" in table
     assert "training diverged" in table
-    rows = [line for line in (tiny_copy / "results/tiny/runs.csv").read_text().splitlines() if ",kd_hot," in line]
+    rows = [
+        line
+        for line in (tiny_copy / "results/tiny/runs.csv").read_text(encoding="utf-8").splitlines()
+        if ",kd_hot," in line
+    ]
     assert len(rows) == 1
     assert ",failed," in rows[0]
 
@@ -225,7 +231,7 @@ def test_a_killed_run_goes_on_where_it_was(tiny_copy):
     folder = tiny_copy / "results/tiny/first/resnet14--resnet8/kd_long/seed0"
     target = str(folder.relative_to(tiny_copy) / "run.json")  # before --configfile, which takes every word after it
     command = ["snakemake", "--cores", "1", target, "--configfile", CONFIG]
-    with (tiny_copy / "killed.log").open("w") as log:
+    with (tiny_copy / "killed.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             command, cwd=tiny_copy, env=environment(), stdout=log, stderr=log, start_new_session=True
         )
@@ -234,10 +240,10 @@ def test_a_killed_run_goes_on_where_it_was(tiny_copy):
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert (folder / "resume.pt").exists(), (tiny_copy / "killed.log").read_text()[-2000:]
+    assert (folder / "resume.pt").exists(), (tiny_copy / "killed.log").read_text(encoding="utf-8")[-2000:]
     assert not (folder / "run.json").exists()
     snakemake(tiny_copy, "--unlock", "--configfile", CONFIG)
     done = snakemake(tiny_copy, target, "--rerun-incomplete", "--configfile", CONFIG)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "resuming stage 'train' after epoch" in (folder / "train.log").read_text()
+    assert "resuming stage 'train' after epoch" in (folder / "train.log").read_text(encoding="utf-8")
     assert not (folder / "resume.pt").exists()

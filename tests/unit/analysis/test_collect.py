@@ -26,7 +26,9 @@ def folder(root, name, **files):
     path = root / name
     path.mkdir(parents=True, exist_ok=True)
     for stem, content in files.items():
-        (path / f"{stem}.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        (path / f"{stem}.json").write_text(
+            content if isinstance(content, str) else json.dumps(content), encoding="utf-8"
+        )
     return str(path)
 
 
@@ -40,7 +42,7 @@ def planned(path, **more):
 def rows_of(tmp_path, *runs):
     out = tmp_path / "runs.csv"
     collect(runs, out)
-    with out.open(newline="") as file:
+    with out.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -131,7 +133,7 @@ BROKEN = f"{','.join(COLUMNS)}\n{',' * (len(COLUMNS) - 1)}\n"  # a row without a
 @pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n", BROKEN])
 def test_a_table_that_is_none_is_refused(tmp_path, content):
     if content is not None:
-        (tmp_path / "runs.csv").write_text(content)
+        (tmp_path / "runs.csv").write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"runs\.csv"):
         read_runs(tmp_path / "runs.csv")
 

@@ -68,9 +68,9 @@ def run(folder, strategy, seed, matrix=None, reason=None):
     path = folder / strategy / f"seed{seed}"
     path.mkdir(parents=True)
     if matrix is not None:
-        (path / "matrix.json").write_text(json.dumps(evaluated(matrix)))
+        (path / "matrix.json").write_text(json.dumps(evaluated(matrix)), encoding="utf-8")
     if reason is not None:
-        (path / "failure.json").write_text(json.dumps({"reason": reason, "rule": "continual_run"}))
+        (path / "failure.json").write_text(json.dumps({"reason": reason, "rule": "continual_run"}), encoding="utf-8")
     return {"dataset": "toy", "student": "net", "strategy": strategy, "seed": seed, "path": str(path)}
 
 

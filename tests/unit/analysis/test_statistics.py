@@ -134,13 +134,13 @@ def write_runs(path, rows):
         if accuracy is not None:
             cells |= {"test_top1_best": str(accuracy), "test_top1_last": str(accuracy - 1)}
         lines.append(",".join(cells.values()))
-    path.write_text("\n".join(lines) + "\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def analyse(tmp_path, rows, **report):
     write_runs(tmp_path / "runs.csv", rows)
     compute_statistics(tmp_path / "runs.csv", tmp_path / "statistics.json", Reporting(**report))
-    found = json.loads((tmp_path / "statistics.json").read_text())
+    found = json.loads((tmp_path / "statistics.json").read_text(encoding="utf-8"))
     return found, {one["method"]: one for one in found["methods"]}
 
 
@@ -185,7 +185,7 @@ def test_holm_runs_over_the_methods_of_one_reference(tmp_path):
 def test_a_teacher_that_serves_every_seed_counts_once(tmp_path):
     write_runs(tmp_path / "runs.csv", [("teacher", 0, 80.0, "ok"), ("teacher", 0, 80.0, "ok"), *ok("kd", 70.0, 71.0)])
     compute_statistics(tmp_path / "runs.csv", tmp_path / "s.json", Reporting())
-    teacher = json.loads((tmp_path / "s.json").read_text())["methods"][0]
+    teacher = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["methods"][0]
     assert (teacher["n_planned"], teacher["n_used"], teacher["mean"]) == (1, 1, 80.0)
 
 
@@ -202,7 +202,7 @@ def test_too_little_gives_no_interval_no_p_and_no_tie(tmp_path, rows):
     found, methods = analyse(tmp_path, rows)
     assert all(one["low"] is None and one["tied_with_best"] is None for one in methods.values())
     assert all(one["p"] is None and one["p_holm"] is None for one in found["differences"])
-    assert "NaN" not in (tmp_path / "statistics.json").read_text()
+    assert "NaN" not in (tmp_path / "statistics.json").read_text(encoding="utf-8")
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path):

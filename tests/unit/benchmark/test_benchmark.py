@@ -58,8 +58,8 @@ def measured(part: str, folder: Path, **changes) -> tuple[dict, str]:
     """Return what a part leaves in the JSON file, and the report."""
     out = folder / "results" / "benchmark.json"
     benchmark(parse(**{**TINY, "methods": ["kd"], **changes}), part, out)
-    (entry,) = json.loads(out.read_text()).values()
-    report_text = (out.parent / "report.md").read_text()
+    (entry,) = json.loads(out.read_text(encoding="utf-8")).values()
+    report_text = (out.parent / "report.md").read_text(encoding="utf-8")
     pictures = {path.name for path in out.parent.iterdir()} - {"benchmark.json", "report.md"}
     assert len(pictures) == 1
     assert f"]({pictures.pop()})" in report_text
@@ -347,7 +347,7 @@ def test_what_is_not_there_is_one_sentence(tmp_path):
         World(parse(**{**TINY, "teachers": ["resnet14", "resnet20"], "weights": ["one"]}), tmp_path)
     with pytest.raises(UserError, match="accuracy needs real images"):
         benchmark(parse(**TINY), "accuracy", tmp_path / "benchmark.json")
-    (tmp_path / "other.json").write_text("[1]")
+    (tmp_path / "other.json").write_text("[1]", encoding="utf-8")
     with pytest.raises(UserError, match="is no benchmark's JSON file"):
         read(tmp_path / "other.json")
 
@@ -373,7 +373,7 @@ def test_folders_of_archives_and_of_images_are_told_apart(tmp_path):
 
 def script(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, SCRIPT, "--threads", "1", *arguments]
-    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, errors="backslashreplace", check=False)
 
 
 def test_the_script_on_the_digits(tmp_path):
@@ -383,7 +383,7 @@ def test_the_script_on_the_digits(tmp_path):
     done = script(*pair, *size, "--recipe", "channels_last=false", "--out", out)
     assert done.returncode == 0, done.stderr
     assert "engine images/s" in done.stdout
-    (entry,) = json.loads(out.read_text()).values()
+    (entry,) = json.loads(out.read_text(encoding="utf-8")).values()
     assert entry["settings"]["recipe"] == {"channels_last": False}
     assert entry["measured"][0]["command"].endswith(f"--out {out}")
     assert entry["measured"][0]["import_seconds"] > 0

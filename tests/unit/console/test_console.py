@@ -17,7 +17,7 @@ SCRIPTS = Path(__file__).parents[3] / "workflow_scripts"
 
 def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPTS / name), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, errors="backslashreplace", check=False)
 
 
 def test_a_users_mistake_is_one_line_and_a_status(tmp_path):
@@ -27,7 +27,7 @@ def test_a_users_mistake_is_one_line_and_a_status(tmp_path):
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert "ERROR --settings.dataset: field required" in done.stderr
-    failure = json.loads((tmp_path / "run" / "failure.json").read_text())
+    failure = json.loads((tmp_path / "run" / "failure.json").read_text(encoding="utf-8"))
     assert failure["rule"] == "train_student"
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"failure.json", "train.log"}
 
@@ -78,7 +78,9 @@ def test_a_lease_ends_with_its_process(two_devices, tmp_path):
     )
     for _ in range(2):
         command = [sys.executable, "-c", code, str(tmp_path)]
-        done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            command, cwd=SCRIPTS, capture_output=True, text=True, errors="backslashreplace", check=True
+        )
         assert done.stdout.strip() == "['4', '7']"
 
 
@@ -90,7 +92,13 @@ def held_by_processes(tmp_path, count):
         "print(*lease_gpus(1, wait_seconds=0), flush=True); input()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes = {
+        "stdin": subprocess.PIPE,
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+        "errors": "backslashreplace",
+    }
     held = []
     for _ in range(count):  # one after the other, so that who gets which is certain
         process = subprocess.Popen(command, cwd=SCRIPTS, **pipes)
@@ -136,7 +144,7 @@ def test_only_this_project_speaks_at_info(tmp_path):
         "logging.getLogger('kd.engine').info('ours'); logging.getLogger('fontTools').info('theirs')"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "log")]
-    done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, errors="backslashreplace", check=True)
     assert "ours" in done.stderr
     assert "theirs" not in done.stderr
-    assert (tmp_path / "log").read_text() == done.stderr
+    assert (tmp_path / "log").read_text(encoding="utf-8") == done.stderr

@@ -78,8 +78,8 @@ def test_a_run_of_other_code_starts_over(world):
 def test_a_run_folder_is_complete(world):
     here = world(EVERYTHING)
     here.train()
-    record = json.loads((here.folder / "run" / "run.json").read_text())
-    rows = list(csv.DictReader((here.folder / "run" / "metrics.csv").open()))
+    record = json.loads((here.folder / "run" / "run.json").read_text(encoding="utf-8"))
+    rows = list(csv.DictReader((here.folder / "run" / "metrics.csv").open(encoding="utf-8")))
     assert [row["epoch"] for row in rows] == ["1", "2", "3", "4", "5", "6"] == [str(k + 1) for k in range(6)]
     assert [row["task"] for row in rows] == ["1", "1", "2", "2", "2", "2"]
     assert [row["stage"] for row in rows] == ["train"] * 4 + ["balance"] * 2

@@ -117,13 +117,13 @@ def test_imagenet32_counts_labels_from_one(tmp_path):
 
 def test_imagenet32_takes_names_from_the_class_map(tmp_path):
     root = write_imagenet32(tmp_path / "root")
-    (root / "map_clsloc.txt").write_text("n01 2 kit_fox\nn02 1 setter\nn03 3 badger\n")
+    (root / "map_clsloc.txt").write_text("n01 2 kit_fox\nn02 1 setter\nn03 3 badger\n", encoding="utf-8")
     assert packed(tmp_path, source="imagenet32", root=str(root)).classes == ["n02", "n01", "n03"]
 
 
 def test_imagenet100_takes_the_listed_classes(tmp_path):
     root = write_tree(tmp_path / "root", ("train", "val"), ("n1", "n2", "n3"))
-    (tmp_path / "list.txt").write_text("n3 badger\n# a comment\nn1\n")
+    (tmp_path / "list.txt").write_text("n3 badger\n# a comment\nn1\n", encoding="utf-8")
     data = packed(tmp_path, source="imagenet100", root=str(root), class_list=str(tmp_path / "list.txt"))
     assert data.classes == ["n1", "n3"]
     assert data.splits == ("train", "test")
@@ -202,7 +202,7 @@ def test_packing_again_removes_a_split_that_is_gone(tmp_path, tree):
         (lambda folder: os.truncate(folder / "train_images.npy", 500), r"train_images\.npy is damaged"),
         (lambda folder: np.save(folder / "train_labels.npy", np.zeros(3, np.int64)), r"\(3,\), its manifest says"),
         (lambda folder: (folder / "manifest.json").unlink(), r"manifest\.json does not exist"),
-        (lambda folder: (folder / "manifest.json").write_text("{}"), "lacks source"),
+        (lambda folder: (folder / "manifest.json").write_text("{}", encoding="utf-8"), "lacks source"),
     ],
 )
 def test_packed_folder_is_checked_when_opened(tmp_path, tree, damage, message):
@@ -220,7 +220,8 @@ def test_spawned_processes_do_not_run_the_calling_script(tmp_path, tree):
         from kd.spec.config import DatasetSettings
         pack(DatasetSettings(source="imagefolder", root={str(tree)!r}), {str(tmp_path / "packed")!r}, 2, False)
         print("ran")
-        """)
+        """),
+        encoding="utf-8",
     )
     assert run_python(str(script)).stdout == "ran\n"
 
@@ -228,7 +229,13 @@ def test_spawned_processes_do_not_run_the_calling_script(tmp_path, tree):
 def run_python(*arguments):
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "workflow_scripts")}
     return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        check=True,
+        timeout=300,
     )
 
 

@@ -53,7 +53,7 @@ def test_arrays_and_plain_values_come_back(tmp_path, array, protocol):
 
 def test_python_2_strings_stay_bytes_but_keys_become_text(tmp_path):
     stream = b"\x80\x02}U\x04dataU\x02\xff\x00s."  # what Python 2 wrote for {'data': '\xff\x00'}
-    pickletools.dis(stream, out=open(os.devnull, "w"))  # noqa: SIM115
+    pickletools.dis(stream, out=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     assert load_pickle(write(tmp_path / "p", stream)) == {"data": b"\xff\x00"}
 
 

@@ -123,7 +123,7 @@ def test_division_follows_its_seed(tmp_path):
 def test_other_files_and_hidden_ones_are_passed_over(tmp_path, tree):
     (tree / "train" / "ant" / "Thumbs.db").write_bytes(b"x")
     (tree / "train" / "ant" / "._0.png").write_bytes(b"x")
-    (tree / "readme.txt").write_text("x")
+    (tree / "readme.txt").write_text("x", encoding="utf-8")
     (tree / ".cache").mkdir()
     write_image(tree / "__MACOSX" / "train" / "ant" / "0.png", 1)
     assert len(open_tree(tree).labels["train"]) == 12
@@ -240,12 +240,12 @@ def test_unreadable_image_in_an_archive_is_named(tmp_path, tree, suffix):
 def test_class_lists_that_cannot_be_used(tmp_path, lines, message):
     root = write_tree(tmp_path / "t", ("train", "val"))
     if lines is not None:
-        (tmp_path / "list.txt").write_text(lines)
+        (tmp_path / "list.txt").write_text(lines, encoding="utf-8")
     with pytest.raises(UserError, match=message):
         open_source(DatasetSettings(source="imagenet100", root=str(root), class_list=str(tmp_path / "list.txt")))
 
 
 def test_imagenet100_needs_train_and_val(tmp_path, tree):
-    (tmp_path / "list.txt").write_text("ant\nbee\n")
+    (tmp_path / "list.txt").write_text("ant\nbee\n", encoding="utf-8")
     with pytest.raises(UserError, match="has no folder val"):
         open_source(DatasetSettings(source="imagenet100", root=str(tree), class_list=str(tmp_path / "list.txt")))

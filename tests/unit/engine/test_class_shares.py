@@ -62,10 +62,12 @@ def test_a_source_with_its_own_validation_is_cut_by_class_too(packed, tmp_path):
     images, labels = (np.load(packed / f"test_{kind}.npy") for kind in ("images", "labels"))
     np.save(folder / "val_images.npy", images)
     np.save(folder / "val_labels.npy", labels)
-    manifest = (folder / "manifest.json").read_text()
+    manifest = (folder / "manifest.json").read_text(encoding="utf-8")
     counts = '"counts": {'
     assert counts in manifest
-    (folder / "manifest.json").write_text(manifest.replace(counts, f'{counts}"val": {{"images": {len(images)}}}, ', 1))
+    (folder / "manifest.json").write_text(
+        manifest.replace(counts, f'{counts}"val": {{"images": {len(images)}}}, ', 1), encoding="utf-8"
+    )
     data = load_data(folder, parse_job(plan_of().teacher_job("digits", "left", 3)), torch.device("cpu"))
     own = classes_of(ClassShare(**SHARES["left"]), 10, 3)
     assert seen(data.train) == seen(data.validation) == set(own.tolist())

@@ -126,7 +126,7 @@ def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_
     teachers = [str(path) for path in pairs[0][1].teachers]
     arguments = ["--runs", json.dumps(runs), "--data", str(worlds[0].packed), "--teachers", *teachers]
     command = [sys.executable, "-X", "importtime", script, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, errors="backslashreplace", check=False)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines(keepends=True)
     imports = [line for line in lines if line.startswith("import time:")]
@@ -135,4 +135,4 @@ def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_
     logged = "".join(line for line in lines if line not in imports)
     for _, files in pairs:
         assert (files.folder / "run.json").exists()
-        assert (files.folder / "train.log").read_text() == logged
+        assert (files.folder / "train.log").read_text(encoding="utf-8") == logged

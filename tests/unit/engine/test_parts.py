@@ -196,7 +196,7 @@ def test_sums_average_over_images_and_name_the_first_bad_step():
 
 def test_metrics_keep_columns_of_all_rows(tmp_path):
     write_metrics(tmp_path / "metrics.csv", [{"epoch": 1, "a": 0.5}, {"epoch": 2, "b": None}])
-    assert (tmp_path / "metrics.csv").read_text() == "epoch,a,b\n1,0.5,\n2,,\n"
+    assert (tmp_path / "metrics.csv").read_text(encoding="utf-8") == "epoch,a,b\n1,0.5,\n2,,\n"
 
 
 def test_states_hold_no_code(tmp_path):

@@ -139,17 +139,17 @@ def test_a_run_folder_is_complete(world):
     here = world("dml", recipe={"track_test": True})
     here.train()
     folder = here.folder / "run"
-    record = json.loads((folder / "run.json").read_text())
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert record["status"] == "ok"
     assert record["params"]["extra_train"] == record["params"]["student"], "the peer is as large as the student"
     assert record["flops"]["train"] > 0
     assert record["settings"]["seed"] == 0
-    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    rows = list(csv.DictReader((folder / "metrics.csv").open(encoding="utf-8")))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     expected = {"lr", "seconds", "train_loss", "train_top1", "val_top1", "val_loss", "val_top1/peer1", "test_top1"}
     assert expected <= rows[0].keys()
     assert all(float(row["val_top1"]) <= 100 for row in rows)
-    assert (folder / "config.yaml").read_text()
+    assert (folder / "config.yaml").read_text(encoding="utf-8")
 
 
 def test_a_training_clips_its_steps_by_the_recipe(world, monkeypatch):
@@ -251,7 +251,7 @@ def test_the_selected_weights_of_a_student_teach_the_next(world, origin, tmp_pat
     for key, value in load_file(best).items():
         assert torch.equal(bench.team.models["teacher0"].state_dict()[key], value), key
     jobs.train_student(parse_job(here.plan.student_job(run)), files, lambda row: None)
-    record = json.loads((tmp_path / "next" / "run.json").read_text())
+    record = json.loads((tmp_path / "next" / "run.json").read_text(encoding="utf-8"))
     assert record["params"]["student"] == sum(p.numel() for p in bench.team.models[STUDENT].parameters())
 
 
@@ -383,14 +383,16 @@ def test_a_later_unfreeze_trains_and_an_adapter_always_does(full_chain):
 def test_a_half_stage_records_synergy_teachers_disagreement_and_the_bottlenecks_kl(chain):
     folder = chain.folder / "whole"
     for half in ("teacher_update", "student_update"):
-        found = json.loads((folder / f"stage2/{half}/run.json").read_text())["validation"]
+        found = json.loads((folder / f"stage2/{half}/run.json").read_text(encoding="utf-8"))["validation"]
         roles = {"val_top1", "val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"}
         seen = {"val/ib_kl", *(f"val/disagreement_{name}" for name in ("pred", "both_wrong", "any_wrong"))}
         assert roles | seen <= found.keys()
         assert found["val/ib_kl"] > 0
         assert found["val/disagreement_any_wrong"] >= found["val/disagreement_both_wrong"]
-    record = json.loads((folder / "stage1/student_update/run.json").read_text())
-    row = list(csv.DictReader((folder / "stage1/student_update/metrics.csv").open()))[record["best_epoch"] - 1]
+    record = json.loads((folder / "stage1/student_update/run.json").read_text(encoding="utf-8"))
+    row = list(csv.DictReader((folder / "stage1/student_update/metrics.csv").open(encoding="utf-8")))[
+        record["best_epoch"] - 1
+    ]
     assert math.isclose(record["validation"]["val_top1"], float(row["val_top1"]), rel_tol=1e-4), "of the kept weights"
 
 
@@ -404,7 +406,9 @@ def test_learning_rates_run_through_the_chain_or_start_anew(chain, world, span):
     lrs = [
         float(row["lr"])
         for stage in (1, 2)
-        for row in csv.DictReader((here.folder / f"whole/stage{stage}/student_update/metrics.csv").open())
+        for row in csv.DictReader(
+            (here.folder / f"whole/stage{stage}/student_update/metrics.csv").open(encoding="utf-8")
+        )
     ]
     steps = 15  # 480 images in batches of 32
     ends = [epoch + (steps - 1) / steps for epoch in range(4)] if span == "chain" else [14 / 15, 1 + 14 / 15] * 2
@@ -431,7 +435,7 @@ def test_halves_move_only_what_they_train(chain):
     for role in ("teacher0", "teacher1", "extra"):
         assert_same({role: first[role]}, {role: second[role]})
     assert any(not torch.equal(first[STUDENT][key], second[STUDENT][key]) for key in first[STUDENT])
-    record = json.loads((chain.folder / "whole/stage1/teacher_update/run.json").read_text())
+    record = json.loads((chain.folder / "whole/stage1/teacher_update/run.json").read_text(encoding="utf-8"))
     assert {"val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"} <= record["validation"].keys()
 
 

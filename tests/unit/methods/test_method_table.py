@@ -8,12 +8,12 @@ from kd.spec.cards import Card, load_cards
 
 def test_the_committed_page_is_in_step_with_the_cards():
     # To bring it up to date: PYTHONPATH=workflow_scripts python -m kd.reporting.method_table
-    assert README.read_text() == method_table(load_cards())
+    assert README.read_text(encoding="utf-8") == method_table(load_cards())
 
 
 def test_writing_gives_the_same_page(tmp_path):
     write(tmp_path / "page.md")
-    assert (tmp_path / "page.md").read_text() == method_table(load_cards())
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == method_table(load_cards())
 
 
 @pytest.mark.parametrize("name", load_cards())

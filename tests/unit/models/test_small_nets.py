@@ -14,7 +14,9 @@ from kd.spec.architectures import SMALL_NETS, module_of
 from kd.spec.config import ModelSettings
 from kd.spec.errors import UserError
 
-REFERENCE = json.loads((Path(__file__).parents[2] / "data" / "small_image_nets.json").read_text())["models"]
+REFERENCE = json.loads((Path(__file__).parents[2] / "data" / "small_image_nets.json").read_text(encoding="utf-8"))[
+    "models"
+]
 ONE_OF_EACH = ("resnet8", "ResNet50", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2")
 
 

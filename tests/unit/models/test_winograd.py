@@ -143,7 +143,7 @@ def test_without_a_compiler_the_network_runs_as_torchs(monkeypatch, caplog):
 
 def test_a_compiler_that_fails_is_told_in_one_line(monkeypatch, caplog, tmp_path):
     broken = tmp_path / "cc"
-    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     broken.chmod(0o755)
     winograd.library.cache_clear()
     monkeypatch.setattr(winograd.shutil, "which", lambda name: str(broken))

@@ -85,7 +85,9 @@ class World:
         )
         folder.mkdir(parents=True, exist_ok=True)
         if options.get("reason"):
-            (folder / "failure.json").write_text(json.dumps({"reason": options["reason"], "rule": "train_student"}))
+            (folder / "failure.json").write_text(
+                json.dumps({"reason": options["reason"], "rule": "train_student"}), encoding="utf-8"
+            )
         elif accuracy is not None:
             write_run(folder, accuracy, seconds, ensemble=options.get("ensemble"))
 
@@ -120,12 +122,12 @@ def write_run(folder, accuracy, seconds=50.0, epochs=4, ensemble=None):
         **{"epochs": epochs, "best_epoch": epochs - 1},
         "git": {"commit": "abc123", "dirty": False},
     }
-    (folder / "run.json").write_text(json.dumps(run))
+    (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
     together = {"last": ensemble, "best": None if ensemble is None else ensemble + 1}
     tracked = {"test_top1_tracked_max": accuracy + 0.3, "ensemble": together}
-    (folder / "evaluation.json").write_text(json.dumps({"last": last, "best": best} | tracked))
+    (folder / "evaluation.json").write_text(json.dumps({"last": last, "best": best} | tracked), encoding="utf-8")
     rows = [f"{e},{2 / (e + 1):.3f},{accuracy * (1 - 0.5 ** (e + 1)):.3f}" for e in range(epochs)]
-    (folder / "metrics.csv").write_text("\n".join(["epoch,train_loss,val_top1", *rows]) + "\n")
+    (folder / "metrics.csv").write_text("\n".join(["epoch,train_loss,val_top1", *rows]) + "\n", encoding="utf-8")
 
 
 @pytest.fixture

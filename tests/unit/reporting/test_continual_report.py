@@ -29,7 +29,7 @@ def runs(folder, tasks=3, strategies=("finetune", "replay")):
             split = {"class": course(50 + 20 * place + seed, tasks), "task": course(60 + 20 * place, tasks)}
             images = {"test": [20] * tasks, "val": [5] * tasks}
             content = {"class_order": [], "sizes": [2] * tasks, "images": images, "test": split, "val": split}
-            (path / "matrix.json").write_text(json.dumps(content))
+            (path / "matrix.json").write_text(json.dumps(content), encoding="utf-8")
             made.append({"dataset": "toy", "student": "net", "strategy": strategy, "seed": seed, "path": str(path)})
     return made
 
@@ -49,7 +49,7 @@ def test_every_file_that_the_rule_promises_is_there(written):
 
 
 def test_the_table_shows_mean_spread_and_what_is_missing(written):
-    text = (written / "tables" / "continual.md").read_text()
+    text = (written / "tables" / "continual.md").read_text(encoding="utf-8")
     # finetune: 50 after the last task of three with 50, 25, 16.7 left, and 51 with 51, 25.5, 17
     final = (50 + 25 + 50 / 3) / 3, (51 + 25.5 + 17) / 3
     assert f"{np.mean(final):.2f} ± {np.std(final, ddof=1):.2f}" in text
@@ -60,7 +60,7 @@ def test_the_table_shows_mean_spread_and_what_is_missing(written):
 
 
 def test_the_csv_has_one_line_a_run(written):
-    rows = list(csv.DictReader((written / "tables" / "continual.csv").open()))
+    rows = list(csv.DictReader((written / "tables" / "continual.csv").open(encoding="utf-8")))
     assert [row["status"] for row in rows] == ["ok"] * 4 + ["failed"]
     assert float(rows[0]["seen_after_1"]) == 50
     assert float(rows[0]["forgetting"]) == pytest.approx(((50 - 50 / 3) + (50 - 25)) / 2, rel=1e-5)
@@ -68,7 +68,7 @@ def test_the_csv_has_one_line_a_run(written):
 
 
 def test_the_json_holds_whole_matrices(written):
-    content = json.loads((written / "tables" / "continual.json").read_text())
+    content = json.loads((written / "tables" / "continual.json").read_text(encoding="utf-8"))
     assert content["runs"][0]["matrix"]["test"]["class"][1] == [25, 50, None]
 
 
@@ -80,7 +80,7 @@ def test_the_page_has_a_chapter_of_it(written, small):
     table = written / "tables/continual.json"
     page = small.root / "report.html"
     write_page(small.runs_csv, small.statistics, written / "figures", page, *arguments, continual_json=table)
-    html = page.read_text()
+    html = page.read_text(encoding="utf-8")
     assert "<h2>toy: classes learned in tasks by net</h2>" in html
     assert "<th>Final minus finetune</th>" in html
     assert "<li>replay, seed 2: not finished</li>" in html

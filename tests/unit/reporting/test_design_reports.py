@@ -119,17 +119,17 @@ def overlapping(world):
 def test_an_overlap_has_a_line_a_method_and_its_files_hold_the_numbers(overlapping):
     world, design = overlapping
     write_designs(world.runs_csv, [design], world.root, world.report, world.meta)
-    rows = list(csv.DictReader(io.StringIO((world.root / "tables" / "analysis.csv").read_text())))
+    rows = list(csv.DictReader(io.StringIO((world.root / "tables" / "analysis.csv").read_text(encoding="utf-8"))))
     assert [(row["x"], row["method"], row["mean"], row["difference_mean"]) for row in rows] == [
         *[("0.0", "avg_kd", "60.5", ""), ("0.0", "asib", "65.0", "4.5")],
         *[("100.0", "avg_kd", "65.5", ""), ("100.0", "asib", "", "")],
     ]
-    markdown = (world.root / "tables" / "analysis.md").read_text()
+    markdown = (world.root / "tables" / "analysis.md").read_text(encoding="utf-8")
     assert "| Classes that both teachers learn (%) | Method | Test top-1 (%) | n | Δ avg_kd | p (Holm) |" in markdown
     assert "| 0 | asib | 65.00 ± 12.71 | 2 | +4.50 \\[−1.85, +10.85\\] | 0.50 |" in markdown
     assert "| 100 | asib | — | 0 of 2 | — | — |" in markdown
     assert "differences are to avg_kd with the same teachers" in markdown
-    found = json.loads((world.root / "tables" / "analysis.json").read_text())["sections"]
+    found = json.loads((world.root / "tables" / "analysis.json").read_text(encoding="utf-8"))["sections"]
     assert found[0]["rows"][1]["values"] == [64.0, 66.0]
     with styled():
         figure = design_figure(read_runs(world.runs_csv), design, world.report)
@@ -165,8 +165,8 @@ def test_the_page_shows_table_and_figure(overlapping):
         (folder / name).write_bytes(b"\x89PNG" + name.encode())
     arguments = (world.runs_csv, world.statistics, folder, out, world.report, world.cards, world.meta, "snakemake")
     write_page(*arguments, designs=[design])
-    shown = out.read_text()
+    shown = out.read_text(encoding="utf-8")
     assert shown.count("<h2>toy: small, overlap of the teachers&#39; classes</h2>") == 1
     assert "+4.50 [−1.85, +10.85]" in shown
-    plain = [write_page(*arguments), out.read_text()][1]
+    plain = [write_page(*arguments), out.read_text(encoding="utf-8")][1]
     assert shown.count("<img") == plain.count("<img") + 1

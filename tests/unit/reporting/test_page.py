@@ -19,7 +19,7 @@ def page(world):
     out = world.root / "report.html"
     arguments = (world.report, world.cards, world.meta, "snakemake --cores 2 <x>")
     write_page(world.runs_csv, world.statistics, folder, out, *arguments)
-    return out.read_text()
+    return out.read_text(encoding="utf-8")
 
 
 class Tags(HTMLParser):

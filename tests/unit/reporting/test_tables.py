@@ -24,7 +24,7 @@ GOLDEN = """\
 def write(world, **meta):
     folder = world.root / "tables"
     write_tables(world.runs_csv, world.statistics, folder, world.report, world.cards, world.meta | meta)
-    return {path.suffix[1:]: path.read_text() for path in folder.iterdir()}
+    return {path.suffix[1:]: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
 
 def test_markdown_golden(small):
@@ -170,5 +170,5 @@ def test_last_weights_are_named_and_the_other_column_is_the_selected_epoch(world
 
 def test_other_devices_are_told(small):
     path = small.root / "toy" / "big--small" / "kd-small" / "seed0" / "run.json"
-    path.write_text(path.read_text().replace("Some CPU", "Other CPU"))
+    path.write_text(path.read_text(encoding="utf-8").replace("Some CPU", "Other CPU"), encoding="utf-8")
     assert "different devices" in write(small.analyse())["md"]

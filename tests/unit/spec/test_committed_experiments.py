@@ -24,7 +24,7 @@ SWEPT = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_committed_experiment_is_valid_and_plans_runs(name, tmp_path):
-    content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     for dataset in content["datasets"].values():
         if "root" in dataset:
             dataset["root"] = str(tmp_path)  # the images themselves may not be on this machine

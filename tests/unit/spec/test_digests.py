@@ -24,19 +24,19 @@ from kd.spec.files import atomic_path, atomic_write, read_json
 def test_what_counts(tmp_path, monkeypatch, first, second, same):
     monkeypatch.setattr(digests, "SCRIPTS", tmp_path)
     digests._parsed.cache_clear()
-    (tmp_path / "one.py").write_text(first)
-    (tmp_path / "two.py").write_text(second)
+    (tmp_path / "one.py").write_text(first, encoding="utf-8")
+    (tmp_path / "two.py").write_text(second, encoding="utf-8")
     ast.parse(first)
     assert (digests.module_digest("one") == digests.module_digest("two")) is same
 
 
 def test_native_code_of_a_module_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(digests, "SCRIPTS", tmp_path)
-    (tmp_path / "native.py").write_text("x = 1")
+    (tmp_path / "native.py").write_text("x = 1", encoding="utf-8")
     found = []
     for source in ("int a = 1;", "int a = 2;"):
         digests._parsed.cache_clear()
-        (tmp_path / "native.c").write_text(source)
+        (tmp_path / "native.c").write_text(source, encoding="utf-8")
         found.append(digests.module_digest("native"))
     digests._parsed.cache_clear()
     assert found[0] != found[1]
@@ -62,7 +62,7 @@ def test_files_are_whole_or_absent(tmp_path):
 
     def fail_halfway():
         with atomic_path(target) as temporary:
-            temporary.write_text("half")
+            temporary.write_text("half", encoding="utf-8")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

@@ -134,7 +134,7 @@ report: {references: [both]}
 
 
 def test_numbers_with_an_exponent_are_floats_wherever_a_number_stands(tmp_path):
-    (tmp_path / "unit.yaml").write_text(NUMBERS.replace("FOLDER", str(tmp_path)))
+    (tmp_path / "unit.yaml").write_text(NUMBERS.replace("FOLDER", str(tmp_path)), encoding="utf-8")
     experiment = load_experiment(tmp_path / "unit.yaml")
     recipe, images = experiment.recipe, experiment.datasets["images"]
     assert (recipe.lr, recipe.milestones, recipe.betas) == (1e-4, [0.5], (0.9, 0.99))
@@ -168,7 +168,7 @@ def test_mixed_labels_are_refused_where_undefined():
 
 @pytest.mark.parametrize(("text", "sentence"), [("a: [", "is not valid YAML"), ("- a", "must hold keys and values")])
 def test_files_that_are_no_experiment(tmp_path, text, sentence):
-    (tmp_path / "bad.yaml").write_text(text)
+    (tmp_path / "bad.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=sentence):
         load_experiment(tmp_path / "bad.yaml")
     with pytest.raises(UserError, match="does not exist"):
@@ -177,7 +177,7 @@ def test_files_that_are_no_experiment(tmp_path, text, sentence):
 
 def test_nothing_of_the_quick_start_leaks_into_an_experiment(tmp_path):
     default = tmp_path / "config.yaml"
-    default.write_text(yaml.safe_dump({**BASE, "gpus": 3}))
+    default.write_text(yaml.safe_dump({**BASE, "gpus": 3}), encoding="utf-8")
     assert "gpus" not in workflow_configuration(BASE, default)
     assert workflow_configuration({"gpus": 1}, default)["gpus"] == 1
 
@@ -267,5 +267,5 @@ def test_names_of_variants_of_a_method():
 
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[3].glob("config/**/*.yaml")), ids=lambda path: path.stem)
 def test_configuration_files_are_yaml_without_tabs(path):
-    assert "\t" not in path.read_text()
-    assert isinstance(yaml.safe_load(path.read_text()), dict)
+    assert "\t" not in path.read_text(encoding="utf-8")
+    assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict)

@@ -55,7 +55,7 @@ def join_chain(folders: Sequence[Path], out: Path) -> None:
     }
     atomic_write(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
     logs = [folder / "train.log" for folder in folders]
-    atomic_write(out / "train.log", "".join(log.read_text() for log in logs if log.is_file()))
+    atomic_write(out / "train.log", "".join(log.read_text(encoding="utf-8") for log in logs if log.is_file()))
     write_json(out / "run.json", joined)
 
 
@@ -63,7 +63,7 @@ def _histories(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], int, Path
     rows: list[dict[str, Any]] = []
     best = (-1.0, 0, folders[0])
     for folder in folders:
-        with (folder / "metrics.csv").open() as file:
+        with (folder / "metrics.csv").open(encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 stage = f"{folder.parent.name}/{row['stage']}"
                 rows.append({**row, "epoch": len(rows) + 1, "stage": stage})

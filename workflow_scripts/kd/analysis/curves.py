@@ -50,7 +50,7 @@ def read_curves(folders: Sequence[str | Path], column: str) -> Curves | None:
 def _series(path: Path, column: str) -> dict[int, float]:
     if not path.is_file():
         return {}
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         pairs = [(row.get("epoch"), row.get(column)) for row in csv.DictReader(file)]
     found = {int(float(epoch)): float(value) for epoch, value in pairs if epoch and value}
     return {epoch: value for epoch, value in found.items() if np.isfinite(value)}

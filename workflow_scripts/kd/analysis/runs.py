@@ -20,7 +20,7 @@ RunRow = dict[str, Any]
 def read_runs(path: str | Path) -> list[RunRow]:
     """Return the rows of runs.csv; plain values, for a table library costs more to import than this job takes."""
     try:
-        with Path(path).open(newline="") as file:
+        with Path(path).open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, restval="")
             absent = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if absent:

@@ -186,7 +186,7 @@ def _return_freed_memory() -> None:
     """Give free memory back to the system and forget the peak so far, where Linux allows it."""
     try:
         ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except (OSError, AttributeError):
         return
 
@@ -194,7 +194,7 @@ def _return_freed_memory() -> None:
 def _status(key: str) -> float:
     """Return a line of /proc/self/status in MB; without one, the peak of the process."""
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         return peak_memory_mb(torch.device("cpu"))
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))

@@ -28,7 +28,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         known = all({"part", "results", "settings"} <= set(entry) for entry in record.values())
     except (ValueError, AttributeError, TypeError):
         known = False

@@ -139,5 +139,5 @@ def synthetic(folder: Path, images: int, classes: int, size: int) -> Path:
         "std": [0.289] * 3,  # of a uniform distribution
         "digests": {},
     }
-    (target / MANIFEST).write_text(json.dumps(manifest))
+    (target / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     return target

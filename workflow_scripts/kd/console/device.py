@@ -47,7 +47,9 @@ def visible_devices() -> list[str]:
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
     try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, encoding="utf-8", errors="replace", check=True
+        ).stdout
     except (OSError, subprocess.CalledProcessError):
         return []
     return [str(i) for i, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
@@ -72,7 +74,7 @@ def _share(path: Path, share: int, whole: bool) -> list[IO[str]]:
     kinds = [(".lock", fcntl.LOCK_EX if whole else fcntl.LOCK_SH), (f".{share}.lock", fcntl.LOCK_EX)]
     files: list[IO[str]] = []
     for suffix, kind in kinds:
-        files.append(path.with_name(path.name + suffix).open("w"))
+        files.append(path.with_name(path.name + suffix).open("w", encoding="utf-8"))
         try:
             fcntl.flock(files[-1], kind | fcntl.LOCK_NB)
         except OSError:

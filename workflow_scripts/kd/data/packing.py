@@ -42,7 +42,7 @@ def pack(settings: DatasetSettings, folder: str | Path, workers: int, progress: 
                 source, staging, settings.image_size, workers, progress
             )
             manifest["seconds"] = round(time.monotonic() - started, 3)
-            (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
             _publish(staging, folder)
     except OSError as error:
         raise UserError(f"cannot pack {settings.source} into {folder}: {error}") from error

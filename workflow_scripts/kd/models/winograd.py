@@ -204,7 +204,7 @@ def library() -> ctypes.CDLL | None:
 
 def _built(compiler: str) -> Path:
     """Return the library's file; it is named after all that decides its content."""
-    content = [SOURCE.read_text(), *FLAGS, compiler, _cpu()]
+    content = [SOURCE.read_text(encoding="utf-8"), *FLAGS, compiler, _cpu()]
     name = hashlib.sha256("\n".join(content).encode()).hexdigest()[:16]
     path = compiler_cache() / f"winograd-{name}.so"
     if not path.is_file():
@@ -221,7 +221,7 @@ def compiler_cache() -> Path:
 
 def _cpu() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.machine()
     return next((line for line in lines if line.startswith(("flags", "Features"))), platform.machine())

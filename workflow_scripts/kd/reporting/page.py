@@ -90,7 +90,7 @@ def write_page(
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.from_string(TEMPLATE.read_text()).render(
+    page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         meta=experiment_meta,
         question=_question(sources),
         analyses=[_analysis(design, sources, Path(figures_folder)) for design in designs],

@@ -170,7 +170,7 @@ def card(name: str) -> Card:
 
 def _read(path: Path) -> Card:
     try:
-        return Card(**yaml.load(path.read_text(), LOADER))
+        return Card(**yaml.load(path.read_text(encoding="utf-8"), LOADER))
     except (ValidationError, TypeError) as error:
         sentence = first_problem(error, str(path)) if isinstance(error, ValidationError) else f"{path}: {error}"
         raise UserError(sentence) from error

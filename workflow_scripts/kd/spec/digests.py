@@ -62,7 +62,7 @@ def _parsed(module: str) -> tuple[frozenset[str], str]:
     """Return all names that a module imports and its digest: parsed once, for this is most of a dry run's start."""
     path = source_path(module)
     assert path is not None, f"no source for {module}"
-    tree = ast.parse(path.read_text())
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -78,7 +78,7 @@ def _parsed(module: str) -> tuple[frozenset[str], str]:
 def _native(path: Path) -> str:
     """Return the source in C that a module builds: the file of its name."""
     native = path.with_suffix(".c")
-    return native.read_text() if native.is_file() else ""
+    return native.read_text(encoding="utf-8") if native.is_file() else ""
 
 
 def code_digest(modules: Iterable[str]) -> str:

@@ -32,7 +32,7 @@ TEXTS = {"experiment", "description", "name", "root", "archives", "class_list", 
 def load_experiment(path: str | Path) -> Experiment:
     """Read and check an experiment file."""
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"configuration file {path} does not exist") from error
     except yaml.YAMLError as error:
@@ -49,7 +49,7 @@ def workflow_configuration(given: Mapping[str, Any], default: Path) -> dict[str,
     """
     if "experiment" in given:
         return dict(given)
-    return {**yaml.safe_load(default.read_text()), **given}
+    return {**yaml.safe_load(default.read_text(encoding="utf-8")), **given}
 
 
 def check_experiment(content: Mapping[str, Any]) -> Experiment:

@@ -29,7 +29,7 @@ def open_source(settings: DatasetSettings) -> Source:
 
 def _read_class_list(path: Path) -> list[str]:
     try:
-        lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
+        lines = [line.split("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"class_list {path} cannot be read: {error}") from error
     names = [fields[0] for fields in lines if fields]

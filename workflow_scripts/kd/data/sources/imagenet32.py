@@ -57,7 +57,7 @@ def _pixels(path: Path) -> np.ndarray:
 def _classes(root: Path, count: int) -> list[str]:
     names = [str(number) for number in range(1, count + 1)]
     if (root / CLASS_NAMES).is_file():
-        for line in (root / CLASS_NAMES).read_text().splitlines():
+        for line in (root / CLASS_NAMES).read_text(encoding="utf-8").splitlines():
             fields = line.split()
             if len(fields) >= 2 and fields[1].isdigit() and 1 <= int(fields[1]) <= count:
                 names[int(fields[1]) - 1] = fields[0]
