@@ -5,6 +5,7 @@ from pathlib import Path
 from kd.data.folder_tree import find_layout, list_folder, tree_source
 from kd.data.source import Source
 from kd.spec.config import DatasetSettings
+from kd.spec.contents import listed_classes
 from kd.spec.errors import UserError, unknown
 
 
@@ -28,11 +29,7 @@ def open_source(settings: DatasetSettings) -> Source:
 
 
 def _read_class_list(path: Path) -> list[str]:
-    try:
-        lines = [line.split("#")[0].split() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"class_list {path} cannot be read: {error}") from error
-    names = [fields[0] for fields in lines if fields]
+    names = listed_classes(path)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UserError(f"class_list {path} names class {twice[0]} twice")
