@@ -6,11 +6,10 @@ import logging
 from pathlib import Path
 
 from kd.console.device import lease_gpus
-from kd.console.entry import keep_history, run
+from kd.console.entry import leave_reason, run
 from kd.console.progress import Progress
 from kd.console.training_script import packed_folder, start_torch
 from kd.spec.errors import UserError
-from kd.spec.files import write_json
 from kd.spec.job import parse_job
 
 RULE = "train_students"
@@ -18,20 +17,8 @@ log = logging.getLogger("kd")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Train all runs, with one log in each of their folders; so is the reason of a failure, which ends them all."""
+    """Reserve devices before torch sees them, then train; a reason that ends one run alone is left in its folder."""
     runs = json.loads(arguments.runs)
-    for one in runs:
-        keep_history(Path(one["folder"]))
-    try:
-        train(arguments, runs)
-    except UserError as error:
-        for one in runs:
-            write_json(Path(one["folder"]) / "failure.json", {"reason": str(error), "rule": RULE})
-        raise
-
-
-def train(arguments: argparse.Namespace, runs: list[dict]) -> None:
-    """Reserve devices before torch sees them, then train."""
     job_list = [parse_job(one["settings"]) for one in runs]
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
@@ -55,8 +42,7 @@ def train(arguments: argparse.Namespace, runs: list[dict]) -> None:
         outcomes = jobs.train_students(job_list, files, on_epoch)
     for one, outcome in zip(files, outcomes, strict=True):
         if isinstance(outcome, UserError):
-            log.error("%s: %s", one.folder, outcome)
-            write_json(one.folder / "failure.json", {"reason": str(outcome), "rule": RULE})
+            log.error("%s: %s%s", one.folder, outcome, leave_reason(one.folder, str(outcome), RULE))
     log.info("done in %.1f s", sum(outcome.seconds for outcome in outcomes if not isinstance(outcome, UserError)))
 
 
@@ -67,4 +53,5 @@ if __name__ == "__main__":
     parser.add_argument("--teachers", type=Path, nargs="*", default=[], help="weights of the teachers, in order")
     parser.add_argument("--gpus", type=int, default=0, help="devices to reserve")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.set_defaults(history=True)
     run(main, parser, RULE)

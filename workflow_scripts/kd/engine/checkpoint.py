@@ -60,11 +60,7 @@ class ResumeFile:
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Save tensors and plain values whole or not at all; a full disk is a UserError."""
     with atomic_path(path) as temporary:
-        try:
-            torch.save(state, temporary)
-        except RuntimeError as error:
-            # torch reports a failed write, a full disk among them, as a RuntimeError of its zip writer
-            raise UserError(f"cannot write {path}: {str(error).splitlines()[0]}") from error
+        torch.save(state, temporary)
 
 
 def load_state(path: Path) -> dict[str, Any]:

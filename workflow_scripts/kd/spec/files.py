@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kd.spec.disk import disk_trouble
 from kd.spec.errors import UserError
 
 
@@ -21,8 +22,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, target)
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    except Exception as error:
+        if (trouble := disk_trouble(error)) is None:
+            raise
+        raise UserError(f"cannot write {target}: {trouble}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)

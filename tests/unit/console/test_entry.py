@@ -1,0 +1,226 @@
+"""How scripts end on a disk that is full, read-only or of another shape: one sentence, and a status other than 0."""
+
+import ast
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[3] / "workflow_scripts"
+NAMES = sorted(path.stem for path in SCRIPTS.glob("*.py"))
+
+# A job that fills --out from --data, as all that train do; its body is the first argument.
+JOB = """
+import argparse, os, sys
+from pathlib import Path
+from kd.console.entry import log, run
+from kd.spec.errors import UserError
+from kd.spec.files import atomic_write, write_json
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--data")
+parser.add_argument("--out", type=Path)
+parser.set_defaults(history=True)
+body = sys.argv.pop(1)
+
+def main(arguments):
+    out = arguments.out
+    exec(body)
+
+run(main, parser, "job")
+"""
+WRITES = 'atomic_write(out / "weights.bin", "x" * 3_000_000)'
+
+
+def no_room() -> None:
+    """Let no file of this process grow: what a full disk does, without one, and without being root."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+
+def finished(command: list[str], limit=None, **options) -> subprocess.CompletedProcess[str]:
+    pipes = {"capture_output": True, "text": True, "errors": "backslashreplace"}
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS), **options.pop("env", {})}
+    return subprocess.run(command, env=environment, preexec_fn=limit, check=False, **{**pipes, **options})
+
+
+def job(folder: Path, body: str, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", JOB, body, "--data", "data", "--out", str(folder), *arguments]
+    return finished(command, **options)
+
+
+def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines that tell of a failure; a log that ended is told in a warning of its own."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return [line for line in done.stderr.splitlines() if "WARNING" not in line]
+
+
+@pytest.fixture
+def full_disk(tmp_path) -> Iterator[Path]:
+    """A file system of a megabyte without a free byte."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or finished(mount).returncode != 0:
+        pytest.skip("only root can mount a small disk, and not in every container")
+    try:
+        with (folder / "filling").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)) == 4096:
+                pass
+    except OSError:
+        pass
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_every_script_starts_and_ends_by_the_one_entry():
+    for name in NAMES:
+        tree = ast.parse((SCRIPTS / f"{name}.py").read_text(encoding="utf-8"))
+        called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        assert called & {"run", "run_training"}, name
+
+
+def test_a_full_disk_is_one_sentence_though_neither_log_nor_reason_can_be_written(full_disk):
+    done = job(full_disk / "run", WRITES, "--log", str(full_disk / "logs" / "job.log"))
+    told = complaints(done)
+    assert len(told) == 1
+    assert "No space left on device" in told[0]
+
+
+def test_a_disk_that_fills_up_during_the_job(full_disk):
+    (full_disk / "filling").unlink()
+    log = full_disk / "logs" / "job.log"
+    done = job(full_disk / "run", f"log.info('started'); {WRITES}", "--log", str(log))
+    told = complaints(done)
+    assert re.search(r"ERROR cannot write \S.*weights.bin: No space left on device", told[-1])
+    assert "started" in log.read_text(encoding="utf-8")
+    assert not list((full_disk / "run").glob("*weights*"))
+
+
+def test_no_file_can_grow(tmp_path):
+    done = job(tmp_path / "run", f"log.info('started'); {WRITES}", "--log", str(tmp_path / "job.log"), limit=no_room)
+    told = complaints(done)
+    assert len(told) == 2
+    assert re.search(r"ERROR cannot write \S*weights.bin: File too large; nor is the reason kept: cannot", told[1])
+    warnings = [line for line in done.stderr.splitlines() if "WARNING" in line]
+    assert len(warnings) == 2, "each log says once that it ends"
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"train.log"}
+
+
+def test_a_log_that_ends_does_not_end_the_job(tmp_path):
+    body = "log.info('one'); log.info('two'); print('done')"
+    done = job(tmp_path / "run", body, "--log", str(tmp_path / "job.log"), limit=no_room)
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert [line.split(" ", 1)[1] for line in done.stderr.splitlines() if "INFO" in line] == ["INFO one", "INFO two"]
+    assert done.stdout == "done\n"
+
+
+@pytest.mark.parametrize("place", ["run", "logs"])
+def test_a_file_in_the_place_of_a_folder(place, tmp_path):
+    (tmp_path / place).write_text("", encoding="utf-8")
+    done = job(tmp_path / "run", WRITES, "--log", str(tmp_path / "logs" / "job.log"))
+    told = complaints(done)
+    assert len(told) == 1
+    assert re.search(r"cannot write .*(job|train)\.log: (File exists|Not a directory)", told[0])
+
+
+def test_a_read_only_folder(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(tmp_path)]
+    if os.geteuid() != 0 or finished(mount).returncode != 0:
+        pytest.skip("only root can mount a read-only disk, and not in every container")
+    try:
+        told = complaints(job(tmp_path / "run", WRITES, "--log", str(tmp_path / "logs" / "job.log")))
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    assert len(told) == 1
+    assert "Read-only file system" in told[0]
+
+
+def test_a_folder_without_permission(tmp_path):
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    if os.geteuid() == 0:
+        pytest.skip("nothing is closed to root")
+    told = complaints(job(folder / "run", WRITES))
+    assert len(told) == 1
+    assert "Permission denied" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("raise UserError('a sentence')", "ERROR a sentence"),
+        ("raise MemoryError", "ERROR out of memory"),
+        ("os.write(os.open(out, os.O_RDONLY), b'x')", "ERROR Bad file descriptor"),
+        ("open(out / 'absent' / 'x', 'w')", r"ERROR cannot use .*absent.x: No such file or directory"),
+        ("raise OSError('500000 requested and 1008 written')", "ERROR only a part could be written .No space"),
+    ],
+    ids=["user", "memory", "descriptor", "absent", "numpy"],
+)
+def test_reasons_are_one_line_and_are_kept(body, told, tmp_path):
+    lines = complaints(job(tmp_path, body))
+    assert len(lines) == 1
+    assert re.search(told, lines[0])
+    failure = json.loads((tmp_path / "failure.json").read_text(encoding="utf-8"))
+    assert failure["rule"] == "job"
+    assert lines[0].endswith(failure["reason"])
+
+
+def test_an_unexpected_error_shows_where_it_came_from_and_keeps_its_reason(tmp_path):
+    done = job(tmp_path, "{}['key']")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    failure = json.loads((tmp_path / "failure.json").read_text(encoding="utf-8"))
+    assert failure["reason"] == "KeyError: 'key'"
+
+
+@pytest.mark.parametrize(("stream", "body"), [("stdout", "print('x')"), ("stderr", "log.info('x')")])
+def test_what_cannot_be_printed_ends_no_job(stream, body, tmp_path):
+    with (tmp_path / "printed").open("w", encoding="utf-8") as file:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: file}
+        done = job(tmp_path / "run", body, limit=no_room, capture_output=False, env={"PYTHONUNBUFFERED": ""}, **pipes)
+    assert done.returncode == 0
+    assert not (tmp_path / "run" / "failure.json").exists()
+
+
+def test_logs_are_utf_8_whatever_the_locale_and_never_stop_at_a_letter(tmp_path):
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    body = r"log.info('40 \xb1 2 %% \udce4'); print('\xb1', file=sys.stderr)"
+    done = job(tmp_path, body, "--log", str(tmp_path / "job.log"), env=plain)
+    assert done.returncode == 0, done.stderr
+    assert r"40 \xb1 2" in done.stderr
+    assert "40 ± 2 %% \\udce4\n" in (tmp_path / "job.log").read_text(encoding="utf-8")
+
+
+def test_the_reason_of_one_network_is_not_kept_in_the_place_of_its_result(tmp_path):
+    script = [sys.executable, str(SCRIPTS / "evaluate_single.py")]
+    done = finished(
+        [*script, *("--settings", "{}", "--data", "d", "--weights", "w", "--out", str(tmp_path / "s.json"))]
+    )
+    assert len(complaints(done)) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_run_of_a_job_keeps_its_reason(tmp_path):
+    runs = [{"folder": str(tmp_path / name), "settings": "{}", "outputs": [], "tuned": []} for name in ("a", "b")]
+    command = [sys.executable, str(SCRIPTS / "train_students.py"), "--runs", json.dumps(runs), "--data", "d"]
+    told = complaints(finished(command))
+    for name in ("a", "b"):
+        failure = json.loads((tmp_path / name / "failure.json").read_text(encoding="utf-8"))
+        assert told[0].endswith(failure["reason"])
+        assert (tmp_path / name / "train.log").read_text(encoding="utf-8").splitlines() == told
+
+
+def test_a_finished_run_is_packed_only_whole(tmp_path):
+    command = [sys.executable, str(SCRIPTS / "prepare_data.py"), "--settings", '{"source": "digits"}']
+    done = finished([*command, "--out", str(tmp_path / "data")], limit=no_room)
+    told = complaints(done)
+    assert re.search(r"cannot pack digits into \S*data: .*(File too large|No space left)", told[-1])
+    assert list(tmp_path.iterdir()) == []
