@@ -46,6 +46,7 @@ def without_encoding(source: str) -> list[str]:
             continue  # opens bytes
         modes = [*call.args, *([given["mode"]] if "mode" in given else [])]
         binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes[-1:])
+        binary |= "buffering" in given  # which nothing but bytes can be without
         opens = name == "open" and not binary
         if (opens or name in {"read_text", "write_text"}) and "encoding" not in given:
             found.append(f"line {call.lineno}: {ast.unparse(call)}")
