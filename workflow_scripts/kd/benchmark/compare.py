@@ -45,8 +45,8 @@ class Pair:
     @property
     def flops_per_image(self) -> float:
         """Return what a step needs for an image: the least that was counted, since a loop may do the same with more."""
-        engine = (self.engine.training.flops_per_image or 0.0) + self.engine.onlookers.flops_per_image
-        return min(value for value in (self.reference.flops_per_image, engine) if value > 0)
+        counted = (self.reference.flops_per_image, self.engine.flops_per_image)
+        return min(value for value in counted if value > 0)
 
 
 def compare(world: World, entry: Entry, progress: Progress, by_part: bool = True) -> dict[str, Any]:

@@ -45,6 +45,12 @@ class Engine:
             batch = self.fetch()
             self.training.step(batch, self.onlookers.outputs(batch))
 
+    @property
+    def flops_per_image(self) -> float:
+        """Return what a step needs for an image of a full batch, 0 before the first."""
+        size = max(self.training.step_flops, default=0)
+        return (self.training.step_flops[size] + self.onlookers.pass_flops[size]) / size if size else 0.0
+
     def fetch(self) -> Batch:
         """Return the next batch, from one epoch into the next."""
         return next(self.batches)

@@ -22,6 +22,7 @@ from kd.continual.tasks import Part, Tasks, balanced_data, make_tasks, task_data
 from kd.engine.checkpoint import ResumeFile, save_state
 from kd.engine.data import Data, load_data
 from kd.engine.feed import derived_seed
+from kd.engine.flops import FlopCounter
 from kd.engine.history import write_metrics
 from kd.engine.jobs import Files, Workbench, record_of
 from kd.engine.modes import choose_modes
@@ -209,14 +210,15 @@ def _train_task(task: Task, on_epoch: OnEpoch) -> State:
         parts.append(_train(task, bench, phase, _shifted(on_epoch, sum(len(part.rows) for part in parts))))
     student = bench.team.models[STUDENT]
     save_weights(student, task.path.with_suffix(".safetensors"), {"task": str(task.number)})
-    anchors = _anchors_after(task, bench)
+    with FlopCounter() as counter:
+        anchors = _anchors_after(task, bench)
     state = {
         "stamp": task.stamp,
         "student": parts[-1].last,
         "anchors": anchors.state() if anchors else None,
         "rows": [row for part in parts for row in part.rows],
         "seconds": sum(part.seconds for part in parts),
-        "flops": sum(part.flops for part in parts),
+        "flops": sum(part.flops for part in parts) + counter.total,
         "record": record_of(bench, task.files, parts[-1]),
         "task": _record(task),
     }

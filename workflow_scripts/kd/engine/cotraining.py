@@ -99,7 +99,7 @@ def _epoch(bundle: Sequence[Companion]) -> None:
         for companion in bundle:
             if companion.failure is not None:
                 continue
-            companion.training.onlookers.flops_per_image = first.onlookers.flops_per_image
+            companion.training.onlookers.pass_flops = first.onlookers.pass_flops
             with companion.turn(shared) as training:
                 training.step(batch, known)
         since = time.perf_counter()

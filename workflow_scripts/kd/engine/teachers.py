@@ -34,16 +34,16 @@ class Onlookers:
         """(K,n,C) of every teacher on the fixed view, by position."""
         self.fixed_images: Tensor | None = None
         """(n,3,H,W) the fixed view itself, where teachers' taps are needed of it."""
-        self.flops_per_image = 0.0
-        """What the live roles cost for each image of a batch, known after the first."""
+        self.pass_flops: dict[int, float] = {}
+        """What the live roles cost for a batch, by its number of images; known once there was one."""
         self.flops_before = 0.0
         """What asking once cost, before the first batch."""
         self._remembered: dict[str, Tensor] = {}
-        self._measured = False
 
     def enter(self, roles: Sequence[str], recipe: Recipe) -> None:
         """Prepare for a stage that does not train these roles."""
-        self.recipe, self._remembered, self._measured = recipe, {}, False
+        self.recipe, self._remembered = recipe, {}
+        self.pass_flops, self.flops_before = {}, 0.0
         self.roles = [role for role in roles if self.needs.live_teacher or self.team.taps[role] or not _teaches(role)]
         frozen = [role for role in self.roles if _teaches(role)]
         if recipe.teacher_view == "fixed":
@@ -76,11 +76,13 @@ class Onlookers:
             self.team.taps = kept
 
     def _measured_outputs(self, batch: Batch) -> dict[str, Output]:
-        if self._measured:
+        size = len(batch.labels)
+        if size in self.pass_flops:
             return self._outputs(batch)
+        self.team.make_ready(self._live(), batch.images, self.precision)
         with uncompiled(), FlopCounter() as counter:
             known = self._outputs(batch)
-        self.flops_per_image, self._measured = counter.total / len(batch.labels), True
+        self.pass_flops[size] = float(counter.total)
         # a resumed training counts at another batch than one that was not interrupted, and must not differ by it
         return self._outputs(batch) if self.team.compiles else known
 
@@ -89,7 +91,7 @@ class Onlookers:
             role: Output(logits[batch.positions], {}, self.team.models[role].classifier)
             for role, logits in self._remembered.items()
         }
-        live = [role for role in self.roles if role not in known]
+        live = self._live()
         if self.recipe.teacher_view == "fixed":
             taught = [role for role in live if _teaches(role)]
             if taught:
@@ -100,6 +102,9 @@ class Onlookers:
         for name, view in batch.views.items():
             known = self.team.forward(view, self.precision, known=known, roles=self.roles, view=name)
         return known
+
+    def _live(self) -> list[str]:
+        return [role for role in self.roles if role not in self._remembered]
 
     def _of_fixed_view(self, roles: Sequence[str]) -> dict[str, Tensor]:
         wanted, logits = [role for role in roles if not self.team.taps[role]], self.fixed_logits
@@ -112,11 +117,14 @@ class Onlookers:
         if not roles:
             return {}
         parts: dict[str, list[Tensor]] = {role: [] for role in roles}
-        with uncompiled(), FlopCounter() as counter:
-            for images, _, _ in self.store.batches(torch.arange(len(self.store)), self.recipe.eval_batch_size):
-                outputs = self.team.forward(self.augmenter.plain(images), self.precision, roles=roles)
-                for role in roles:
-                    parts[role].append(outputs[role].logits)
+        counter = FlopCounter()
+        for batch, _, _ in self.store.batches(torch.arange(len(self.store)), self.recipe.eval_batch_size):
+            images = self.augmenter.plain(batch)
+            self.team.make_ready(roles, images, self.precision)
+            with uncompiled(), counter:
+                outputs = self.team.forward(images, self.precision, roles=roles)
+            for role in roles:
+                parts[role].append(outputs[role].logits)
         self.flops_before = float(counter.total)
         return {role: torch.cat(logits) for role, logits in parts.items()}
 

@@ -118,7 +118,7 @@ class Training:
         averaged = recipe.ema_decay is not None and STUDENT in stage.trained()
         self.ema = EMA(self.team.models[STUDENT]) if averaged else None
         self.plateau = Plateau(recipe) if recipe.schedule == "plateau" else None
-        self.flops_per_image: float | None = None
+        self.step_flops: dict[int, float] = {}
         self.feed.enter(recipe)
         self.epoch = 0 if state is None else self._restore(state)
         self.team.enter(stage)
@@ -179,13 +179,14 @@ class Training:
 
     def step(self, batch: Batch, known: Mapping[str, Output]) -> None:
         """Train on a batch, of which `known` is what the roles that are not trained make."""
-        if self.flops_per_image is None:
+        size = len(batch.labels)
+        if size in self.step_flops:
+            self._step(batch, known)
+        else:  # a last, smaller batch is counted for itself: what compares images grows with their square
             with uncompiled(), FlopCounter() as counter:
                 self._step(batch, known)
-            self.flops_per_image = counter.total / len(batch.labels)
-        else:
-            self._step(batch, known)
-        self.result.flops += (self.flops_per_image + self.onlookers.flops_per_image) * len(batch.labels)
+            self.step_flops[size] = float(counter.total)
+        self.result.flops += self.step_flops[size] + self.onlookers.pass_flops[size]
         self.steps_done += 1
 
     def end_epoch(self) -> None:
@@ -331,21 +332,25 @@ class Training:
                 "best_epoch": result.best_epoch,
                 "best_top1": result.best_top1,
                 "flops": result.flops,
-                "flops_per_image": self.flops_per_image,
+                "step_flops": self.step_flops,
+                "device": self.team.device.type,
             }
         )
 
     def _restore(self, state: dict[str, Any]) -> int:
         result = self.result
         self._load_trained(state)
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where the interrupted attempt ran in a format that needs none
+            self.scaler.load_state_dict(state["scaler"])
         if self.plateau is not None:
             self.plateau.load_state_dict(state["plateau"])
         self.feed.load_state(state["feed"])
         restore_rng(state["rng"], self.team.device)
         result.rows, result.best = list(state["rows"]), state["best"]
         result.best_epoch, result.best_top1 = state["best_epoch"], state["best_top1"]
-        result.flops, self.flops_per_image = state["flops"], state["flops_per_image"]
+        result.flops, self.step_flops = state["flops"], dict(state["step_flops"])
+        if state["device"] != self.team.device.type:
+            log.warning("goes on on a %s after epochs on a %s", self.team.device.type, state["device"])
         log.info("resuming stage '%s' after epoch %d of %d", self.stage.name, state["epoch"], self.epochs)
         return int(state["epoch"])
 
