@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd.engine.checkpoint import ResumeFile, load_state, save_state
+from kd.engine.checkpoint import ResumeFile, load_state, restore_rng, rng_state, save_state
 from kd.engine.ema import EMA, ema_decay
 from kd.engine.history import Sums, write_metrics
 from kd.engine.optim import build_optimizer, clip_norm, lr_factor, set_lr
@@ -74,6 +74,87 @@ def test_optimizers_move_as_torchs_own_and_go_on_from_their_state(name):
             optimizer.step()
     assert torch.equal(ours, theirs)
     assert ours.requires_grad
+
+
+OPTIMIZERS = {
+    "sgd": {},
+    "nesterov": {"nesterov": True},
+    "without momentum": {"momentum": 0.0},
+    "adam": {"optimizer": "adam"},
+    "adamw": {"optimizer": "adamw"},
+}
+
+
+def built(parameters, device, **recipe):
+    """Return an optimiser as it is built for a device, over parameters on the CPU: fused kernels exist there too."""
+    groups = [(parameters[:2], 1.0), (parameters[2:], 10.0)]
+    return build_optimizer(Recipe(epochs=1, lr=0.01, **recipe), groups, torch.device(device))
+
+
+def moved(parameters, optimizer, moving):
+    """Take a step that only some of the parameters have a gradient for."""
+    optimizer.zero_grad(set_to_none=True)
+    torch.stack([(parameters[k] ** 3).sum() for k in moving]).sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("recipe", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("carried", [False, True], ids=["one job", "from job to job"])
+def test_parameters_set_free_later_move_as_if_they_were_new_with_a_gpus_kernels_too(recipe, carried):
+    """Frozen, free, frozen again and free: whoever has no gradient stays, and its moments with it."""
+    found = {}
+    for device in ("cpu", "cuda"):
+        own = [nn.Parameter(torch.linspace(-1, 1, 8) + k) for k in range(3)]
+        optimizer = built(own, device, **recipe)
+        for moving in ([0], [0, 1], [0, 1, 2], [1], [0, 2]):
+            before = [p.detach().clone() for p in own]
+            moved(own, optimizer, moving)
+            stayed = [k for k, p in enumerate(own) if torch.equal(p, before[k])]
+            assert stayed == [k for k in range(3) if k not in moving]
+            if carried:
+                state = optimizer.state_dict()
+                optimizer = built(own, device, **recipe)
+                optimizer.load_state_dict(state)
+        found[device] = own
+    for plain, fused in zip(found["cpu"], found["cuda"], strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("recipe", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+@pytest.mark.parametrize("here", ["cpu", "cuda"])
+def test_a_state_from_another_kind_of_device_is_taken_with_the_kernels_of_this_one(recipe, here):
+    there = "cuda" if here == "cpu" else "cpu"
+    own = [nn.Parameter(torch.linspace(-1, 1, 8) + k) for k in range(3)]
+    before, after = built(own, there, **recipe), built(own, here, **recipe)
+    moved(own, before, [0, 1])
+    after.load_state_dict(before.state_dict())
+    assert [group["fused"] for group in after.param_groups] == [(here == "cuda") or None] * 2
+    moved(own, after, [0, 1, 2])
+    assert all(torch.isfinite(p).all() for p in own)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_first_step_that_overflows_leaves_no_momentum(device, monkeypatch):
+    monkeypatch.setattr(torch, "empty_like", lambda like: torch.full_like(like, torch.nan))  # memory may hold anything
+    parameter = nn.Parameter(torch.linspace(-1, 1, 8))
+    before = parameter.detach().clone()
+    optimizer = build_optimizer(Recipe(epochs=1, lr=0.1, weight_decay=0.0), [([parameter], 1.0)], torch.device(device))
+    scaler = Precision("fp16", CPU).scaler()
+    for factor in (torch.inf, 1.0):
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(factor * parameter.sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    torch.testing.assert_close(parameter, before - 0.1)
+
+
+def test_generators_of_a_cpu_can_be_taken_up_on_a_gpu(monkeypatch):
+    state, told = rng_state(CPU), []
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *arguments: told.append(arguments))
+    drawn = torch.rand(3)
+    restore_rng(state, torch.device("cuda", 0))
+    assert torch.equal(torch.rand(3), drawn)
+    assert told == []
 
 
 def test_ema_moves_by_its_decay_and_copies_buffers():

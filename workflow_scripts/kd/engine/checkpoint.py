@@ -21,9 +21,9 @@ def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def restore_rng(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Set torch's global generators."""
+    """Set torch's global generators; that of a GPU stays as it is where the state comes from a CPU."""
     torch.set_rng_state(state["cpu"])
-    if device.type == "cuda":
+    if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 

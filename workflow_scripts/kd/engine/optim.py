@@ -13,6 +13,9 @@ from kd.spec.errors import UserError
 REST = "*"
 """Stands for every term that has no momentum of its own."""
 
+KERNELS = ("foreach", "fused", "capturable")
+"""Options of torch's optimisers that say how a step is computed, and not which."""
+
 Gradients = Sequence[Sequence[Tensor | None]]
 """Branch by branch, one gradient a parameter, None where the branch does not reach it."""
 
@@ -96,13 +99,30 @@ class _Eager(torch.optim.Optimizer):
     add_param_group = _unwrapped(torch.optim.Optimizer.add_param_group)
     zero_grad = _unwrapped(torch.optim.Optimizer.zero_grad)
     state_dict = _unwrapped(torch.optim.Optimizer.state_dict)
-    load_state_dict = _unwrapped(torch.optim.Optimizer.load_state_dict)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, of another kind of device too: which kernels take the steps is this optimiser's own affair."""
+        kernels = [{key: group[key] for key in KERNELS if key in group} for group in self.param_groups]
+        groups = [{**saved, **own} for saved, own in zip(state_dict["param_groups"], kernels, strict=True)]
+        _unwrapped(torch.optim.Optimizer.load_state_dict)(self, {**state_dict, "param_groups": groups})
 
 
 class SGD(_Eager, torch.optim.SGD):
-    """torch.optim.SGD without the compiler's import."""
+    """torch.optim.SGD without the compiler's import, whose fused kernel takes parameters that never moved before."""
 
-    step = torch.no_grad()(_unwrapped(torch.optim.SGD.step))
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        """Take a step.
+
+        torch's fused kernel wants all momenta or none: it stops at parameters that a later stage sets free, and keeps
+        whatever memory held where a first step overflowed. A momentum of 0 is what the first step starts from.
+        """
+        for group in self.param_groups:
+            if group["fused"] and group["momentum"]:
+                for parameter in group["params"]:
+                    if parameter.grad is not None and self.state[parameter].get("momentum_buffer") is None:
+                        self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        _unwrapped(torch.optim.SGD.step)(self)
 
 
 class Adam(_Eager, torch.optim.Adam):
