@@ -22,11 +22,13 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-6}
 
 
 def cases():
-    folders = [Path(__file__).parent / "data" / "parity"]
-    if os.environ.get("KD_PARITY_DIR"):
-        folders.append(Path(os.environ["KD_PARITY_DIR"]))
-    paths = [path for folder in folders for path in sorted(folder.glob("*.npz"))]
-    return [pytest.param(path, id=f"{path.parent.name}/{path.stem}") for path in paths]
+    own = sorted((Path(__file__).parent / "data" / "parity").glob("*.npz"))
+    found = [pytest.param(path, id=path.stem) for path in own]
+    if folder := os.environ.get("KD_PARITY_DIR"):
+        further = sorted(Path(folder).glob("*.npz"))
+        assert further, f"KD_PARITY_DIR holds no case: {folder}"
+        found += [pytest.param(path, id=f"further-{path.stem}", marks=pytest.mark.shared) for path in further]
+    return found
 
 
 def run_case(path):
