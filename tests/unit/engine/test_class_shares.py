@@ -7,6 +7,7 @@ from kd.data.splits import classes_of
 from kd.engine.data import load_data
 from kd.spec.config import ClassShare
 from kd.spec.experiment import check_experiment
+from kd.spec.files import read_json, whole_crc32, write_json
 from kd.spec.job import parse_job
 from kd.spec.plan import Plan
 
@@ -62,12 +63,10 @@ def test_a_source_with_its_own_validation_is_cut_by_class_too(packed, tmp_path):
     images, labels = (np.load(packed / f"test_{kind}.npy") for kind in ("images", "labels"))
     np.save(folder / "val_images.npy", images)
     np.save(folder / "val_labels.npy", labels)
-    manifest = (folder / "manifest.json").read_text(encoding="utf-8")
-    counts = '"counts": {'
-    assert counts in manifest
-    (folder / "manifest.json").write_text(
-        manifest.replace(counts, f'{counts}"val": {{"images": {len(images)}}}, ', 1), encoding="utf-8"
-    )
+    manifest = read_json(folder / "manifest.json")
+    manifest["counts"]["val"] = {"images": len(images)}
+    manifest["checksums"] |= {path.name: whole_crc32(path) for path in folder.glob("val_*.npy")}
+    write_json(folder / "manifest.json", manifest)
     data = load_data(folder, parse_job(plan_of().teacher_job("digits", "left", 3)), torch.device("cpu"))
     own = classes_of(ClassShare(**SHARES["left"]), 10, 3)
     assert seen(data.train) == seen(data.validation) == set(own.tolist())

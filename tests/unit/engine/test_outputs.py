@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from kd.engine import jobs
@@ -12,6 +11,7 @@ from kd.engine.outputs import read_outputs, teacher_outputs
 from kd.engine.teachers import fixed_view
 from kd.models.build import build_model
 from kd.models.weights import load_weights
+from kd.models.weights import read_state
 from kd.spec.errors import UserError
 from kd.spec.files import read_json
 from kd.spec.job import parse_job
@@ -67,8 +67,7 @@ def test_several_teachers_keep_their_order(world, tmp_path):
 
 def test_outputs_that_do_not_fit_are_user_errors(world, tmp_path):
     _, path, _ = asked(world("kd"), tmp_path)
-    with safe_open(path, framework="pt") as file:
-        split = file.metadata()["split"]
+    split = read_state(path)[1]["split"]
     assert read_outputs([path], split).shape == (1, 160, 10)
     with pytest.raises(UserError, match="outputs on other training images"):
         read_outputs([path], "another")

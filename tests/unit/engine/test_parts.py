@@ -1,6 +1,7 @@
 """Schedules, optimisers, averages, precision, sums: each against values worked out by hand."""
 
 import math
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -288,12 +289,48 @@ def test_states_hold_no_code(tmp_path):
         load_state(tmp_path / "bad.pt")
 
 
+def test_flipped_bits_of_a_state_are_noticed_or_change_nothing(tmp_path):
+    path, state = tmp_path / "state.pt", {"a": torch.arange(300.0), "rows": [{"epoch": 1, "val_top1": 71.5}]}
+    save_state(path, state)
+    whole, draws = path.read_bytes(), random.Random(0)
+    tensors = whole.index(state["a"].numpy().tobytes())
+    for byte in [*range(tensors, tensors + 1200, 31), *draws.sample(range(len(whole)), 60)]:
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1 << draws.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = load_state(path)
+        except UserError as error:
+            assert str(path) in str(error)
+            continue
+        assert not tensors <= byte < tensors + 1200
+        assert torch.equal(found["a"], state["a"])
+        assert found["rows"] == state["rows"]
+
+
+def test_a_damaged_resume_file_means_a_new_start(tmp_path, caplog):
+    file = ResumeFile(tmp_path / "resume.pt", "stamp")
+    file.save({"a": torch.arange(300.0)})
+    content = bytearray(file.path.read_bytes())
+    content[content.index(torch.arange(300.0).numpy().tobytes()) + 9] ^= 4
+    file.path.write_bytes(content)
+    assert file.load() is None
+    assert "starting from the beginning" in caplog.text
+    assert "is damaged" in caplog.text
+
+
+def test_the_same_state_is_the_same_bytes(tmp_path):
+    for name in ("state.pt", "another_name.pt"):
+        save_state(tmp_path / name, {"a": torch.ones(2), "rows": [{"epoch": 1}]})
+    assert (tmp_path / "state.pt").read_bytes() == (tmp_path / "another_name.pt").read_bytes()
+
+
 def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
     def full(*arguments, **keywords):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(UserError, match=r"cannot write .*resume.pt: No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write .*resume\.pt: No space left"):
         ResumeFile(tmp_path / "resume.pt", "stamp").save({})
     assert list(tmp_path.iterdir()) == []
 

@@ -6,7 +6,6 @@ import pytest
 
 from kd.spec import digests
 from kd.spec.errors import UserError
-from kd.spec.files import atomic_path, atomic_write, read_json
 
 
 @pytest.mark.parametrize(
@@ -55,21 +54,3 @@ def test_canonical_text_is_one():
     assert digests.canonical({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'
     with pytest.raises(ValueError, match="not JSON compliant"):
         digests.canonical(float("nan"))
-
-
-def test_files_are_whole_or_absent(tmp_path):
-    target = tmp_path / "out.json"
-
-    def fail_halfway():
-        with atomic_path(target) as temporary:
-            temporary.write_text("half", encoding="utf-8")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail_halfway()
-    assert list(tmp_path.iterdir()) == []
-    atomic_write(target, "{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        read_json(target)
-    with pytest.raises(UserError, match="cannot write"):
-        atomic_write(target / "below.txt", "x")

@@ -1,6 +1,5 @@
 """What both loops train on and with: packed images, weights of the teachers, jobs made ready."""
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from kd.spec.chain import STUDENT_UPDATE
 from kd.spec.config import DatasetSettings, ModelSettings
 from kd.spec.digests import text_digest
 from kd.spec.errors import UserError
+from kd.spec.files import whole_crc32, write_json
 from kd.spec.job import Job, parse_job
 from kd.spec.plan import Plan
 
@@ -138,6 +138,7 @@ def synthetic(folder: Path, images: int, classes: int, size: int) -> Path:
         "mean": [0.5] * 3,
         "std": [0.289] * 3,  # of a uniform distribution
         "digests": {},
+        "checksums": {file.name: whole_crc32(file) for file in target.glob("*.npy")},
     }
-    (target / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+    write_json(target / MANIFEST, manifest)
     return target

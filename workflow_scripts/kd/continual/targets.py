@@ -4,13 +4,13 @@ import logging
 import time
 
 import torch
-from safetensors.torch import save_file
 
 from kd.engine.jobs import Files, prepare
 from kd.engine.outputs import LOGITS
 from kd.engine.provenance import git_state, hardware, versions
 from kd.engine.teachers import fixed_view
-from kd.spec.files import atomic_path, write_json
+from kd.models.weights import save_tensors
+from kd.spec.files import write_json
 from kd.spec.job import Job
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,7 @@ def synergy_outputs(job: Job, files: Files) -> None:
         heads = bench.method.heads(bench.team.forward(images, bench.precision), bench.team.extra)
         parts.append(next(iter(heads.values())).float().cpu())
     logits = torch.cat(parts)
-    with atomic_path(files.folder / "outputs.safetensors") as temporary:
-        save_file({LOGITS: logits}, temporary, metadata={"split": bench.data.digest})
+    save_tensors(files.folder / "outputs.safetensors", {LOGITS: logits}, {"split": bench.data.digest})
     record = {
         "status": "ok",
         "settings": job.model_dump(mode="json"),

@@ -1,5 +1,6 @@
 """A packed data set: arrays mapped from disk and their manifest."""
 
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,37 @@ from typing import Any
 import numpy as np
 
 from kd.spec.errors import UserError
-from kd.spec.files import read_json
+from kd.spec.files import read_json, whole_crc32
 
-_KEYS = ("source", "classes", "counts", "shape", "mean", "std", "digests")
+_KEYS = ("source", "classes", "counts", "shape", "mean", "std", "digests", "checksums")
+
+
+class Images(Mapping[str, np.ndarray]):
+    """Arrays by split, each compared with its checksum when it is first asked for: a job checks what it reads, once.
+
+    Arrays too large for memory are read whole for that too, once a job: the same bytes that an epoch reads.
+    """
+
+    def __init__(self, packed: "Packed", arrays: dict[str, np.ndarray]) -> None:
+        self._packed, self._arrays = packed, arrays
+        self._checked: set[str] = set()
+
+    def __getitem__(self, split: str) -> np.ndarray:
+        array = self._arrays[split]
+        if split not in self._checked:
+            self._packed.check(split, "images")
+            self._checked.add(split)
+        return array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
 
 
 class Packed:
-    """A folder that `pack` wrote, checked against its manifest when opened.
+    """A folder that `pack` wrote, checked against its manifest: labels when it is opened, images when first used.
 
     `images[split]` is a read-only memory map (N, 3, S, S) uint8, `labels[split]` an int64 array; the splits are
     "train", "test" and, where the source brings its own, "val". Errors: UserError for a missing or changed file.
@@ -21,12 +46,14 @@ class Packed:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json")
+        self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json", sealed=True)
         missing = [key for key in _KEYS if key not in self.manifest]
         if missing:
             raise UserError(f"{self.folder / 'manifest.json'} lacks {missing[0]}: pack the data set again")
-        self.images = {split: self._open(split, "images") for split in self.splits}
+        self.images = Images(self, {split: self._open(split, "images") for split in self.splits})
         self.labels = {split: np.array(self._open(split, "labels")) for split in self.splits}
+        for split in self.splits:
+            self.check(split, "labels")
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -58,8 +85,19 @@ class Packed:
         """Standard deviation of each channel over the training images, in 0..1."""
         return tuple(self.manifest["std"])
 
+    def check(self, split: str, kind: str) -> None:
+        """Raise a UserError if an array is not the one that was packed."""
+        path = self._path(split, kind)
+        if whole_crc32(path) != self.manifest["checksums"].get(path.name):
+            raise UserError(
+                f"{path} is damaged, its content is not what was packed: delete {self.folder} and pack the data set again"
+            )
+
+    def _path(self, split: str, kind: str) -> Path:
+        return self.folder / f"{split}_{kind}.npy"
+
     def _open(self, split: str, kind: str) -> np.ndarray:
-        path = self.folder / f"{split}_{kind}.npy"
+        path = self._path(split, kind)
         count = self.manifest["counts"][split]["images"]
         dtype, shape = (np.uint8, (count, *self.manifest["shape"])) if kind == "images" else (np.int64, (count,))
         try:

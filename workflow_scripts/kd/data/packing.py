@@ -4,13 +4,10 @@ import concurrent.futures
 import contextlib
 import hashlib
 import itertools
-import json
 import multiprocessing
 import os
-import secrets
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,9 @@ from tqdm import tqdm
 from kd.data.decoding import Target, close_targets, decode, fit, write_block
 from kd.data.source import Block, Source, open_source
 from kd.spec.config import DatasetSettings
+from kd.spec.disk import disk_trouble
 from kd.spec.errors import UserError
+from kd.spec.files import staging_name, sync, whole_crc32, write_json
 
 MANIFEST = "manifest.json"
 
@@ -33,7 +32,6 @@ def pack(settings: DatasetSettings, folder: str | Path, workers: int, progress: 
     manifest is whole. Images are in order of class, then name; the result does not depend on `workers`.
     Errors: UserError for whatever is wrong with the source, a full disk included.
     """
-    started = time.monotonic()
     folder = Path(folder)
     try:
         source = open_source(settings)
@@ -41,16 +39,16 @@ def pack(settings: DatasetSettings, folder: str | Path, workers: int, progress: 
             manifest = {"source": settings.source} | _write_arrays(
                 source, staging, settings.image_size, workers, progress
             )
-            manifest["seconds"] = round(time.monotonic() - started, 3)
-            (staging / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            write_json(staging / MANIFEST, manifest)
             _publish(staging, folder)
     except OSError as error:
-        raise UserError(f"cannot pack {settings.source} into {folder}: {error}") from error
+        where = f" ({error.filename})" if error.filename else ""
+        raise UserError(f"cannot pack {settings.source} into {folder}: {disk_trouble(error)}{where}") from error
 
 
 @contextlib.contextmanager
 def _staging(folder: Path) -> Iterator[Path]:
-    staging = folder.parent / f".{folder.name}.{secrets.token_hex(4)}"
+    staging = staging_name(folder)
     staging.mkdir(parents=True)
     try:
         yield staging
@@ -59,12 +57,20 @@ def _staging(folder: Path) -> Iterator[Path]:
 
 
 def _publish(staging: Path, folder: Path) -> None:
+    """Move everything into the folder, the manifest last; each step is on the disk before the next one."""
+    for file in staging.iterdir():
+        sync(file)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).unlink(missing_ok=True)
+    sync(folder)
     for stale in folder.glob("*_*.npy"):
         stale.unlink()
-    for file in sorted(staging.iterdir(), key=lambda file: file.name == MANIFEST):
+    for file in staging.glob("*.npy"):
         os.replace(file, folder / file.name)
+    sync(folder)
+    os.replace(staging / MANIFEST, folder / MANIFEST)
+    sync(folder)
+    sync(folder.parent)
 
 
 def _write_arrays(
@@ -88,6 +94,7 @@ def _write_arrays(
         "mean": mean,
         "std": std,
         "digests": {file: _digest(staging / file) for file in files},
+        "checksums": {file: whole_crc32(staging / file) for file in files},
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from kd.spec.errors import UserError
-from kd.spec.files import atomic_path
+from kd.spec.files import atomic_path, check_zip
 
 log = logging.getLogger(__name__)
 
@@ -58,15 +58,19 @@ class ResumeFile:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Save tensors and plain values whole or not at all; a full disk is a UserError."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    """Save tensors and plain values whole or not at all, the same bytes for the same state; errors as `atomic_path`."""
+    # a file and not its path: torch would write the path's name, here a random one, into the archive
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Load what `save_state` wrote; anything but tensors and plain values is refused."""
+    """Load what `save_state` wrote; a damaged file, and anything but tensors and plain values, is a UserError."""
+    check_zip(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # the zip reader, the unpickler and the file system raise unrelated types for the same thing
-        raise UserError(f"{path} cannot be read as a training state ({type(error).__name__})") from error
+        raise UserError(
+            f"{path} cannot be read as a training state ({type(error).__name__}): delete it and run again"
+        ) from error

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import save_file
 from torch import nn
 
 from kd.engine.checkpoint import ResumeFile, load_state, save_state
@@ -33,11 +32,11 @@ from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze
 from kd.models.reuse import added_parameters, deployment, redeploy
-from kd.models.weights import load_weights, read_state, save_weights
+from kd.models.weights import load_weights, read_state, save_tensors, save_weights
 from kd.spec.cards import MethodSettings, card
 from kd.spec.digests import canonical, text_digest
 from kd.spec.errors import UserError
-from kd.spec.files import atomic_path, atomic_write, read_json, write_json
+from kd.spec.files import atomic_write, read_json, write_json
 from kd.spec.job import Job
 
 log = logging.getLogger(__name__)
@@ -125,8 +124,7 @@ def pretrain(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
     """Train what a method prepares on the teacher alone and write extra.safetensors."""
     bench = prepare(job, files)
     result = _train(bench, files, bench.method.pretrain_plan(), on_epoch)
-    with atomic_path(files.folder / "extra.safetensors") as temporary:
-        save_file(bench.team.extra.state_dict(), temporary)
+    save_tensors(files.folder / "extra.safetensors", bench.team.extra.state_dict())
     _finish(bench, files, result)
     return result
 

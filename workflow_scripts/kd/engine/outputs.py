@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from kd.engine.data import load_data
@@ -19,9 +18,9 @@ from kd.engine.runner import make_trainable
 from kd.engine.teachers import fixed_view
 from kd.models.base import TappedModel
 from kd.models.build import build_model
-from kd.models.weights import load_weights, read_state
+from kd.models.weights import load_weights, read_state, save_tensors
 from kd.spec.errors import UserError
-from kd.spec.files import atomic_path, write_json
+from kd.spec.files import write_json
 from kd.spec.job import Job
 
 if TYPE_CHECKING:
@@ -51,9 +50,7 @@ def teacher_outputs(job: Job, files: "Files") -> None:
     with FlopCounter() as counter:
         logits = logits_of(teacher, view, precision, job.recipe.eval_batch_size, mode.memory_format)
     seconds = time.perf_counter() - started
-    files.folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(files.folder / "outputs.safetensors") as temporary:
-        save_file({LOGITS: logits}, temporary, metadata={"split": data.digest})
+    save_tensors(files.folder / "outputs.safetensors", {LOGITS: logits}, {"split": data.digest})
     record = {
         "status": "ok",
         "settings": job.model_dump(mode="json"),

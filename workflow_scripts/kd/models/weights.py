@@ -1,7 +1,9 @@
 """Reading and writing weights: strictly for this project's checkpoints, by name or by order for foreign ones."""
 
+import json
 import logging
 import pickle
+import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -18,6 +20,7 @@ log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
 
+_ABOUT = "about"  # the one key of metadata, which holds notes and checksum
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys under which training scripts put the weights
 _PREFIXES = ("module.", "_orig_mod.", "net.", "model.")  # what DataParallel, torch.compile and wrappers prepend
 _COUNTER = "num_batches_tracked"  # absent from old checkpoints, and not needed to classify
@@ -30,8 +33,27 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
         notes |= {"arch": model.arch, "num_classes": str(model.num_classes)}
     # Cloned, because safetensors refuses tensors that share memory.
     state = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in _state(model)}
+    save_tensors(path, state, notes)
+
+
+def save_tensors(path: str | Path, state: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
+    """Write tensors and notes as safetensors with a checksum: the same bytes whenever tensors and notes are the same."""
+    kept = {"notes": dict(notes or {}), "checksum": _checksum(state, notes or {})}
+    # one entry of metadata, because safetensors writes several in an order that changes from process to process
+    metadata = {_ABOUT: json.dumps(kept, sort_keys=True)}
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata=notes)
+        save_file(dict(state), temporary, metadata=metadata)
+
+
+def _checksum(state: Mapping[str, Tensor], notes: Mapping[str, str]) -> int:
+    """Return a CRC-32 of notes and of every tensor's name, type, shape and bytes."""
+    found = zlib.crc32(json.dumps(dict(notes), sort_keys=True).encode())
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        found = zlib.crc32(f"{name} {value.dtype} {list(value.shape)}".encode(), found)
+        if value.numel():
+            found = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy(), found)
+    return found
 
 
 def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
@@ -68,8 +90,10 @@ def read_state(path: str | Path) -> tuple[State, dict[str, str]]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 metadata = dict(file.metadata() or {})
-            return load_file(path), metadata
+            return _checked(load_file(path), metadata, path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except Exception as error:  # a damaged pickle raises almost anything
         # torch's own text would advise to load the file unsafely.
         refused = isinstance(error, pickle.UnpicklingError)
@@ -78,6 +102,16 @@ def read_state(path: str | Path) -> tuple[State, dict[str, str]]:
             f"{path} cannot be read as weights (.safetensors, or a torch file of tensors): {reason}"
         ) from error
     return _unwrap(content, path), {}
+
+
+def _checked(state: State, metadata: dict[str, str], path: Path) -> tuple[State, dict[str, str]]:
+    """Return tensors and notes of a file; one of this project's whose checksum differs is a UserError."""
+    if _ABOUT not in metadata:
+        return state, metadata
+    kept = json.loads(metadata[_ABOUT])
+    if kept["checksum"] != _checksum(state, kept["notes"]):
+        raise UserError(f"{path} is damaged, its content is not what was written: delete it and run again")
+    return state, kept["notes"]
 
 
 def fit(model: nn.Module, state: State, optional: set[str]) -> State | None:
