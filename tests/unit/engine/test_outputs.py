@@ -10,8 +10,7 @@ from kd.engine.data import load_data
 from kd.engine.outputs import read_outputs, teacher_outputs
 from kd.engine.teachers import fixed_view
 from kd.models.build import build_model
-from kd.models.weights import load_weights
-from kd.models.weights import read_state
+from kd.models.weights import load_weights, read_state
 from kd.spec.errors import UserError
 from kd.spec.files import read_json
 from kd.spec.job import parse_job

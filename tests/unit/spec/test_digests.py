@@ -5,7 +5,6 @@ import ast
 import pytest
 
 from kd.spec import digests
-from kd.spec.errors import UserError
 
 
 @pytest.mark.parametrize(

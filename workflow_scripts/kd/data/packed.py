@@ -90,7 +90,7 @@ class Packed:
         path = self._path(split, kind)
         if whole_crc32(path) != self.manifest["checksums"].get(path.name):
             raise UserError(
-                f"{path} is damaged, its content is not what was packed: delete {self.folder} and pack the data set again"
+                f"{path} is damaged, its content is not what was packed: delete the folder and pack it again"
             )
 
     def _path(self, split: str, kind: str) -> Path:

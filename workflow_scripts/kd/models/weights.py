@@ -37,7 +37,7 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
 
 
 def save_tensors(path: str | Path, state: Mapping[str, Tensor], notes: Mapping[str, str] | None = None) -> None:
-    """Write tensors and notes as safetensors with a checksum: the same bytes whenever tensors and notes are the same."""
+    """Write tensors and notes as safetensors with a checksum: the same bytes whenever both are the same."""
     kept = {"notes": dict(notes or {}), "checksum": _checksum(state, notes or {})}
     # one entry of metadata, because safetensors writes several in an order that changes from process to process
     metadata = {_ABOUT: json.dumps(kept, sort_keys=True)}
@@ -52,7 +52,7 @@ def _checksum(state: Mapping[str, Tensor], notes: Mapping[str, str]) -> int:
         value = state[name].detach().cpu().contiguous()
         found = zlib.crc32(f"{name} {value.dtype} {list(value.shape)}".encode(), found)
         if value.numel():
-            found = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy(), found)
+            found = zlib.crc32(value.reshape(-1).view(torch.uint8).numpy().data, found)
     return found
 
 
