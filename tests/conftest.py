@@ -20,7 +20,7 @@ def shared() -> Path:
     """The folder of shared material beside the repository; tests that need it are skipped where it is absent."""
     folder = REPOSITORY.parent / "shared"
     if not (folder / "data").is_dir():
-        pytest.skip("the shared data folder (../shared) is not on this machine")
+        pytest.skip("the folder of shared material beside the repository is not on this machine")
     return folder
 
 

@@ -73,37 +73,15 @@ def test_cifar_pickles_of_every_protocol(tmp_path, protocol):
     assert data.classes == ["ant", "bee", "cat", "dog"]
     rng = np.random.default_rng(0)
     expected = rng.integers(0, 256, (20, 3072), dtype=np.uint8).reshape(20, 3, 32, 32)
-    np.testing.assert_array_equal(data.images["train"], expected)
-    np.testing.assert_array_equal(data.labels["train"], np.arange(20) % 4)
+    names = rng.permutation(20)
+    np.testing.assert_array_equal(data.images["train"], expected[np.lexsort((names, np.arange(20) % 4))])
+    np.testing.assert_array_equal(data.labels["train"], np.arange(20) // 5)
 
 
 def test_cifar_root_may_be_the_official_folder_itself(tmp_path):
     write_cifar(tmp_path / "root")
     data = packed(tmp_path, source="cifar100", root=str(tmp_path / "root" / "cifar-100-python"))
     assert len(data.labels["test"]) == 20
-
-
-def test_cifar_downloads_through_torchvision(tmp_path, monkeypatch):
-    from torchvision.datasets import utils
-
-    def fake(url, root, filename, md5):
-        assert filename == "cifar-100-python.tar.gz"
-        write_cifar(root)
-
-    monkeypatch.setattr(utils, "download_and_extract_archive", fake)
-    data = packed(tmp_path, source="cifar100", root=str(tmp_path / "new"), download=True)
-    assert len(data.labels["train"]) == 20
-
-
-def test_failed_download_is_told(tmp_path, monkeypatch):
-    from torchvision.datasets import utils
-
-    def fail(*_arguments, **_options):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr(utils, "download_and_extract_archive", fail)
-    with pytest.raises(UserError, match=r"cannot download CIFAR10 into .*no route"):
-        packed(tmp_path, source="cifar10", root=str(tmp_path / "new"), download=True)
 
 
 def test_imagenet32_counts_labels_from_one(tmp_path):

@@ -8,7 +8,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from data_builders import write_cifar, write_imagenet32
+from data_builders import write_imagenet32
 
 from kd.data.source import open_source
 from kd.data.unpickle import load_pickle
@@ -103,32 +103,6 @@ def test_numpys_own_constructor_is_never_handed_out(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="nowhere does not exist"):
         load_pickle(tmp_path / "nowhere")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda f: (f / "train").unlink(), "lacks train"),
-        (lambda f: write(f / "train", {"data": np.zeros((4, 3072), np.uint8)}), "train is not a CIFAR batch"),
-        (lambda f: write(f / "test", Calls(os.system, "true")), r"test refers to posix\.system"),
-        (lambda f: write(f / "test", {"data": [], "fine_labels": [0, 1, 2, 9]}), "a test label lies outside the 4"),
-        (lambda f: write(f / "test", {"data": [], "fine_labels": [0, 1, 2]}), "class 'dog' has no test image"),
-        (lambda f: write(f / "meta", {}), "holds 0 class"),
-    ],
-)
-def test_cifar_folders_that_cannot_be_used(tmp_path, change, message):
-    change(write_cifar(tmp_path / "root") / "cifar-100-python")
-    with pytest.raises(UserError, match=message):
-        open_source(DatasetSettings(source="cifar100", root=str(tmp_path / "root")))
-
-
-@pytest.mark.parametrize("data", [np.zeros((4, 3000), np.uint8), np.zeros((4, 3072)), np.zeros(9, np.uint8)])
-def test_cifar_data_of_another_shape(tmp_path, data):
-    root = write_cifar(tmp_path / "root")
-    write(root / "cifar-100-python" / "train", {"data": data, "fine_labels": [0, 1, 2, 3]})
-    source = open_source(DatasetSettings(source="cifar100", root=str(root)))
-    with pytest.raises(UserError, match=r"train holds data .* expected uint8"):
-        list(source.blocks())
 
 
 def test_imagenet32_that_lacks_a_batch(tmp_path):

@@ -1,15 +1,10 @@
-"""Class-folder trees in directories and archives, and what their readers refuse."""
+"""Trees of class folders, and what their readers refuse."""
 
-import gzip
-import io
 import shutil
-import tarfile
-import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
-from data_builders import write_image, write_tree
+from data_builders import archive_of, write_image, write_tree
 
 from kd.data.packed import Packed
 from kd.data.packing import pack
@@ -23,20 +18,6 @@ HALVES = SplitRatios(train=0.5, test=0.5)
 @pytest.fixture
 def tree(tmp_path):
     return write_tree(tmp_path / "tree")
-
-
-def archive_of(root: Path, path: Path, keep=lambda name: True, top: str = "") -> Path:
-    """Write the files below a root, and its folders, as an archive of the kind its suffix says."""
-    entries = [p for p in sorted(root.rglob("*")) if p.is_dir() or keep(str(p))]
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w") as archive:
-            for entry in entries:
-                archive.write(entry, f"{top}{entry.relative_to(root)}")
-    else:
-        with tarfile.open(path, "w:gz" if path.suffix in (".gz", ".tgz") else "w") as archive:
-            for entry in entries:
-                archive.add(entry, f"{top}{entry.relative_to(root)}", recursive=False)
-    return path
 
 
 def open_tree(root=None, archives=(), **settings):
@@ -55,20 +36,6 @@ def packed(folder, root=None, archives=(), **settings) -> Packed:
         False,
     )
     return Packed(folder)
-
-
-@pytest.mark.parametrize("top", ["", "./", "wrapped/deeper/"])
-@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tgz", ".zip"])
-def test_archives_hold_what_the_directory_holds(tmp_path, tree, suffix, top):
-    """The same class folders may lie in several archives; the packed arrays are those of the directory."""
-    halves = [
-        archive_of(tree, tmp_path / f"a{suffix}", lambda name: name[-5] in "02", top),
-        archive_of(tree, tmp_path / f"b{suffix}", lambda name: name[-5] in "13", top),
-    ]
-    whole = packed(tmp_path / "1", root=tree).manifest
-    parts = packed(tmp_path / "2", archives=halves[::-1]).manifest
-    assert whole["digests"] == parts["digests"]
-    assert whole["classes"] == parts["classes"] == ["ant", "bee", "cat"]
 
 
 @pytest.mark.parametrize(
@@ -172,60 +139,6 @@ def test_class_with_too_few_images_for_the_ratios(tmp_path):
 def test_root_that_is_an_archive(tmp_path, tree):
     with pytest.raises(UserError, match=r"is a file .list archives under archives."):
         open_tree(archive_of(tree, tmp_path / "a.zip"))
-
-
-def tar_bytes(names, end=True) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in names:
-            member = tarfile.TarInfo(name)
-            member.size = 700
-            archive.addfile(member, io.BytesIO(bytes([1] * 700)))
-    data = buffer.getvalue()
-    return data if end else data[: len(names) * (512 + 1024)]
-
-
-NAMES = [f"train/{c}/{k}.png" for c in "ab" for k in range(9)]
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        ("missing.tar", None, "missing.tar does not exist"),
-        ("a.rar", b"x", r"a\.rar is none of \.tar, \.tar\.gz, \.tgz, \.zip"),
-        ("a.tar", b"not a tar file" * 99, r"a\.tar is damaged or cut short"),
-        ("a.tar", tar_bytes(NAMES)[:6000], "damaged or cut short"),
-        ("a.tar", tar_bytes(NAMES, end=False), "the end mark is missing"),
-        ("a.tar.gz", b"not gzip", "damaged or cut short"),
-        ("a.tar.gz", gzip.compress(tar_bytes(NAMES))[:-30], "damaged or cut short"),
-        ("a.tar.gz", gzip.compress(tar_bytes(NAMES))[:-8] + bytes(8), "damaged or cut short"),
-        ("a.tgz", gzip.compress(tar_bytes(NAMES, end=False)), "the end mark is missing"),
-        ("a.zip", b"PK not a zip", "damaged or cut short"),
-        ("a.tar", tar_bytes(["../evil.png"]), r"has a member outside its own tree: \.\./evil\.png"),
-        ("a.tar", tar_bytes(["/train/a/evil.png"]), "has a member outside its own tree"),
-        ("a.tar", tar_bytes([*NAMES, NAMES[0], "test/a/1.png"]), r"train/a/0\.png is there twice"),
-    ],
-)
-def test_archives_that_cannot_be_used(tmp_path, file, content, message):
-    if content is not None:
-        (tmp_path / file).write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        open_tree(archives=[tmp_path / file])
-
-
-def test_zip_cut_short(tmp_path, tree):
-    path = archive_of(tree, tmp_path / "a.zip")
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"a\.zip is damaged or cut short"):
-        open_tree(archives=[path])
-
-
-@pytest.mark.parametrize("suffix", [".tar.gz", ".zip"])
-def test_unreadable_image_in_an_archive_is_named(tmp_path, tree, suffix):
-    (tree / "train" / "bee" / "1.png").write_bytes(b"not an image")
-    path = archive_of(tree, tmp_path / f"a{suffix}")
-    with pytest.raises(UserError, match=rf"a{suffix}:train/bee/1\.png is not a readable image"):
-        packed(tmp_path / "p", archives=[path])
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from kd.spec.cifar import CIFARS
 from kd.spec.config import DatasetSettings, SplitRatios
-from kd.spec.contents import CIFAR_FILES, IMAGENET32_FILES, Contents, contents_of, listed_classes
+from kd.spec.contents import IMAGENET32_FILES, Contents, contents_of, listed_classes
 from kd.spec.errors import UserError
 
 NOTHING = Contents(None, None)
@@ -120,7 +121,7 @@ def test_what_is_not_there_has_no_digest(tmp_path, root):
     assert look(archives=[str(tmp_path / "none.tar")]) == NOTHING
 
 
-def test_what_is_fetched_and_checked_when_packing_has_no_digest(tmp_path):
+def test_what_is_yet_to_be_fetched_has_no_digest(tmp_path):
     touch(tmp_path / "cifar-10-batches-py" / "test_batch")
     assert look(tmp_path, source="cifar10", download=True) == NOTHING
     assert look(source="digits") == NOTHING
@@ -154,7 +155,8 @@ def test_archives_tell_by_size_and_time(tmp_path, name, images):
 @pytest.mark.parametrize("inner", ["", "official"])
 @pytest.mark.parametrize("source", ["cifar10", "cifar100", "imagenet32"])
 def test_batches_tell_by_size_and_time(tmp_path, source, inner):
-    folder, names = CIFAR_FILES.get(source, ("", IMAGENET32_FILES))
+    cifar = CIFARS.get(source)
+    folder, names = (cifar.folder, cifar.files) if cifar else ("", IMAGENET32_FILES)
     files = [touch(tmp_path / (folder if inner else "") / name) for name in names]
     before = look(tmp_path, source=source)
     assert before.digest is not None
@@ -166,13 +168,29 @@ def test_batches_tell_by_size_and_time(tmp_path, source, inner):
         touch(file)
 
 
-def test_cifar100_in_class_folders_or_archives_is_looked_at_too(tree):
-    before = look(tree, source="cifar100")
+@pytest.mark.parametrize("download", [False, True])
+@pytest.mark.parametrize("source", CIFARS)
+def test_cifar_in_class_folders_or_archives_is_looked_at_too(tree, tmp_path, source, download):
+    def looked(root):
+        return look(root, source=source, download=download).digest
+
+    before = looked(tree)
     touch(tree / "train" / "a" / "0.png", b"edited")
-    assert look(tree, source="cifar100") != before
-    before = look(tree, source="cifar100")
-    touch(tree / "cifar100-train.tar.gz")
-    assert look(tree, source="cifar100") != before
+    assert looked(tree) != before is not None
+    archive = touch(tmp_path / "packed" / "cifar-train.tar.gz")
+    before = looked(archive.parent)
+    touch(archive, b"edited")
+    assert looked(archive.parent) != before is not None
+
+
+@pytest.mark.parametrize("source", CIFARS)
+def test_what_was_fetched_is_what_was_to_be_fetched(tmp_path, source):
+    """Fetching makes nothing stale; files that are not the official ones have a digest."""
+    archive = touch(tmp_path / CIFARS[source].archive)
+    assert look(tmp_path, source=source, download=True).digest is not None
+    os.truncate(archive, CIFARS[source].archive_bytes)  # a file of holes
+    assert look(tmp_path, source=source, download=True) == NOTHING
+    assert look(tmp_path, source=source).digest is not None
 
 
 def test_listed_classes_are_all_that_is_looked_at(tree, tmp_path):

@@ -43,7 +43,7 @@ def changed(path: str, value):
         ("recipe.schedule", "cosin", r"recipe.schedule: .*'step', 'cosine', 'constant' or 'plateau', found 'cosin'"),
         ("recipe.augmentation", {"crop": "random"}, r"recipe.augmentation.crop: .*found 'random'"),
         ("datasets.digits.source", "digit", r"datasets.digits.source: .*found 'digit'"),
-        ("datasets.digits", {"source": "cifar100"}, "root is required for source cifar100"),
+        ("datasets.digits", {"source": "imagenet32"}, "root is required for source imagenet32"),
         ("datasets.digits", {"source": "imagefolder", "archives": ["gone.tar"]}, "gone.tar does not exist"),
         ("datasets.digits", {"source": "cifar10", "root": "gone"}, "folder gone does not exist"),
         ("methods.1", "kdd", r"unknown method 'kdd': did you mean 'kd'\?"),

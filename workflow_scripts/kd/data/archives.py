@@ -1,66 +1,147 @@
-"""Read trees of images out of .tar, .tar.gz and .zip files without unpacking them."""
+"""Read trees of images out of tar and zip archives without unpacking them.
 
+An archive comes from anywhere: nothing it says about itself is believed further than the file goes, every loop here
+moves on or stops, and what cannot be read as it was written is refused.
+"""
+
+import bz2
 import contextlib
+import errno
 import gzip
+import lzma
+import posixpath
+import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal, cast
 
 import numpy as np
 
 from kd.data.folder_tree import Layout, Listing
 from kd.data.source import BLOCK_IMAGES, Block
+from kd.spec.cifar import ARCHIVE_SUFFIXES
 from kd.spec.errors import UserError
 
-SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 BLOCK_BYTES = 2 << 20  # encoded bytes under way to a decoding process at once
+LARGEST_MEMBER = 1 << 30  # bytes; the largest picture that Pillow takes unasked has half of it as pixels
+BOMB_RATIO, BOMB_BYTES = 200, 4 << 30  # no pictures, and hardly anything else, pack to a two-hundredth
+_PADDING = 64 << 20  # zeros after the end mark fill a tar's last record, which tapes have up to some megabytes of
 _TAR_BLOCK = 512
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError)
+_CHUNK = 1 << 20
+_LONGEST_HEADER = 16 << 20
+_LONGEST_LINK = 4096
+
+_TOLD = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
+"""Errors whose own words help; others (struct.error, UnicodeDecodeError, ...) only say that bytes are wrong."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """What an archive holds under one name."""
+
+    name: str
+    kind: Literal["file", "folder", "link", "other"]
+    data: bytes = b""
+    """Content of a file, if it was wanted."""
+    target: str = ""
+    """Where a link leads, from the archive's top; '' for a place outside."""
 
 
 def list_archives(paths: list[Path]) -> Listing:
     """List what several archives hold together; each is read through once.
 
-    Errors: UserError for an archive that is missing, damaged, cut short or of another kind.
+    A hard or symbolic link to a file counts as a file of its own. Errors: UserError for an archive that is missing,
+    damaged, cut short, encrypted, absurdly large once unpacked or of another kind, and for links that lead nowhere.
     """
+    _check_paths(paths)
     listing = Listing(", ".join(str(path) for path in paths))
+    files: set[str] = set()
+    links: dict[str, str] = {}
     for path in paths:
-        if not path.is_file():
-            raise UserError(f"archives: {path} does not exist")
-        if not path.name.endswith(SUFFIXES):
-            raise UserError(f"archives: {path} is none of {', '.join(SUFFIXES)}")
-        for name, data in _members(path, contents=False):
-            listing.folders.add(name) if data is None else listing.add(name)
-    listing.open_blocks = lambda layout: _archive_blocks(paths, listing.names, layout)
+        for member in members(path, wanted=lambda name: False):
+            if member.kind == "folder":
+                listing.folders.add(member.name)
+            elif member.kind == "link":
+                links[member.name] = member.target
+            elif member.kind == "file":
+                listing.add(member.name)
+                files.add(member.name)
+            else:
+                _refuse_picture(listing, member.name, "a pipe, a device or a file with holes, not a plain file")
+    also = _follow(links, files, listing)
+    listing.open_blocks = lambda layout: _archive_blocks(paths, listing.names, also, layout)
     return listing
 
 
-def _archive_blocks(paths: list[Path], names: list[str], layout: Layout) -> Iterator[Block]:
+def _check_paths(paths: list[Path]) -> None:
+    for path in paths:
+        if not path.is_file():
+            found = "is no file" if path.exists() else "does not exist"
+            raise UserError(f"archives: {path} {found}")
+        if not path.name.lower().endswith(ARCHIVE_SUFFIXES):
+            raise UserError(f"archives: {path} is none of {', '.join(ARCHIVE_SUFFIXES)}")
+    for place, path in enumerate(paths):
+        if any(path.samefile(other) for other in paths[:place]):
+            raise UserError(f"archives: {path} is listed twice")
+
+
+def _follow(links: Mapping[str, str], files: set[str], listing: Listing) -> Mapping[str, list[str]]:
+    """Add links to files as files of the listing; return for each file under which names it is there too."""
+    also = defaultdict(list)
+    for name in links:
+        target, passed = links[name], {name}
+        while target in links and target not in passed:
+            passed.add(target)
+            target = links[target]
+        if target in files:
+            listing.add(name)
+            also[target].append(name)
+        elif target in listing.folders or any(file.startswith(f"{target}/") for file in files):
+            raise UserError(f"{listing.where}: {name} is a link to the folder {target}: put the files themselves there")
+        else:
+            _refuse_picture(listing, name, "a link to a file that is not in the archives")
+    return also
+
+
+def _refuse_picture(listing: Listing, name: str, what: str) -> None:
+    """Raise UserError for a name that would be a picture's."""
+    before = len(listing.names)
+    listing.add(name)
+    if len(listing.names) > before:
+        raise UserError(f"{listing.where}: {name} is {what}")
+
+
+def _archive_blocks(
+    paths: list[Path], names: list[str], also: Mapping[str, list[str]], layout: Layout
+) -> Iterator[Block]:
     """Stream every archive once, from its beginning to its end, and send images where the layout wants them."""
     split_of = np.full(len(names), -1)
     position_of = np.zeros(len(names), np.int64)
     for number, rows in enumerate(layout.rows.values()):
         split_of[rows], position_of[rows] = number, np.arange(len(rows))
-    row_of = {name: row for row, name in enumerate(names)}
+    row_of = {name: row for row, name in enumerate(names) if split_of[row] >= 0}
     splits = list(layout.rows)
     under_way = 0
     gathered: dict[int, list[tuple[int, bytes, str]]] = {number: [] for number in range(len(splits))}
+
+    def rows_of(name: str) -> list[int]:
+        return [row_of[one] for one in (name, *also.get(name, ())) if one in row_of]
+
     for path in paths:
-        for name, data in _members(path, contents=True):
-            row = row_of.get(name)
-            if row is None or split_of[row] < 0:
-                continue
-            assert data is not None
-            waiting = gathered[int(split_of[row])]
-            waiting.append((int(position_of[row]), data, f"{path}:{name}"))
-            under_way += len(data)
-            if len(waiting) >= BLOCK_IMAGES or under_way >= BLOCK_BYTES:
-                yield _block(splits[int(split_of[row])], waiting)
-                waiting.clear()
-                under_way = 0
+        for member in members(path, wanted=lambda name: bool(rows_of(name))):
+            for row in rows_of(member.name) if member.kind == "file" else ():
+                waiting = gathered[int(split_of[row])]
+                waiting.append((int(position_of[row]), member.data, f"{path}:{names[row]}"))
+                under_way += len(member.data)
+                if len(waiting) >= BLOCK_IMAGES or under_way >= BLOCK_BYTES:
+                    yield _block(splits[int(split_of[row])], waiting)
+                    waiting.clear()
+                    under_way = 0
     for number, waiting in gathered.items():
         if waiting:
             yield _block(splits[number], waiting)
@@ -71,18 +152,40 @@ def _block(split: str, waiting: list[tuple[int, bytes, str]]) -> Block:
     return Block(split, np.array(positions), images, names)
 
 
-def _members(path: Path, contents: bool) -> Iterator[tuple[str, bytes | None]]:
-    """Yield name and bytes of every file (empty bytes unless `contents`), and None for a folder."""
-    read = _zip_members if path.suffix == ".zip" else _tar_members
-    members = read(path, contents)
-    while True:
-        try:
-            name, data = next(members)
-        except StopIteration:
-            return
-        except _DAMAGED as error:
-            raise UserError(f"archive {path} is damaged or cut short: {error}") from error
-        yield _safe_name(name, path), data
+def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    """Yield what an archive holds, in the order of the file, with the content of the wanted files.
+
+    The kind of archive is read from its first bytes: browsers unpack downloads without renaming them.
+    Errors: UserError for whatever is wrong with the archive, at the latest when all members were yielded.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(6)
+            file.seek(0)
+            if head[:2] == b"PK" or path.name.lower().endswith(".zip"):
+                yield from _zip_members(file, path, wanted)
+            else:
+                yield from _tar_members(_unpacked(file, head), path, wanted)
+    except UserError:
+        raise
+    except OSError as error:
+        # Damaged offsets and streams make errors without a number, or EINVAL; the others are the disk's.
+        if error.errno not in (None, errno.EINVAL):
+            raise UserError(f"archive {path} cannot be read: {error.strerror}") from error
+        raise UserError(f"archive {path} is damaged or cut short: {error}") from error
+    except Exception as error:  # a damaged archive makes its readers fail in almost any way
+        reason = f": {error}" if isinstance(error, _TOLD) and str(error) else ""
+        raise UserError(f"archive {path} is damaged or cut short{reason}") from error
+
+
+def _unpacked(file: IO[bytes], head: bytes) -> IO[bytes]:
+    if head.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=file))
+    if head.startswith(b"BZh"):
+        return cast(IO[bytes], bz2.BZ2File(file))
+    if head.startswith(b"\xfd7zXZ\0"):
+        return cast(IO[bytes], lzma.LZMAFile(file))
+    return file
 
 
 def _safe_name(name: str, path: Path) -> str:
@@ -92,48 +195,133 @@ def _safe_name(name: str, path: Path) -> str:
     return "/".join(parts)
 
 
-def _zip_members(path: Path, contents: bool) -> Iterator[tuple[str, bytes | None]]:
-    with zipfile.ZipFile(path) as archive:
-        for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
-            if member.is_dir():
-                yield member.filename, None
-            else:
-                yield member.filename, archive.read(member) if contents else b""
+def _target(name: str, leads_to: str) -> str:
+    """Return where a symbolic link of an archive leads, from the archive's top; '' for outside."""
+    target = posixpath.normpath(posixpath.join(posixpath.dirname(name), leads_to))
+    return "" if target.startswith(("/", "..")) else target
 
 
-def _tar_members(path: Path, contents: bool) -> Iterator[tuple[str, bytes | None]]:
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(path.open("rb"))
-        if path.suffix != ".tar":
-            file = stack.enter_context(gzip.GzipFile(fileobj=file))
-        stream = _Tail(file)
-        archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r|"))  # type: ignore[call-overload]
+def _check_no_bomb(path: Path, unpacked: int) -> None:
+    packed = path.stat().st_size
+    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * packed:
+        raise UserError(
+            f"archive {path} says that its {packed:,} bytes unpack to {unpacked:,}, over {BOMB_RATIO} times as many:"
+            " it is damaged or made to fill memory"
+        )
+
+
+def _check_size(path: Path, name: str, size: int) -> None:
+    if size > LARGEST_MEMBER:
+        raise UserError(f"archive {path}: {name} has {size:,} bytes, too many for a picture")
+
+
+def _zip_members(file: IO[bytes], path: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    with zipfile.ZipFile(file) as archive:
+        listed = sorted(archive.infolist(), key=lambda member: member.header_offset)
+        _check_no_bomb(path, sum(member.file_size for member in listed))
+        end = 0
+        for member in listed:
+            if member.header_offset < end:
+                raise zipfile.BadZipFile(f"{member.filename} overlaps what lies before it")
+            end = member.header_offset + zipfile.sizeFileHeader + member.compress_size  # type: ignore[attr-defined]
+            yield _zip_member(archive, member, path, wanted)
+
+
+def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, wanted: Callable[[str], bool]) -> Member:
+    name = _safe_name(_zip_name(member), path)
+    if member.is_dir():
+        return Member(name, "folder")
+    if member.flag_bits & 1:
+        raise UserError(f"archive {path} is encrypted ({name}): make it without a password")
+    # Opening compares the two records that an archive keeps of each member, so a damaged one is not passed over.
+    with archive.open(member) as opened:
+        if stat.S_ISLNK(member.external_attr >> 16):
+            return Member(name, "link", target=_target(name, opened.read(_LONGEST_LINK).decode("utf-8", "replace")))
+        if not wanted(name):
+            return Member(name, "file")
+        _check_size(path, name, member.file_size)
+        data = opened.read()
+    if len(data) != member.file_size:
+        raise zipfile.BadZipFile(f"{name} has {len(data):,} bytes, its record says {member.file_size:,}")
+    return Member(name, "file", data)
+
+
+def _zip_name(member: zipfile.ZipInfo) -> str:
+    """Return a member's name; makers of archives leave out the mark of UTF-8 (macOS) or write \\ for / (Windows)."""
+    name = member.filename
+    if not member.flag_bits & 0x800:
+        with contextlib.suppress(UnicodeError):
+            name = name.encode("cp437").decode("utf-8")
+    return name.replace("\\", "/")
+
+
+def _tar_members(file: IO[bytes], path: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
+    stream = _Guarded(file)
+    packed = isinstance(file, gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile)
+    with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r:", encoding="utf-8") as archive:
+        offset = 0
         while (member := archive.next()) is not None:
             archive.members.clear()  # tarfile remembers every member, which a large archive has no memory for
-            if member.isdir():
-                yield member.name, None
-            elif member.isreg():
-                opened = archive.extractfile(member) if contents else None
-                yield member.name, opened.read() if opened else b""
+            if archive.offset <= offset:  # type: ignore[attr-defined]
+                raise tarfile.ReadError("its members do not follow each other")
+            offset = archive.offset  # type: ignore[attr-defined]
+            if packed:
+                _check_no_bomb(path, offset)
+            yield _tar_member(stream, member, path, wanted)
         stream.check_end()
 
 
-class _Tail:
-    """A stream that remembers its last block, since tarfile takes a file cut between two members for a whole one."""
+def _tar_member(stream: "_Guarded", member: tarfile.TarInfo, path: Path, wanted: Callable[[str], bool]) -> Member:
+    name = _safe_name(member.name, path)
+    if member.isdir():
+        return Member(name, "folder")
+    if member.islnk():
+        return Member(name, "link", target=_safe_name(member.linkname, path))
+    if member.issym():
+        return Member(name, "link", target=_target(name, member.linkname))
+    if not member.isreg() or member.issparse():
+        return Member(name, "other")
+    if not wanted(name):
+        return Member(name, "file")
+    _check_size(path, name, member.size)
+    stream.seek(member.offset_data)
+    data = bytearray()
+    while len(data) < member.size:
+        part = stream.read(min(_CHUNK, member.size - len(data)))
+        if not part:
+            raise tarfile.ReadError(f"the file ends within {name}")
+        data += part
+    return Member(name, "file", bytes(data))
+
+
+class _Guarded:
+    """A stream for tarfile that tells what tarfile keeps silent about: it takes a damaged header for the end."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
+        self.seek, self.tell = file.seek, file.tell
         self.last = b""
 
     def read(self, size: int) -> bytes:
-        """Read on, as a file does."""
-        data = self.file.read(size)
-        self.last = (self.last + data)[-_TAR_BLOCK:] if len(data) < _TAR_BLOCK else data[-_TAR_BLOCK:]
-        return data
+        """Read on, as a file does, but for sizes that only damage or malice asks for."""
+        if not 0 <= size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        self.last = self.file.read(size)
+        return self.last
 
     def check_end(self) -> None:
-        """Read on to the end, which also checks gzip's sum, and demand the block of zeros that ends an archive."""
-        while self.read(1 << 20):
-            pass
-        if any(self.last) or len(self.last) < _TAR_BLOCK:
+        """Demand that the last header was the end mark, a block of zeros, and that only zeros follow it.
+
+        Reading on to the end also checks the sums of what is compressed.
+        """
+        if not self.last:
             raise tarfile.ReadError("the end mark is missing")
+        if self.last.count(0) != _TAR_BLOCK:
+            raise tarfile.ReadError("a header is damaged")
+        padding = 0
+        while part := self.read(_CHUNK):
+            padding += len(part)
+            if part.count(0) != len(part):
+                raise tarfile.ReadError("there is more after the end mark (several archives in one file?)")
+            if padding > _PADDING:
+                raise tarfile.ReadError("endless zeros after the end mark")

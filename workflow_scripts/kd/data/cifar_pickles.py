@@ -1,96 +1,200 @@
-"""What the CIFAR sources share: where the files are, downloading them, reading their batches."""
+"""What the CIFAR sources share: fetching what is not there, reading batches and the other forms of the data set."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import contextlib
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from kd.data.archives import list_archives, members
+from kd.data.folder_tree import find_layout, list_folder, tree_source
 from kd.data.source import Block, Source, array_blocks
 from kd.data.unpickle import load_pickle
+from kd.spec.cifar import Cifar, Form, find_form, nothing_usable
 from kd.spec.config import DatasetSettings
 from kd.spec.errors import UserError
 
-
-@dataclass(frozen=True)
-class Layout:
-    """File names and keys of one CIFAR data set."""
-
-    dataset: str
-    """The class in torchvision.datasets that knows address and checksums."""
-    folder: str
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    meta: str
-    names_key: str
-    labels_key: str
-
-    @property
-    def splits(self) -> dict[str, tuple[str, ...]]:
-        """File names of each split."""
-        return {"train": self.train, "test": self.test}
+Load = Callable[[str], Any]
+"""Returns the content of the batch of a name."""
 
 
-def open_cifar(layout: Layout, settings: DatasetSettings) -> Source:
-    """Open a CIFAR data set in `root` (the folder that holds the official folder, or that folder itself)."""
+def open_cifar(cifar: Cifar, settings: DatasetSettings) -> Source:
+    """Open a CIFAR data set in whichever form `root` holds it; classes and images are in order of their names."""
     assert settings.root is not None
     root = Path(settings.root)
-    if settings.download:
-        _download(layout, root)
-    folder = _locate(layout, root)
-    names = load_pickle(folder / layout.meta).get(layout.names_key, [])
-    labels = {
-        split: np.concatenate([_labels(folder / file, layout.labels_key) for file in files])
-        for split, files in layout.splits.items()
+    form = find_form(cifar, root)
+    if settings.download and not _usable(cifar, form):
+        form = _fetched(cifar, root)
+    if form is None:
+        raise nothing_usable(cifar, root)
+    if form.kind in ("class folders", "class archives"):
+        listing = list_folder(root) if form.kind == "class folders" else list_archives(list(form.paths))
+        return tree_source(listing, find_layout(listing, None, 0))
+    if form.official:
+        _check_sums(cifar, form)
+    if form.kind == "archive":
+        return _batches(cifar, form.paths[0], _loaded_from(cifar, form.paths[0]))
+    folder = form.paths[0].parent
+    return _batches(cifar, folder, lambda name: load_pickle(folder / name))
+
+
+def _usable(cifar: Cifar, form: Form | None) -> bool:
+    """Tell whether there is anything; an archive of another size than the official one may be cut short."""
+    if form is None or form.kind != "archive" or form.official:
+        return form is not None
+    try:
+        _unpacked(cifar, form.paths[0])
+    except UserError:
+        return False
+    return True
+
+
+def _fetched(cifar: Cifar, root: Path) -> Form | None:
+    """Download the official archive into `root`; other jobs that want it there meanwhile wait for it.
+
+    It comes under its name when it is whole and its checksum is right, and is read as it is.
+    """
+    from torchvision import datasets
+    from torchvision.datasets.utils import download_url
+
+    known = getattr(datasets, cifar.dataset)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone(root):
+            form = find_form(cifar, root)
+            if not _usable(cifar, form):
+                with TemporaryDirectory(prefix=".download-", dir=root) as folder:
+                    download_url(known.url, folder, cifar.archive, known.tgz_md5)
+                    os.replace(Path(folder) / cifar.archive, root / cifar.archive)
+                form = find_form(cifar, root)
+            return form
+    except (OSError, RuntimeError) as error:
+        raise UserError(
+            f"cannot download {cifar.dataset} into {root}: {error}; {known.url} may be put there by hand,"
+            " or archives or folders of its classes"
+        ) from error
+
+
+@contextlib.contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    descriptor = os.open(root, os.O_RDONLY)  # the folder itself is locked: no file is left behind
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_sums(cifar: Cifar, form: Form) -> None:
+    """Compare what has the official size with the official checksums: pickles have none of their own."""
+    from torchvision import datasets
+
+    known = getattr(datasets, cifar.dataset)
+    sums = {cifar.archive: known.tgz_md5, **dict([*known.train_list, *known.test_list])}
+    for path in form.paths:
+        if path.name in sums and _md5(path) != sums[path.name]:
+            raise UserError(f"{path} is damaged: its MD5 sum is not {sums[path.name]}; delete it and fetch it again")
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _unpacked(cifar: Cifar, archive: Path) -> dict[str, bytes]:
+    """Return the official files by name as an archive holds them."""
+    wanted = {f"{cifar.folder}/{name}": name for name in cifar.files}
+    found = {
+        wanted[member.name]: member.data
+        for member in members(archive, wanted.__contains__)
+        if member.name in wanted and member.kind == "file"
     }
+    missing = [name for name in cifar.files if name not in found]
+    if missing:
+        raise UserError(f"archive {archive} lacks {cifar.folder}/{missing[0]}")
+    return found
+
+
+def _loaded_from(cifar: Cifar, archive: Path) -> Load:
+    files = _unpacked(cifar, archive)
+    return lambda name: load_pickle(archive / cifar.folder / name, files[name])
+
+
+def _batches(cifar: Cifar, where: Path, load: Load) -> Source:
+    """Return the source of the official batches."""
+    names = _class_names(cifar, where, load)
+    classes = sorted(names)
+    rank = np.array([classes.index(name) for name in names], np.int64)
+    labels, positions = {}, {}
+    for split, files in cifar.splits.items():
+        given, titles = _labels_and_titles(cifar, where, files, load)
+        if given.size and not 0 <= given.min() <= given.max() < len(names):
+            raise UserError(f"{where}: a {split} label lies outside the {len(names)} classes")
+        ranks = rank[given]
+        order = np.lexsort((titles, ranks))
+        labels[split] = ranks[order]
+        positions[split] = np.argsort(order)
 
     def blocks() -> Iterator[Block]:
-        for split, files in layout.splits.items():
-            yield from array_blocks(split, ((str(folder / file), _pixels(folder / file)) for file in files))
+        for split, files in cifar.splits.items():
+            parts = ((str(where / file), _pixels(where / file, load(file))) for file in files)
+            for block in array_blocks(split, parts):
+                yield replace(block, positions=positions[split][block.positions])
 
-    return Source([name.decode() if isinstance(name, bytes) else name for name in names], labels, blocks, encoded=False)
-
-
-def _locate(layout: Layout, root: Path) -> Path:
-    wanted = (*layout.train, *layout.test, layout.meta)
-    if not root.is_dir():
-        raise UserError(f"root {root} is not a folder: set download to true or give the folder of {layout.folder}")
-    folder = root / layout.folder if (root / layout.folder).is_dir() else root
-    missing = [name for name in wanted if not (folder / name).is_file()]
-    if missing:
-        raise UserError(f"{folder} lacks {missing[0]}, a file of {layout.folder}: set download to true or correct root")
-    return folder
+    return Source(classes, labels, blocks, encoded=False)
 
 
-def _download(layout: Layout, root: Path) -> None:
-    """Fetch the official archive unless every file is there with its checksum; torchvision does not unpickle here."""
-    from torchvision import datasets
-    from torchvision.datasets.utils import check_integrity, download_and_extract_archive
-
-    known = getattr(datasets, layout.dataset)
-    files = [*known.train_list, *known.test_list, (known.meta["filename"], known.meta["md5"])]
-    if all(check_integrity(root / layout.folder / name, md5) for name, md5 in files):
-        return
-    try:
-        download_and_extract_archive(known.url, root, filename=known.filename, md5=known.tgz_md5)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot download {layout.dataset} into {root}: {error}") from error
+def _class_names(cifar: Cifar, where: Path, load: Load) -> list[str]:
+    [names] = _contents(where / cifar.meta, load(cifar.meta), cifar.names_key)
+    if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
+        raise UserError(f"{where / cifar.meta}: {cifar.names_key} is no list of names")
+    listed = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
+    twice = sorted({name for name in listed if listed.count(name) > 1})
+    if twice:
+        raise UserError(f"{where / cifar.meta} names class {twice[0]} twice")
+    return listed
 
 
-def _batch(path: Path, *keys: str) -> list[Any]:
-    content = load_pickle(path)
+def _labels_and_titles(cifar: Cifar, where: Path, files: tuple[str, ...], load: Load) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels of a split as its files have them, and what orders the images of one class: their names.
+
+    Batches without names of images keep their order.
+    """
+    labels, titles, named = [], [], True
+    for file in files:
+        content = load(file)
+        [given] = _contents(where / file, content, cifar.labels_key)
+        labels.append(_checked_labels(where / file, given, len(_pixels(where / file, content))))
+        names = content.get("filenames")
+        named = named and isinstance(names, list) and len(names) == len(labels[-1])
+        titles += [str(name) for name in names] if named else []
+    found = np.concatenate(labels)
+    return found, np.array(titles) if named else np.arange(len(found))
+
+
+def _checked_labels(path: Path, given: Any, count: int) -> np.ndarray:
+    numbers = given.tolist() if isinstance(given, np.ndarray) else given
+    if not isinstance(numbers, list) or not all(type(label) is int and abs(label) < 2**31 for label in numbers):
+        raise UserError(f"{path}: labels must be whole numbers, one an image")
+    if len(numbers) != count:
+        raise UserError(f"{path} holds {count} images and {len(numbers)} labels")
+    return np.array(numbers, np.int64)
+
+
+def _contents(path: Path, content: Any, *keys: str) -> list[Any]:
     if not isinstance(content, dict) or any(key not in content for key in keys):
         raise UserError(f"{path} is not a CIFAR batch: it must hold {' and '.join(keys)}")
     return [content[key] for key in keys]
 
 
-def _labels(path: Path, key: str) -> np.ndarray:
-    return np.asarray(_batch(path, key)[0], dtype=np.int64)
-
-
-def _pixels(path: Path) -> np.ndarray:
-    return planes_to_pixels(_batch(path, "data")[0], path)
+def _pixels(path: Path, content: Any) -> np.ndarray:
+    return planes_to_pixels(_contents(path, content, "data")[0], path)
 
 
 def planes_to_pixels(data: Any, path: Path) -> np.ndarray:

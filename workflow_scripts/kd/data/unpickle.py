@@ -1,5 +1,6 @@
 """Read the pickles that image data sets are published as, without trusting them."""
 
+import io
 import pickle
 from pathlib import Path
 from typing import Any
@@ -99,16 +100,16 @@ class _Unpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
-def load_pickle(path: str | Path) -> Any:
-    """Return what a pickle of numpy arrays and plain containers holds.
+def load_pickle(path: str | Path, content: bytes | None = None) -> Any:
+    """Return what a pickle of numpy arrays and plain containers holds; its bytes may be given, then `path` names them.
 
     Byte strings of Python 2 stay `bytes`, except as keys of the outermost dictionary, which become `str`.
     Errors: UserError for a missing or damaged file and for any class or function beyond arrays and plain values.
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            content = _Unpickler(file, path).load()
+        with path.open("rb") if content is None else io.BytesIO(content) as file:
+            loaded = _Unpickler(file, path).load()
     except UserError:
         raise
     except FileNotFoundError as error:
@@ -118,6 +119,6 @@ def load_pickle(path: str | Path) -> Any:
     # A damaged stream makes the unpickler fail in almost any way, numpy's own checks included.
     except Exception as error:
         raise UserError(f"{path} cannot be read as a pickle: {type(error).__name__}: {error}") from error
-    if isinstance(content, dict):
-        return {_text(key): value for key, value in content.items()}
-    return content
+    if isinstance(loaded, dict):
+        return {_text(key): value for key, value in loaded.items()}
+    return loaded

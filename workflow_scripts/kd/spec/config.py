@@ -1,9 +1,12 @@
 """The configuration: what an experiment file may hold, checked before any job starts."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from kd.spec.cifar import ARCHIVE_SUFFIXES
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"  # one path component; '+' and '--' join names and stay reserved
 
@@ -40,16 +43,38 @@ class SplitRatios(Strict):
         return self
 
 
+DEFAULT_ROOTS = {"cifar10": "data/cifar10", "cifar100": "data/cifar100"}
+TAKEN_BY = {
+    "root": ["cifar10", "cifar100", "imagefolder", "imagenet32", "imagenet100"],
+    "archives": ["imagefolder"],
+    "download": ["cifar10", "cifar100"],
+    "class_list": ["imagenet100"],
+    "split_ratios": ["digits", "imagefolder"],
+    "split_seed": ["digits", "imagefolder"],
+}
+"""Settings that not every source reads, and the sources that do: elsewhere they would be dropped."""
+
+
+def _check_archives(archives: list[str]) -> None:
+    seen: set[str] = set()
+    for archive in archives:
+        if not archive.lower().endswith(ARCHIVE_SUFFIXES):
+            raise ValueError(f"archives: {archive} is none of {', '.join(ARCHIVE_SUFFIXES)}")
+        if os.path.normpath(archive) in seen:
+            raise ValueError(f"archives: {archive} is listed twice")
+        seen.add(os.path.normpath(archive))
+
+
 class DatasetSettings(Strict):
     """One data set: where it comes from and how much of it is used."""
 
     source: Literal["digits", "cifar10", "cifar100", "imagefolder", "imagenet32", "imagenet100"]
     root: str | None = None
-    """Folder that holds the data (not for digits)."""
+    """Folder that holds the data (not for digits); data/cifar10 and data/cifar100 unless another one is given."""
     archives: list[str] = []
-    """.tar, .tar.gz or .zip files that together hold one image folder tree (imagefolder only)."""
+    """.tar, .tar.gz, .zip, ... files that together hold one image folder tree (imagefolder only)."""
     download: bool = False
-    """Let torchvision fetch cifar10 or cifar100 into root."""
+    """Let torchvision fetch cifar10 or cifar100 into root where nothing of it is there yet."""
     image_size: OptionalCount = None
     """Side in pixels; None keeps the size the images have, which must then be one size."""
     class_list: str | None = None
@@ -67,16 +92,33 @@ class DatasetSettings(Strict):
     resident_limit_mb: int = Field(default=4096, ge=0)
     """Larger training sets are read from disk batch by batch instead of living on the device."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_default_root(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("source") in [*DEFAULT_ROOTS] and content.get("root") is None:
+            return {**content, "root": DEFAULT_ROOTS[content["source"]]}
+        return content
+
     @model_validator(mode="after")
-    def _source_has_what_it_needs(self) -> Self:
-        if self.source in {"cifar10", "cifar100", "imagenet32", "imagenet100"} and self.root is None:
+    def _source_has_what_it_takes(self) -> Self:
+        if self.source in {"imagenet32", "imagenet100"} and self.root is None:
             raise ValueError(f"root is required for source {self.source}")
         if self.source == "imagenet100" and self.class_list is None:
             raise ValueError("class_list is required for source imagenet100")
         if self.source == "imagefolder" and (self.root is None) == (not self.archives):
             raise ValueError("source imagefolder takes either root or archives")
-        if self.archives and self.source != "imagefolder":
-            raise ValueError("archives belong to source imagefolder")
+        for key, sources in TAKEN_BY.items():
+            if self.source not in sources and getattr(self, key) != type(self).model_fields[key].get_default(
+                call_default_factory=True
+            ):
+                hint = " (archives of its classes are found in root)" if self.source in DEFAULT_ROOTS else ""
+                hint = hint if key == "archives" else ""
+                raise ValueError(f"source {self.source} takes no {key}{hint}: {key} is for {', '.join(sources)}")
+        if self.split_seed and self.source == "imagefolder" and self.split_ratios is None:
+            raise ValueError("split_seed needs split_ratios, which it divides the images by")
+        if self.subset != "stratified" and self.subset_size is None:
+            raise ValueError(f"subset {self.subset} needs a subset_size")
+        _check_archives(self.archives)
         if self.class_subset is not None and len(set(self.class_subset)) < 2:
             raise ValueError("class_subset needs at least two different classes")
         return self

@@ -7,19 +7,15 @@ changed while its size and its time of modification, to the nanosecond, stayed t
 import hashlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kd.spec.cifar import CIFARS, find_form
 from kd.spec.config import DatasetSettings
 from kd.spec.errors import UserError
 from kd.spec.trees import Visit, suffix_of, walk
 
-CIFAR_FILES = {
-    "cifar10": ("cifar-10-batches-py", (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch", "batches.meta")),
-    "cifar100": ("cifar-100-python", ("train", "test", "meta")),
-}
 IMAGENET32_FILES = (*(f"train_data_batch_{k}" for k in range(1, 11)), "val_data", "map_clsloc.txt")
-ARCHIVES = (".tar", ".gz", ".tgz", ".zip")
 
 SMALLEST_IMAGE = {".tar": 1024}
 """Bytes that an image takes in an archive at least: in a tar a header and a block, else what is left of both."""
@@ -38,7 +34,7 @@ class Contents:
 
 def contents_of(settings: DatasetSettings) -> Contents:
     """Look at the files that packing these settings would read; whatever is not there or vanishes raises nothing."""
-    if settings.source == "digits" or settings.download:
+    if settings.source == "digits":
         return Contents(None, None)
     if settings.archives:
         return _archives(settings)
@@ -48,7 +44,10 @@ def contents_of(settings: DatasetSettings) -> Contents:
         return _tree(settings, root, [""], [])
     if settings.source == "imagenet100":
         return _listed_classes(settings, root)
-    return _pickles(settings.source, root)
+    if settings.source in CIFARS:
+        return _cifar(settings, root)
+    found = [_file(root / name, name) for name in IMAGENET32_FILES]
+    return Contents(_digest(found) if any(found) else None, None)
 
 
 def listed_classes(path: str | Path) -> list[str]:
@@ -73,20 +72,17 @@ def _archives(settings: DatasetSettings) -> Contents:
     return Contents(_digest(sorted(filter(None, found))), _share_of(settings, images))
 
 
-def _pickles(source: str, root: Path) -> Contents:
-    """Look at the official files, and at what else a data set of that name can be read from."""
-    if source == "imagenet32":
-        places = [(root / name, name) for name in IMAGENET32_FILES]
-    else:
-        folder, names = CIFAR_FILES[source]
-        base = root / folder if os.path.isdir(root / folder) else root
-        places = [(base / name, name) for name in names]
-        places += [(root / name, name) for name in _names(root) if name.endswith(ARCHIVES)]
-    found = [_file(path, name) for path, name in places if os.path.isfile(path)]
-    if source == "cifar100":  # or class folders
-        folders = [split for split in ("train", "test") if os.path.isdir(root / split)]
-        found += [_visited(visit) for visit in walk(root, folders) if visit.pictures]
-    return Contents(_digest(found) if found else None, None)
+def _cifar(settings: DatasetSettings, root: Path) -> Contents:
+    """Look at the form that is there; what was fetched counts as what is yet to be fetched: its checksums are known."""
+    try:
+        form = find_form(CIFARS[settings.source], root)
+    except UserError:
+        return Contents(None, None)
+    if form is None or (form.official and settings.download):
+        return Contents(None, None)
+    if form.kind == "class folders":
+        return replace(_tree(settings, root, [""], []), train_images=None)
+    return Contents(_digest(_file(path, path.name) for path in form.paths), None)
 
 
 def _listed_classes(settings: DatasetSettings, root: Path) -> Contents:
@@ -139,13 +135,6 @@ def _file(path: Path, name: str) -> str | None:
     except OSError:
         return None
     return f"{name}/{state.st_size}/{state.st_mtime_ns}"
-
-
-def _names(root: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(root))
-    except OSError:
-        return []
 
 
 def _digest(lines: Iterable[str | None]) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ValidationError
 from kd.spec.architectures import check_architecture
 from kd.spec.cards import card, first_problem
 from kd.spec.chain import STUDENT_UPDATE, stage_settings, stages
+from kd.spec.cifar import CIFARS, check_root
 from kd.spec.config import Experiment, ModelSettings, Recipe, Reporting
 from kd.spec.designs import designs
 from kd.spec.errors import UserError, unknown
@@ -66,6 +67,8 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
                 raise UserError(f"datasets.{name}: {file} does not exist")
         if dataset.root is not None and not dataset.download and not Path(dataset.root).is_dir():
             raise UserError(f"datasets.{name}.root: folder {dataset.root} does not exist")
+        if dataset.source in CIFARS:
+            check_root(dataset.source, str(dataset.root), dataset.download, f"datasets.{name}")
     listed = variants(experiment)
     names = [variant.name for variant in listed]
     _check_co_trained(experiment.co_train, {variant.name: variant for variant in listed})
