@@ -35,6 +35,9 @@ def test_checks_pass(command):
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
 
 
+OPEN_BYTES = {"Image", "archive", "bz2", "gzip", "lzma", "os", "tarfile", "zipfile"}
+
+
 def without_encoding(source: str) -> list[str]:
     """Calls that read or write text in whatever encoding the machine's locale has."""
     found = []
@@ -42,8 +45,8 @@ def without_encoding(source: str) -> list[str]:
         name = ast.unparse(call.func).rpartition(".")[2]
         owner = call.func.value if isinstance(call.func, ast.Attribute) else None
         given = {keyword.arg: keyword.value for keyword in call.keywords}
-        if isinstance(owner, ast.Name) and owner.id in {"Image", "archive", "os", "tarfile", "zipfile", "gzip", "lzma", "bz2"}:
-            continue  # opens bytes
+        if isinstance(owner, ast.Name) and owner.id in OPEN_BYTES:
+            continue
         modes = [*call.args, *([given["mode"]] if "mode" in given else [])]
         binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes[-1:])
         binary |= "buffering" in given  # which nothing but bytes can be without
