@@ -38,7 +38,9 @@ BENCHMARK_OPTIONS = str(config.pop("benchmark", ""))
 CHECKPOINT = config.pop("ckpt_path", None)
 
 try:
-    EXPERIMENT = check_experiment(workflow_configuration(config, Path(workflow.basedir) / "config" / "config.yaml"))
+    QUICK_START = Path(workflow.basedir) / "config" / "config.yaml"
+    GIVEN = workflow.config_settings  # what Snakemake has read into config already: --configfile and --config
+    EXPERIMENT = check_experiment(workflow_configuration(config, QUICK_START, GIVEN.configfiles, GIVEN.config))
     PLAN = ContinualPlan(EXPERIMENT)
 except UserError as error:
     raise WorkflowError(f"Configuration error. {error}") from None

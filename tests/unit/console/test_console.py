@@ -26,7 +26,7 @@ def test_a_users_mistake_is_one_line_and_a_status(tmp_path):
     )
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "ERROR --settings.dataset: field required" in done.stderr
+    assert "ERROR --settings.dataset: is missing" in done.stderr
     failure = json.loads((tmp_path / "run" / "failure.json").read_text(encoding="utf-8"))
     assert failure["rule"] == "train_student"
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"failure.json", "train.log"}

@@ -101,7 +101,7 @@ def test_an_analysis_changes_no_job():
     ("analysis", "sentence"),
     [
         ({"kind": "overlap", "variants": ["avg_kd", "asb"]}, "unknown method in report.analysis.variants 'asb'"),
-        ({"kind": "ladder", "variants": ["ce"]}, r"report.analysis.variants: .*at least 2"),
+        ({"kind": "ladder", "variants": ["ce"]}, r"report.analysis.variants: .*a list of 2 or more"),
         ({"kind": "ladder", "variants": ["ce", "ce"]}, "variants must differ"),
         ({"kind": "ladder", "variants": ["ce", "asib"], "setting": "ib_beta"}, "setting belongs to kind sweep"),
         ({"kind": "sweep", "variants": ["asib", "asib_2"]}, "setting belongs to kind sweep, which needs it"),
@@ -135,8 +135,11 @@ def test_an_overlap_needs_two_teachers_of_opposite_sides(pairs, sentence):
 @pytest.mark.parametrize(
     ("models", "sentence"),
     [
-        ({"resnet8": share(0.5, "first")}, "only a teacher learns a share of the classes, resnet8 is a student"),
-        ({"a_0": share(1.5, "first")}, r"models.a_0.classes.overlap: .*less than or equal to 1, found 1.5"),
+        (
+            {"resnet8": {**share(0.5, "first"), "arch": "resnet8"}},
+            "only a teacher learns a share of the classes, resnet8 is a student",
+        ),
+        ({"a_0": share(1.5, "first")}, r"models.a_0.classes.overlap: .*a number from 0 to 1, found 1.5"),
         ({"a_0": share(0.5, "left")}, r"models.a_0.classes.side: .*'first' or 'second', found 'left'"),
     ],
 )

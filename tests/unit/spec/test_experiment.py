@@ -37,9 +37,9 @@ def changed(path: str, value):
         ("recipe.epoch", 3, r"unknown key in recipe 'epoch': did you mean 'epochs'\?"),
         ("seed", [0], r"unknown key 'seed': did you mean 'seeds'\?"),
         ("datasets.digits.sorce", "x", r"unknown key in datasets.digits 'sorce': did you mean 'source'\?"),
-        ("recipe.epochs", "many", r"recipe.epochs: .*valid integer, found 'many'"),
-        ("recipe.epochs", 0, r"recipe.epochs: .*greater than or equal to 1, found 0"),
-        ("recipe.lr", -0.1, r"recipe.lr: .*greater than 0, found -0.1"),
+        ("recipe.epochs", "many", r"recipe.epochs: .*a whole number from 1 to 100000, found 'many'"),
+        ("recipe.epochs", 0, r"recipe.epochs: .*a whole number from 1 to 100000, found 0"),
+        ("recipe.lr", -0.1, r"recipe.lr: .*a number above 0 to 1000, found -0.1"),
         ("recipe.schedule", "cosin", r"recipe.schedule: .*'step', 'cosine', 'constant' or 'plateau', found 'cosin'"),
         ("recipe.augmentation", {"crop": "random"}, r"recipe.augmentation.crop: .*found 'random'"),
         ("datasets.digits.source", "digit", r"datasets.digits.source: .*found 'digit'"),
@@ -48,8 +48,16 @@ def changed(path: str, value):
         ("datasets.digits", {"source": "cifar10", "root": "gone"}, "folder gone does not exist"),
         ("methods.1", "kdd", r"unknown method 'kdd': did you mean 'kd'\?"),
         ("methods.1", {"method": "kd", "temprature": 2.0}, r"'temprature': did you mean 'temperature'\?"),
-        ("methods.1", {"method": "kd", "temperature": 0.0}, r"methods\[1\].temperature: .*greater than 0, found 0.0"),
-        ("methods.1", {"method": "kd", "temperature": "4"}, r"methods\[1\].temperature: .*valid number, found '4'"),
+        (
+            "methods.1",
+            {"method": "kd", "temperature": 0.0},
+            r"methods\[1\].temperature: .*a number above 0.*, found 0.0",
+        ),
+        (
+            "methods.1",
+            {"method": "kd", "temperature": "4"},
+            r"methods\[1\].temperature: .*a number above 0.*, found '4'",
+        ),
         ("methods.1", {"method": "kd", "recipe": {"lrr": 1}}, r"unknown key in methods\[1\].recipe 'lrr'"),
         ("methods.1", {"method": "kd", "teacher": "resnet8"}, "unknown teacher in methods"),
         ("methods.1", {"name": "x"}, "give either method or combine"),
@@ -78,7 +86,7 @@ def changed(path: str, value):
             "less and plus delta of method dot must lie from 0 to below 1, found 0.9 and 0.1",
         ),
         ("methods.1", "ce", "two variants are named 'ce'"),
-        ("methods.1", {"method": "kd", "name": "a--b"}, "letters, digits, '_' and '.' only, found 'a--b'"),
+        ("methods.1", {"method": "kd", "name": "a--b"}, "letters a-z and A-Z, digits, '_' and '.', .*found 'a--b'"),
         (
             "methods.2",
             {"method": "asib", "num_stages": 2, "teacher_adapt_epochs": [1, 2, 3]},
@@ -151,12 +159,12 @@ def test_numbers_with_an_exponent_are_floats_wherever_a_number_stands(tmp_path):
 
 @pytest.mark.parametrize("text", ["4", "1e", "e4", "1e-4x", "0x1e4", "1_0e4"])
 def test_other_text_is_no_number(text):
-    with pytest.raises(UserError, match=rf"recipe.lr: .*valid number, found '{text}'"):
+    with pytest.raises(UserError, match=rf"recipe.lr: .*a number above 0 to 1000, found '{text}'"):
         check_experiment(changed("recipe.lr", text))
 
 
 def test_a_number_with_an_exponent_is_no_count():
-    with pytest.raises(UserError, match=r"recipe.epochs: .*valid integer, found 100.0"):
+    with pytest.raises(UserError, match=r"recipe.epochs: .*a whole number from 1 to 100000, found 100.0"):
         check_experiment(changed("recipe.epochs", "1e2"))
 
 

@@ -182,7 +182,7 @@ def test_one_teacher_for_all_seeds_still_gives_a_chain_a_seed():
         ([{"method": "born_again"}], {}, r"unknown method in methods\[0\].origin 'ce'"),
         (["ce", {"method": "born_again", "origin": "born_again"}], {}, "unknown method in .*origin 'born_again'"),
         (["ce", {"method": "born_again", "teacher": "resnet20"}], {}, r"methods\[1\].teacher: born_again learns from"),
-        (["ce", {"method": "born_again", "generations": 0}], {}, "greater than or equal to 1, found 0"),
+        (["ce", {"method": "born_again", "generations": 0}], {}, "a whole number from 1 to 99, found 0"),
         (["ce", {"method": "born_again", "kd_weight": [1.0, 0.5]}], {}, r"\.kd_weight: give one value or 3, .*found 2"),
         (
             ["ce", "born_again", {"method": "kd", "name": "born_again.gen2"}],

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from kd.spec.cards import card, card_names, load_cards
-from kd.spec.config import OptionalCount, Strict
+from kd.spec.config import Count, Strict
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, checked
 from kd.spec.plan import Plan
@@ -42,7 +42,7 @@ class Settings(Strict):
     """'digits', one folder of images, or archives of an image folder tree; with nothing: synthetic images."""
     weights: list[str] = []
     """Trained teachers; without them, teachers are as initialised, or trained where accuracies are compared."""
-    train_images: OptionalCount = None
+    train_images: Count | None = None
     """Training images used, the validation part included; None: all there are, and 50,000 synthetic ones."""
     classes: int = Field(default=100, ge=2)
     """Classes of synthetic images."""
@@ -82,7 +82,7 @@ class Settings(Strict):
             **(plain if reference else {"precision": self.precision, **self.recipe}),
         }
         content = {
-            "experiment": "benchmark",
+            "experiment": "speed",
             # the images are packed already: what is said here of their source is never read
             "datasets": {
                 DATASET: {"source": "digits", "validation": self.validation, "subset_size": self.train_images}

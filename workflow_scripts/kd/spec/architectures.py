@@ -1,12 +1,11 @@
 """The names of networks and where each is built, known without importing torch or timm."""
 
-import difflib
 import functools
 import importlib.util
 import re
 from pathlib import Path
 
-from kd.spec.errors import UserError, unknown
+from kd.spec.errors import UserError, nearest, shown, unknown
 
 TIMM_PREFIX = "timm:"
 
@@ -33,6 +32,12 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
 SMALL_NETS: dict[str, str] = {arch: module for module, archs in _FAMILIES.items() for arch in archs}
 """Architecture name -> module of kd.models that builds it."""
 
+_BLOCKS = {
+    **dict.fromkeys(("resnet_cifar", "wrn", "shufflenetv1", "shufflenetv2"), 4),
+    **dict.fromkeys(("resnet_imagenet", "vgg", "mobilenetv2"), 5),
+}
+"""What freezing counts as blocks of the networks of a module: stem and stages."""
+
 _REGISTERED = re.compile(r"^@register_model\b[^\n]*\n(?:@[^\n]*\n)*def (\w+)\(", re.MULTILINE)
 _DEPRECATED = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)^\}\)", re.MULTILINE | re.DOTALL)
 _QUOTED_KEY = re.compile(r"""['"]([\w.]+)['"]\s*:""")
@@ -56,6 +61,11 @@ def check_architecture(arch: str) -> None:
         _check_timm_name(arch.removeprefix(TIMM_PREFIX))
     elif arch not in SMALL_NETS:
         raise _unknown_small_net(arch)
+
+
+def blocks_of(arch: str) -> int | None:
+    """Return how many blocks freezing knows in a network, None where only building it tells."""
+    return None if is_timm(arch) else _BLOCKS[SMALL_NETS[arch]]
 
 
 @functools.cache
@@ -89,9 +99,11 @@ def _check_timm_name(name: str) -> None:
         if tags:  # some of timm's tags are made by loops and do not stand in its text
             raise unknown("weights tag of a timm model", name, [base, *tags])
         return
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean '{TIMM_PREFIX}{near[0]}'? " if near else ""
-    raise UserError(f"unknown architecture '{TIMM_PREFIX}{name}': {hint}allowed are the names of timm.list_models()")
+    near = nearest(name, names)
+    hint = f"did you mean '{TIMM_PREFIX}{near}'? " if near else ""
+    raise UserError(
+        f"unknown architecture {shown(TIMM_PREFIX + name)}: {hint}allowed are the names of timm.list_models()"
+    )
 
 
 def _unknown_small_net(arch: str) -> UserError:
@@ -101,6 +113,6 @@ def _unknown_small_net(arch: str) -> UserError:
         meant.append(TIMM_PREFIX + arch)
     allowed = f"allowed are {', '.join(sorted(SMALL_NETS))}, and any timm model, written timm:NAME"
     if not meant:
-        meant = difflib.get_close_matches(arch, SMALL_NETS, n=1, cutoff=0.5)
+        meant = [near for near in [nearest(arch, SMALL_NETS)] if near is not None]
     hint = " or ".join(f"'{name}'" for name in meant)
-    return UserError(f"unknown architecture '{arch}': {f'did you mean {hint}? ' if hint else ''}{allowed}")
+    return UserError(f"unknown architecture {shown(arch)}: {f'did you mean {hint}? ' if hint else ''}{allowed}")

@@ -13,12 +13,14 @@ import yaml
 from pydantic import Field, ValidationError, create_model
 
 from kd.spec.config import Name, Strict
-from kd.spec.errors import UserError, unknown
+from kd.spec.errors import unknown
+from kd.spec.plain import plain_error
+from kd.spec.reading import LOADER
 
 CARD_FOLDER = Path(__file__).resolve().parents[3] / "config" / "methods"
 
-# The same YAML ten times faster where PyYAML was built with libyaml: every start of Snakemake reads cards.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+MOST_LISTED = 1000
+"""Values in a list of a setting."""
 
 TYPES: dict[str, Any] = {"bool": bool, "int": int, "float": float, "str": str}
 
@@ -62,9 +64,9 @@ class Setting(Strict):
             if name in {"int", "float"}:
                 kind = Annotated[kind, Field(ge=self.min, le=self.max, gt=self.above)]
             if name != self.type:
-                kind = list[kind]  # bounds hold for every value
+                kind = Annotated[list[kind], Field(max_length=MOST_LISTED)]  # bounds hold for every value
         if self.per_stage:
-            kind = kind | list[kind]
+            kind = kind | Annotated[list[kind], Field(max_length=MOST_LISTED)]
         return kind | None if self.optional else kind
 
 
@@ -131,20 +133,9 @@ class Card(Strict):
             if key not in self.settings:
                 raise unknown(f"setting of method {self.name} in {where}", key, self.settings)
         try:
-            return self.settings_model()(**given)
+            return self.settings_model().model_validate(given)
         except ValidationError as error:
-            raise UserError(first_problem(error, where)) from error
-
-
-def first_problem(error: ValidationError, where: str) -> str:
-    """Turn a pydantic error into one sentence: the key, what is wrong, what was found."""
-    problem = error.errors()[0]
-    location = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "literal[", "list["))]
-    key = ".".join([where, *location]) if where else ".".join(location)
-    message = problem["msg"].removeprefix("Value error, ")
-    found = problem.get("input")
-    shown = "" if isinstance(found, dict | list) and len(str(found)) > 80 else f", found {found!r}"
-    return f"{key}: {message[:1].lower()}{message[1:]}{shown}"
+            raise plain_error(error, self.settings_model(), where) from error
 
 
 @cache
@@ -170,10 +161,9 @@ def card(name: str) -> Card:
 
 def _read(path: Path) -> Card:
     try:
-        return Card(**yaml.load(path.read_text(encoding="utf-8"), LOADER))
-    except (ValidationError, TypeError) as error:
-        sentence = first_problem(error, str(path)) if isinstance(error, ValidationError) else f"{path}: {error}"
-        raise UserError(sentence) from error
+        return Card.model_validate(yaml.load(path.read_text(encoding="utf-8"), LOADER))
+    except ValidationError as error:
+        raise plain_error(error, Card, str(path)) from error
 
 
 @cache

@@ -7,26 +7,41 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from kd.spec.cifar import ARCHIVE_SUFFIXES
+from kd.spec.errors import shown
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"  # one path component; '+' and '--' join names and stay reserved
+LONGEST_NAME = 100
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+"""Pixels."""
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+ClassIndex = Annotated[int, Field(ge=0, le=1_000_000)]
+Weight = Annotated[float, Field(ge=0, le=1e9)]
+Temperature = Annotated[float, Field(gt=0, le=1e6)]
 
 
-class Strict(BaseModel):
-    """Base of every settings model: typed strictly, frozen, unknown keys forbidden."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-def _absent_or_positive(value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise ValueError("must be at least 1")
+def _path(value: str) -> str:
+    """Check what no file system takes: control characters, parts of more than 255 bytes, more than 4,000 in all."""
+    if not value.strip():
+        raise ValueError("must be a path, found no text")
+    if not value.isprintable():
+        raise ValueError(f"a path may not hold line breaks or other control characters, found {shown(value)}")
+    longest = max(len(part.encode()) for part in value.split("/"))
+    if longest > 255 or len(value.encode()) > 4000:
+        raise ValueError(f"a path has parts of at most 255 bytes and 4000 in all, found one of {longest}")
     return value
 
 
-OptionalCount = Annotated[int | None, AfterValidator(_absent_or_positive)]
+PathText = Annotated[str, AfterValidator(_path)]
+
+
+class Strict(BaseModel):
+    """Base of every settings model: typed strictly, frozen, unknown keys forbidden, every number finite."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SplitRatios(Strict):
@@ -69,27 +84,27 @@ class DatasetSettings(Strict):
     """One data set: where it comes from and how much of it is used."""
 
     source: Literal["digits", "cifar10", "cifar100", "imagefolder", "imagenet32", "imagenet100"]
-    root: str | None = None
+    root: PathText | None = None
     """Folder that holds the data (not for digits); data/cifar10 and data/cifar100 unless another one is given."""
-    archives: list[str] = []
+    archives: list[PathText] = []
     """.tar, .tar.gz, .zip, ... files that together hold one image folder tree (imagefolder only)."""
     download: bool = False
     """Let torchvision fetch cifar10 or cifar100 into root where nothing of it is there yet."""
-    image_size: OptionalCount = None
+    image_size: Side | None = None
     """Side in pixels; None keeps the size the images have, which must then be one size."""
-    class_list: str | None = None
+    class_list: PathText | None = None
     """File with one class folder name a line (imagenet100)."""
     split_ratios: SplitRatios | None = None
     """For an image folder without train and test folders."""
-    split_seed: int = 0
-    subset_size: OptionalCount = None
+    split_seed: Seed = 0
+    subset_size: Count | None = None
     """Training images used, before the validation split is carved from them."""
     subset: Literal["stratified", "uniform"] = "stratified"
-    class_subset: list[str] | list[int] | None = None
+    class_subset: list[Annotated[str, Field(max_length=255)]] | list[ClassIndex] | None = None
     """Classes kept, by name or index; labels are renumbered in this order."""
     validation: Share = 0.1
     """Share of the training images carved for validation (0 only if the source brings its own)."""
-    resident_limit_mb: int = Field(default=4096, ge=0)
+    resident_limit_mb: int = Field(default=4096, ge=0, le=100_000_000)
     """Larger training sets are read from disk batch by batch instead of living on the device."""
 
     @model_validator(mode="before")
@@ -137,7 +152,7 @@ class DatasetSettings(Strict):
 class RandAugment(Strict):
     """RandAugment (Cubuk et al. 2020): operations an image, magnitude on the 0-30 scale."""
 
-    ops: int = Field(default=2, ge=1)
+    ops: int = Field(default=2, ge=1, le=100)
     magnitude: int = Field(default=9, ge=0, le=30)
 
 
@@ -145,43 +160,43 @@ class Augmentation(Strict):
     """What happens to a training image, with draws of its own."""
 
     crop: Literal["padded", "resized", "none"] = "padded"
-    padding: int = Field(default=4, ge=0)
+    padding: int = Field(default=4, ge=0, le=4096)
     flip: bool = True
     randaugment: RandAugment | None = None
-    cutout: OptionalCount = None
+    cutout: Side | None = None
     """Side in pixels of the square that is blanked."""
 
 
 class Recipe(Strict):
     """How a model is trained; every method of an experiment shares one."""
 
-    epochs: int = Field(ge=1)
-    batch_size: int = Field(default=64, ge=2)
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(default=64, ge=2, le=1_000_000)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(default=0.05, gt=0)
+    lr: float = Field(default=0.05, gt=0, le=1000)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
-    betas: tuple[float, float] = Field(default=(0.9, 0.999), strict=False)
-    weight_decay: float = Field(default=5e-4, ge=0)
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), strict=False)
+    weight_decay: float = Field(default=5e-4, ge=0, le=100)
     schedule: Literal["step", "cosine", "constant", "plateau"] = "step"
-    milestones: list[float] = []
+    milestones: list[Annotated[float, Field(gt=0, le=100_000)]] = []
     """Ends of the epochs after which lr falls by gamma; values under 1 are shares of all epochs."""
     gamma: float = Field(default=0.1, gt=0, le=1)
     """What lr is multiplied with at a milestone or, under schedule plateau, at every drop."""
-    patience: OptionalCount = None
+    patience: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Schedule plateau: after so many epochs without a better validation accuracy the best weights return, lr drops."""
-    lr_drops: int = Field(default=3, ge=0)
+    lr_drops: int = Field(default=3, ge=0, le=1000)
     """Schedule plateau: training ends where one more drop would be due."""
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    min_lr: float = Field(default=0.0, ge=0)
+    warmup_epochs: float = Field(default=0.0, ge=0, le=100_000)
+    min_lr: float = Field(default=0.0, ge=0, le=1000)
     label_smoothing: Share = 0.0
-    mixup_alpha: float = Field(default=0.0, ge=0)
-    cutmix_alpha: float = Field(default=0.0, ge=0)
+    mixup_alpha: float = Field(default=0.0, ge=0, le=1000)
+    cutmix_alpha: float = Field(default=0.0, ge=0, le=1000)
     """CutMix has priority over MixUp when both are on."""
     augmentation: Augmentation = Augmentation()
-    grad_clip: float = Field(default=0.0, ge=0)
+    grad_clip: Weight = 0.0
     """Largest global gradient norm; 0 is off."""
-    grad_clip_final: float | None = Field(default=None, ge=0)
+    grad_clip_final: Weight | None = None
     """Norm that grad_clip moves to on a line once its share grad_clip_hold of training is over; None keeps it."""
     grad_clip_hold: Share = 0.5
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
@@ -189,7 +204,7 @@ class Recipe(Strict):
     """How often the average takes a step."""
     ema_start_decay: float | None = Field(default=None, ge=0, lt=1)
     """Decay at the start, from where it goes to ema_decay on a line over ema_warmup_epochs; None is ema_decay."""
-    ema_warmup_epochs: float = Field(default=5.0, gt=0)
+    ema_warmup_epochs: float = Field(default=5.0, gt=0, le=100_000)
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: what is fastest here, found for each network by the rule `tune` where training is long enough to pay it."""
     channels_last: bool | Literal["auto"] = "auto"
@@ -201,8 +216,8 @@ class Recipe(Strict):
     """live: frozen teachers see the images that the student sees; fixed: one augmented view of each, drawn once."""
     track_test: bool = False
     """Read the test split every epoch, for a column of its own that nothing selects on."""
-    eval_batch_size: int = Field(default=500, ge=1)
-    workers: int = Field(default=2, ge=0)
+    eval_batch_size: int = Field(default=500, ge=1, le=1_000_000)
+    workers: int = Field(default=2, ge=0, le=1024)
     """Reader processes for data sets that do not fit on the device."""
     deterministic: bool = True
 
@@ -220,8 +235,6 @@ class Recipe(Strict):
             raise ValueError("grad_clip_final needs a grad_clip above 0")
         if self.ema_start_decay is not None and self.ema_decay is None:
             raise ValueError("ema_start_decay needs ema_decay")
-        if any(milestone <= 0 for milestone in self.milestones):
-            raise ValueError("milestones must be positive")
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) must be below epochs ({self.epochs})")
         return self
@@ -239,13 +252,13 @@ class ClassShare(Strict):
 class ModelSettings(Strict):
     """One network: architecture, initial weights, what of it is trained."""
 
-    arch: str
+    arch: Annotated[str, Field(max_length=200)]
     """A small-image net ('resnet8x4') or any timm model ('timm:resnet18')."""
-    pretrained: bool | str = False
+    pretrained: bool | PathText = False
     """True: timm's own weights; a string: a .safetensors or torch file."""
     small_input: bool = True
     """Give timm models a stem that keeps the resolution of small images."""
-    freeze: int = Field(default=-1, ge=-1)
+    freeze: int = Field(default=-1, ge=-1, le=200)
     """k: the last k blocks and the head train; 0: the head only; -1: everything."""
     freeze_bn: bool = False
     classes: ClassShare | None = None
@@ -280,7 +293,7 @@ class Analysis(Strict):
     sweep: accuracy over a setting; overlap: accuracy over the share of classes that the pairs' teachers both learn."""
     variants: list[Name] = Field(min_length=2)
     """Methods shown, in this order; differences are to the first one, in a ladder to the one before."""
-    setting: str | None = None
+    setting: Name | None = None
     """What a sweep changes: a setting that is a number and that every variant has."""
 
     @model_validator(mode="after")
@@ -299,9 +312,15 @@ class Reporting(Strict):
     """best: the epoch selected on validation; last: the last epoch."""
     references: list[Name] = ["kd", "ce"]
     """Methods that paired differences are taken to."""
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    confidence: float = Field(default=0.95, gt=0.5, le=0.9999)
     analysis: Analysis | None = None
     """A table and figure beside the comparison: sensitivity, ladder, sweep of a setting, overlap of the teachers."""
+
+    @model_validator(mode="after")
+    def _references_distinct(self) -> Self:
+        if len(set(self.references)) != len(self.references):
+            raise ValueError(f"references must differ, found {self.references}")
+        return self
 
 
 class Experiment(Strict):
@@ -309,7 +328,7 @@ class Experiment(Strict):
 
     experiment: Name
     description: str = ""
-    datasets: dict[Name, DatasetSettings] = Field(min_length=1)
+    datasets: dict[Name, DatasetSettings] = Field(min_length=1, max_length=1000)
     teacher_dataset: Name | None = None
     """The one of `datasets` that all teachers are trained on, which then has no students; None: each has its own."""
     models: dict[Name, ModelSettings] = {}
@@ -317,19 +336,19 @@ class Experiment(Strict):
     pairs: list[Pair] = []
     methods: list[str | dict[str, Any]] = []
     """Card names, {method: card, name: variant, ...settings, recipe: {...}, teacher: name}, {name:, combine: []}."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
-    teacher_seed: Annotated[int, Field(ge=0)] | Literal["same"] = "same"
+    seeds: list[Seed] = Field(min_length=1, max_length=1000)
+    teacher_seed: Seed | Literal["same"] = "same"
     """'same': seed k distils the teacher of seed k; a number: one teacher (and one split) for all seeds."""
     recipe: Recipe
     teacher_recipe: Recipe | None = None
     report: Reporting = Reporting()
-    gpus: Annotated[int, Field(ge=0)] = 0
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
     """Devices a training job asks for; 0 trains on the CPU (or on a GPU that is simply there)."""
-    jobs_per_gpu: int = Field(default=1, ge=1)
+    jobs_per_gpu: int = Field(default=1, ge=1, le=100)
     """How many jobs share a device: small nets leave most of it idle. Needs gpus 1; Slurm gives whole devices only."""
-    threads: int = Field(default=1, ge=1)
+    threads: int = Field(default=1, ge=1, le=4096)
     """Cores a training job asks for."""
-    cache: str = "results/.cache"
+    cache: PathText = "results/.cache"
     """Folder of what compilers make, shared by all jobs; deleting it costs time only."""
     co_train: list[Name] = []
     """Methods whose students are trained side by side, one job a seed: they share images and their teachers' passes."""
@@ -371,6 +390,14 @@ class Experiment(Strict):
                     f"datasets.{name} must have the images and classes of teacher_dataset {self.teacher_dataset}: "
                     "they may differ in subset_size, subset, validation and resident_limit_mb only"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_distinct(self) -> Self:
+        names = [pair.name for pair in self.pairs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"pairs: {twice} is listed twice, drop one of them")
         return self
 
     @model_validator(mode="after")

@@ -12,14 +12,16 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from kd.spec.architectures import check_architecture
-from kd.spec.cards import MethodSettings, first_problem
+from kd.spec.cards import MethodSettings
 from kd.spec.chain import STUDENT_UPDATE
-from kd.spec.config import Experiment, Name, Recipe, Strict
+from kd.spec.config import ClassIndex, Count, Experiment, Name, Recipe, Strict, Temperature, Weight
+from kd.spec.consistency import CLASSES, check_recipe
 from kd.spec.digests import canonical, code_digest
 from kd.spec.errors import UserError, unknown
 from kd.spec.experiment import checked, merged_recipe, model_settings
 from kd.spec.job import Job
 from kd.spec.memo import remembered
+from kd.spec.plain import plain_error
 from kd.spec.plan import ENGINE, Plan, Run
 
 TEACHER = "teacher"
@@ -29,27 +31,27 @@ class Strategy(MethodSettings):
     """What a student does against forgetting; everything off is fine-tuning."""
 
     name: Name
-    ce_weight: float = Field(default=1.0, ge=0)
+    ce_weight: Weight = 1.0
     ce_classes: Literal["seen", "current"] = "seen"
     """Classes among which the cross-entropy of an image of the current task decides; replayed ones: always all seen."""
-    replay_capacity: int = Field(default=0, ge=0)
+    replay_capacity: int = Field(default=0, ge=0, le=1_000_000_000)
     """Images of earlier tasks that are kept, in all, as many of each class; 0: none."""
-    replay_ratio: float | None = Field(default=None, gt=0)
+    replay_ratio: float | None = Field(default=None, gt=0, le=1000)
     """Replayed images of an epoch for each of the task's own; None: every kept image once."""
-    ewc_weight: float = Field(default=0.0, ge=0)
+    ewc_weight: Weight = 0.0
     """lambda of lambda * sum over tasks, parameters of F (theta - theta*)^2, without a factor 1/2; 0: no EWC."""
-    ewc_images: int = Field(default=500, ge=1)
+    ewc_images: Count = 500
     """Training images of a task that its Fisher information is measured on."""
-    prev_kd_weight: float = Field(default=0.0, ge=0)
+    prev_kd_weight: Weight = 0.0
     """Distillation from the student as the task before left it, over the classes it knows; 0: none."""
-    prev_kd_temperature: float = Field(default=4.0, gt=0)
+    prev_kd_temperature: Temperature = 4.0
     targets: Name | None = None
     """Whose logits are distilled, over the seen classes: 'teacher', or a method of the experiment that is a chain."""
-    target_weight: float = Field(default=1.0, ge=0)
-    target_temperature: float = Field(default=4.0, gt=0)
-    balance_epochs: int = Field(default=0, ge=0)
+    target_weight: Weight = 1.0
+    target_temperature: Temperature = 4.0
+    balance_epochs: int = Field(default=0, ge=0, le=100_000)
     """Epochs of class-balanced fine-tuning after each task but the first; 0: none."""
-    balance_lr: float = Field(default=1e-4, gt=0)
+    balance_lr: float = Field(default=1e-4, gt=0, le=1000)
     """Their learning rate, constant."""
     recipe: dict[str, Any] = {}
     """Recipe keys that differ for this strategy."""
@@ -73,11 +75,11 @@ class Continual(Strict):
     student: Name
     teacher: Name | None = None
     """The network, trained on all classes by rule train_teacher, that strategies with targets: teacher learn from."""
-    num_tasks: int = Field(ge=2)
+    num_tasks: int = Field(ge=2, le=1000)
     """Tasks that the classes are divided into, evenly; what is left over goes to the first ones."""
-    class_order: Literal["seeded", "natural"] | list[int] = "seeded"
+    class_order: Literal["seeded", "natural"] | list[ClassIndex] = "seeded"
     """seeded: each seed draws one; natural: that of the labels; a list: every label once."""
-    strategies: list[Strategy] = Field(min_length=1)
+    strategies: list[Strategy] = Field(min_length=1, max_length=10_000)
 
 
 class ContinualJob(Job):
@@ -93,7 +95,7 @@ def parse_continual_job(text: str) -> ContinualJob:
     try:
         return ContinualJob.model_validate_json(text, strict=False)
     except ValidationError as error:
-        raise UserError(first_problem(error, "--settings")) from error
+        raise plain_error(error, ContinualJob, "--settings") from error
 
 
 @dataclass(frozen=True)
@@ -246,10 +248,27 @@ def continual_settings(experiment: Experiment) -> Continual | None:
         raise UserError(f"continual.class_order lists every label from 0 once, found {section.class_order}")
     for name in filter(None, (section.student, section.teacher)):
         check_architecture(model_settings(experiment, name).arch)
-    for strategy in section.strategies:
+    for i, strategy in enumerate(section.strategies):
         _check_given(strategy)
-        _check_recipe(_recipe(experiment, section, strategy), strategy)
+        _check_recipe(_recipe(experiment, section, strategy, f"continual.strategies[{i}].recipe"), strategy)
+    _check_tasks(experiment, section)
     return section
+
+
+def _check_tasks(experiment: Experiment, section: Continual) -> None:
+    """Refuse more tasks than classes, and an order of other classes, as far as their number is known."""
+    for name, dataset in experiment.datasets.items():
+        classes = len(dataset.class_subset) if dataset.class_subset else CLASSES.get(dataset.source)
+        if classes is None or name == experiment.teacher_dataset:
+            continue
+        if section.num_tasks > classes:
+            raise UserError(
+                f"continual.num_tasks: must be at most the {classes} classes of {name}, found {section.num_tasks}"
+            )
+        if isinstance(section.class_order, list) and len(section.class_order) != classes:
+            raise UserError(
+                f"continual.class_order: must list the {classes} classes of {name}, found {len(section.class_order)}"
+            )
 
 
 def _check_given(strategy: Strategy) -> None:
@@ -262,10 +281,13 @@ def _check_given(strategy: Strategy) -> None:
             )
 
 
-def _recipe(experiment: Experiment, section: Continual, strategy: Strategy) -> Recipe:
+def _recipe(experiment: Experiment, section: Continual, strategy: Strategy, where: str = "") -> Recipe:
     own = model_settings(experiment, section.student).recipe
     recipe = merged_recipe(experiment.recipe, own, f"models.{section.student}.recipe")
-    return merged_recipe(recipe, strategy.recipe, f"continual.strategies: recipe of {strategy.name}")
+    merged = merged_recipe(recipe, strategy.recipe, where)
+    if where and strategy.recipe:
+        check_recipe(merged, where)
+    return merged
 
 
 def _check_recipe(recipe: Recipe, strategy: Strategy) -> None:

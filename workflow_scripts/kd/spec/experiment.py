@@ -1,74 +1,79 @@
 """From an experiment file to checked settings: every name resolved, every mistake told before a job starts."""
 
 import re
-import types
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from kd.spec.architectures import check_architecture
-from kd.spec.cards import card, first_problem
+from kd.spec.cards import card, card_names
 from kd.spec.chain import STUDENT_UPDATE, stage_settings, stages
 from kd.spec.cifar import CIFARS, check_root
-from kd.spec.config import Experiment, ModelSettings, Recipe, Reporting
+from kd.spec.config import NAME_PATTERN, Experiment, ModelSettings, Recipe, Reporting
+from kd.spec.consistency import check_dataset, check_images, check_network, check_recipe, check_size
 from kd.spec.designs import designs
-from kd.spec.errors import UserError, unknown
+from kd.spec.errors import UserError, shown, unknown
 from kd.spec.links import with_links
+from kd.spec.names import check_name, check_names, check_variant_names
+from kd.spec.plain import plain_error
+from kd.spec.reading import TEXTS, plain_values, read_configuration, read_values
 from kd.spec.variant import Variant
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
 ENTRY_KEYS = {"method", "name", "recipe", "teacher", "combine"}
 
-EXPONENT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+")
-"""A number with an exponent, as YAML 1.2 reads it."""
-TEXTS = {"experiment", "description", "name", "root", "archives", "class_list", "class_subset", "cache"}
-"""Keys of values that stay text whatever they look like: a class folder may be named 1e4."""
-
 
 def load_experiment(path: str | Path) -> Experiment:
     """Read and check an experiment file."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"configuration file {path} does not exist") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold keys and values, found {type(content).__name__}")
-    return check_experiment(content)
+    return check_experiment(read_configuration(path))
 
 
-def workflow_configuration(given: Mapping[str, Any], default: Path) -> dict[str, Any]:
+def workflow_configuration(
+    given: Mapping[str, Any], default: Path, files: Sequence[Path] = (), typed: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the experiment that Snakemake was given; without one, the quick start with what --config changes.
 
-    An experiment file is complete: nothing of the quick start leaks into it.
+    `given` is what Snakemake made of `files` (--configfile) and `typed` (--config). An experiment file is complete:
+    nothing of the quick start leaks into it. Errors: UserError for a file that names no experiment, or that holds what
+    Snakemake's reader would drop or take for something else.
     """
-    if "experiment" in given:
-        return dict(given)
-    return {**yaml.safe_load(default.read_text(encoding="utf-8")), **given}
+    for file in files:
+        read_configuration(file)
+    content = _as_typed(given, typed or {})
+    if "experiment" in content:
+        return content
+    if files:
+        names = " and ".join(str(file) for file in files)
+        raise UserError(f"{names}: key experiment is missing: an experiment file is complete and begins with its name")
+    return {**read_configuration(default), **content}
+
+
+def _as_typed(given: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return content with the numbers of --config as numbers: Snakemake hands over lists and keys of text."""
+    content = dict(given)
+    for key in set(typed) & set(given):
+        value, new = given[key], typed[key]
+        if isinstance(value, Mapping) and isinstance(new, Mapping):
+            content[key] = _as_typed(value, new) if key not in TEXTS else value
+        elif key not in TEXTS:
+            content[key] = read_values(new)
+    return content
 
 
 def check_experiment(content: Mapping[str, Any]) -> Experiment:
     """Check the content of an experiment file, as far as it can be known before a job starts."""
-    experiment = checked(Experiment, _with_numbers(content), "")
-    for name, settings in {**experiment.models, **_named_models(experiment)}.items():
-        check_architecture(settings.arch)
-        if isinstance(settings.pretrained, str) and not Path(settings.pretrained).is_file():
-            raise UserError(f"models.{name}.pretrained: file {settings.pretrained} does not exist")
-        merged_recipe(experiment.recipe, settings.recipe, f"models.{name}.recipe")
-    for name, dataset in experiment.datasets.items():
-        for file in dataset.files():
-            if not file.exists():
-                raise UserError(f"datasets.{name}: {file} does not exist")
-        if dataset.root is not None and not dataset.download and not Path(dataset.root).is_dir():
-            raise UserError(f"datasets.{name}.root: folder {dataset.root} does not exist")
-        if dataset.source in CIFARS:
-            check_root(dataset.source, str(dataset.root), dataset.download, f"datasets.{name}")
+    experiment = checked(Experiment, plain_values(content), "")
+    check_names(experiment)
+    check_size(experiment, len(experiment.methods))
+    check_recipe(experiment.recipe, "recipe")
+    if experiment.teacher_recipe is not None:
+        check_recipe(experiment.teacher_recipe, "teacher_recipe")
+    _check_networks(experiment)
+    _check_datasets(experiment)
     listed = variants(experiment)
     names = [variant.name for variant in listed]
     _check_co_trained(experiment.co_train, {variant.name: variant for variant in listed})
@@ -83,18 +88,38 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
     return experiment
 
 
-def _with_numbers(value: Any) -> Any:
-    """Return content with its numbers in exponent form as floats; keys and values of TEXTS stay as they are.
+def _check_networks(experiment: Experiment) -> None:
+    for name, settings in {**experiment.models, **_named_models(experiment)}.items():
+        check_architecture(settings.arch)
+        check_network(name, settings)
+        if isinstance(settings.pretrained, str) and not Path(settings.pretrained).is_file():
+            raise UserError(f"models.{name}.pretrained: file {settings.pretrained} does not exist")
+        for base in _recipes_of(experiment, name):
+            recipe = merged_recipe(base, settings.recipe, f"models.{name}.recipe")
+            check_recipe(recipe, f"models.{name}.recipe" if settings.recipe else "recipe")
 
-    PyYAML, Snakemake's reader too, follows YAML 1.1 and takes 1e-4 for text: it wants a point and a signed exponent.
-    """
-    if isinstance(value, Mapping):
-        return {key: inner if key in TEXTS else _with_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_numbers(inner) for inner in value]
-    if isinstance(value, str) and EXPONENT.fullmatch(value):
-        return float(value)
-    return value
+
+def _recipes_of(experiment: Experiment, name: str) -> list[Recipe]:
+    """Return the recipes that a network's own changes are made to: the teachers', the students', or both."""
+    teaches = any(name in pair.teachers for pair in experiment.pairs)
+    learns = any(name == pair.student for pair in experiment.pairs) or not teaches
+    bases = [experiment.teacher_recipe or experiment.recipe] if teaches else []
+    return [*bases, experiment.recipe] if learns else bases
+
+
+def _check_datasets(experiment: Experiment) -> None:
+    for name, dataset in experiment.datasets.items():
+        for file in dataset.files():
+            if not file.exists():
+                raise UserError(f"datasets.{name}: {file} does not exist")
+        if dataset.root is not None and not dataset.download and not Path(dataset.root).is_dir():
+            raise UserError(f"datasets.{name}.root: folder {dataset.root} does not exist")
+        if dataset.source in CIFARS:
+            check_root(dataset.source, str(dataset.root), dataset.download, f"datasets.{name}")
+        check_dataset(name, dataset)
+        check_images(experiment.recipe, dataset, "recipe")
+        if experiment.teacher_recipe is not None:
+            check_images(experiment.teacher_recipe, dataset, "teacher_recipe")
 
 
 def _check_co_trained(names: Sequence[str], listed: Mapping[str, Variant]) -> None:
@@ -116,7 +141,7 @@ def _check_assistants(experiment: Experiment, listed: Sequence[Variant]) -> None
         assert link.network is not None
         if link.network in ends:
             raise UserError(f"methods.{link.name}.assistants: {link.network} is a teacher or student of a pair already")
-        if not _is_path_part(link.network):
+        if link.network not in experiment.models and not re.fullmatch(NAME_PATTERN, link.network):
             raise UserError(f"methods.{link.name}.assistants: give the architecture '{link.network}' a name in models")
         check_architecture(model_settings(experiment, link.network).arch)
 
@@ -134,15 +159,9 @@ def _check_class_shares(experiment: Experiment, listed: Sequence[Variant]) -> No
 def checked(model: type[Settings], content: Mapping[str, Any], where: str) -> Settings:
     """Validate into a settings model; the first problem becomes one sentence."""
     try:
-        return model(**content)
+        return model.model_validate(content)
     except ValidationError as error:
-        # a misspelt key also makes the right one missing: the misspelling is what helps
-        problem = next((one for one in error.errors() if one["type"] == "extra_forbidden"), None)
-        if problem is not None:
-            owner = _model_at(model, problem["loc"][:-1])
-            place = ".".join([where, *map(str, problem["loc"][:-1])]).strip(".")
-            raise unknown(f"key in {place}" if place else "key", problem["loc"][-1], owner.model_fields) from error
-        raise UserError(first_problem(error, where)) from error
+        raise plain_error(error, model, where) from error
 
 
 def merged_recipe(base: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
@@ -173,13 +192,19 @@ def variants(experiment: Experiment) -> list[Variant]:
     for name in names:
         if taken.count(name) > 1:
             raise UserError(f"methods: two variants are named '{name}': give one of them another name")
+    check_variant_names("methods", taken)
     return resolved
 
 
 def _variant(experiment: Experiment, entry: str | dict[str, Any], where: str) -> Variant:
     content: dict[str, Any] = {"method": entry} if isinstance(entry, str) else dict(entry)
     if ("method" in content) == ("combine" in content):
-        raise UserError(f"{where}: give either method or combine, found {sorted(map(str, content))}")
+        raise UserError(f"{where}: give either method or combine, found {sorted(content)}")
+    recipe, teacher = content.get("recipe", {}), content.get("teacher")
+    if not isinstance(recipe, dict):
+        raise UserError(f"{where}.recipe: must be keys and values of a recipe, found {shown(recipe)}")
+    if "teacher" in content:
+        check_name(f"{where}.teacher", teacher)
     if "combine" in content:
         parts = _combined(content, where)
     else:
@@ -189,8 +214,8 @@ def _variant(experiment: Experiment, entry: str | dict[str, Any], where: str) ->
             raise UserError(
                 f"{where}: {parts[0][0]} has no loss of its own: combine it, as in combine: [kd, {parts[0][0]}]"
             )
-    name = content.get("name", content.get("method"))
-    variant = Variant(str(name), tuple(parts), content.get("recipe", {}), content.get("teacher"))
+    name = check_name(f"{where}.name", content.get("name", content.get("method")))
+    variant = Variant(name, tuple(parts), recipe, teacher)
     _check_variant(experiment, variant, where)
     return variant
 
@@ -201,13 +226,12 @@ def _combined(content: dict[str, Any], where: str) -> list[tuple[str, dict[str, 
     for key in content:
         if key not in ENTRY_KEYS:
             raise unknown(f"key in {where}", key, ENTRY_KEYS)
-    parts = []
-    for i, part in enumerate(content["combine"]):
-        part = {"method": part} if isinstance(part, str) else dict(part)
-        if "method" not in part:
-            raise UserError(f"{where}.combine[{i}]: key method is missing")
-        name = part.pop("method")
-        parts.append(_part(name, part, f"{where}.combine[{i}]"))
+    if not isinstance(content["combine"], list):
+        raise UserError(
+            f"{where}.combine: must be a list of methods, as in [kd, {{method: at, at_weight: 50.0}}], found "
+            f"{shown(content['combine'])}"
+        )
+    parts = [_combined_part(part, f"{where}.combine[{i}]") for i, part in enumerate(content["combine"])]
     names = [name for name, _ in parts]
     if len(parts) < 2 or len(set(names)) < len(names):
         raise UserError(f"{where}.combine: needs at least two different methods, found {names}")
@@ -220,15 +244,30 @@ def _combined(content: dict[str, Any], where: str) -> list[tuple[str, dict[str, 
     return parts
 
 
+def _combined_part(part: object, where: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(part, str):
+        return _part(part, {}, where)
+    if not isinstance(part, dict):
+        raise UserError(f"{where}: must be a method's name, or its name and settings, found {shown(part)}")
+    if "method" not in part:
+        raise UserError(f"{where}: key method is missing")
+    return _part(part["method"], {key: value for key, value in part.items() if key != "method"}, where)
+
+
 def _part(name: object, settings: dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    method = card(str(name))
+    if not isinstance(name, str):
+        raise UserError(f"{where}.method: must be a method's name, found {shown(name)}")
+    if name not in card_names():
+        raise UserError(f"{where}: {unknown('method', name, card_names())}")
+    method = card(name)
     return method.name, method.resolve(settings, where).model_dump(mode="json")
 
 
 def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None:
-    if not _is_path_part(variant.name):
-        raise UserError(f"{where}.name: letters, digits, '_' and '.' only, found '{variant.name}'")
     recipe = merged_recipe(experiment.recipe, variant.recipe, f"{where}.recipe")
+    check_recipe(recipe, f"{where}.recipe" if variant.recipe else "recipe")
+    for dataset in experiment.datasets.values():
+        check_images(recipe, dataset, f"{where}.recipe")
     mixing = recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0
     for name, _ in variant.parts:
         if mixing and not card(name).mixed_labels:
@@ -267,30 +306,6 @@ def _check_momentum(experiment: Experiment, variant: Variant, where: str) -> Non
             )
 
 
-def _is_path_part(name: str) -> bool:
-    return bool(name) and name[0].isalnum() and all(c.isalnum() or c in "_." for c in name)
-
-
 def _named_models(experiment: Experiment) -> dict[str, ModelSettings]:
     names: Sequence[str] = [name for pair in experiment.pairs for name in (*pair.teachers, pair.student)]
     return {name: model_settings(experiment, name) for name in names}
-
-
-def _model_at(model: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
-    """Follow an error's location to the model whose key was wrong."""
-    kind: Any = model
-    for part in location:
-        kind = _inner(kind.model_fields[part].annotation if _is_model(kind) else get_args(kind)[-1])
-    assert _is_model(kind), f"{location} does not lead to a settings model"
-    return kind
-
-
-def _inner(kind: Any) -> Any:
-    """Drop None from an optional type."""
-    if get_origin(kind) in {Union, types.UnionType}:
-        return next(option for option in get_args(kind) if option is not type(None))
-    return kind
-
-
-def _is_model(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, BaseModel)

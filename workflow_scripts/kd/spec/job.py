@@ -4,9 +4,8 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
-from kd.spec.cards import first_problem
 from kd.spec.config import DatasetSettings, ModelSettings, Recipe, Strict
-from kd.spec.errors import UserError
+from kd.spec.plain import plain_error
 
 
 class MethodPart(Strict):
@@ -44,4 +43,4 @@ def parse_job(text: str) -> Job:
     try:
         return Job.model_validate_json(text, strict=False)
     except ValidationError as error:
-        raise UserError(first_problem(error, "--settings")) from error
+        raise plain_error(error, Job, "--settings") from error

@@ -1,0 +1,118 @@
+"""Experiments for tests of what is refused: one that is right, with every kind of setting in it, and changes to it."""
+
+import copy
+import re
+from typing import Any
+
+RIGHT: dict[str, Any] = {
+    "experiment": "unit",
+    "description": "two lines of\nnothing",
+    "datasets": {
+        "digits": {"source": "digits", "image_size": 16, "validation": 0.2, "split_seed": 3},
+        "few": {"source": "digits", "subset_size": 400, "class_subset": ["0", "1", "2"], "subset": "uniform"},
+    },
+    "models": {
+        "teacher_a": {"arch": "resnet20", "freeze": 2, "recipe": {"lr": 0.1}},
+        "small": {"arch": "resnet8", "classes": None, "small_input": False},
+    },
+    "pairs": [
+        {"teachers": ["teacher_a", "wrn_16_1"], "student": "small"},
+        {"teachers": ["vgg13", "resnet32"], "student": "vgg8"},
+    ],
+    "methods": [
+        "ce",
+        "kd",
+        {"method": "kd", "name": "kd_t2", "temperature": 2.0, "recipe": {"lr": 0.01}, "teacher": None},
+        {"method": "at", "at_weight": 50.0, "student_taps": ["stages"], "recipe": {"batch_size": 32}},
+        {"name": "both", "combine": ["kd", {"method": "hint", "hint_weight": 2.0}]},
+        {"method": "asib", "num_stages": 2, "teacher_lr": [0.1, 0.2], "teacher_adapt_epochs": 1, "ib_beta": 0.5},
+        {"method": "born_again", "generations": 2},
+    ],
+    "seeds": [0, 1, 5],
+    "teacher_seed": "same",
+    "recipe": {
+        "epochs": 10,
+        "batch_size": 64,
+        "optimizer": "sgd",
+        "lr": 0.05,
+        "momentum": 0.9,
+        "betas": [0.9, 0.99],
+        "weight_decay": 0.001,
+        "schedule": "step",
+        "milestones": [0.5, 8],
+        "gamma": 0.1,
+        "warmup_epochs": 1.0,
+        "min_lr": 0.0001,
+        "label_smoothing": 0.1,
+        "augmentation": {"crop": "padded", "padding": 2, "randaugment": {"ops": 2, "magnitude": 9}, "cutout": 4},
+        "grad_clip": 5.0,
+        "grad_clip_final": 1.0,
+        "grad_clip_hold": 0.5,
+        "ema_decay": 0.99,
+        "ema_start_decay": 0.9,
+        "ema_warmup_epochs": 2.0,
+        "eval_batch_size": 100,
+        "workers": 1,
+        "deterministic": True,
+    },
+    "teacher_recipe": {"epochs": 5, "schedule": "cosine", "channels_last": "auto"},
+    "report": {
+        "weights": "last",
+        "references": ["kd", "ce"],
+        "confidence": 0.9,
+        "analysis": {"kind": "sweep", "variants": ["kd", "kd_t2"], "setting": "temperature"},
+    },
+    "gpus": 1,
+    "jobs_per_gpu": 2,
+    "threads": 2,
+    "cache": "results/.cache",
+    "co_train": ["kd", "kd_t2"],
+    "continual": {
+        "student": "small",
+        "teacher": "resnet20",
+        "num_tasks": 2,
+        "class_order": "natural",
+        "strategies": [
+            {"name": "plain"},
+            {"name": "replay", "replay_capacity": 20, "replay_ratio": 0.5, "recipe": {"lr": 0.01}},
+            {"name": "taught", "targets": "teacher", "target_weight": 0.5},
+        ],
+    },
+    "strict_environment": False,
+}
+del RIGHT["methods"][2]["teacher"], RIGHT["models"]["small"]["classes"]
+
+Place = tuple[str | int, ...]
+
+
+def changed(place: Place, value: Any, base: dict[str, Any] = RIGHT) -> dict[str, Any]:
+    """The right experiment with another value at one place, which need not be there yet."""
+    content = copy.deepcopy(base)
+    inside: Any = content
+    for key in place[:-1]:
+        inside = inside[key]
+    inside[place[-1]] = value
+    return content
+
+
+def dotted(place: Place) -> str:
+    """A place as sentences name it: methods[3].temperature."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
+
+
+THE_CHECKERS_WORDS = re.compile(
+    r"input should|valid (integer|string|number|boolean|list|dict|tuple)|constrained|function-|literal\[|list\[|dict\["
+    r"|\.(str|int|float|bool)\b|\bunion\b|\btuple\b|value error|pydantic|validation error|extra inputs|field required"
+    r"|instance of|should match|traceback|nonetype|<class|object at 0x|ordereddict|typeerror|keyerror|\bNone\b|\bTrue\b"
+    r"|\bFalse\b|greater than|less than",
+    re.IGNORECASE,
+)
+
+
+def assert_plain(sentence: str) -> None:
+    """A refusal is one line of plain English of bearable length, in nobody's jargon."""
+    assert "\n" not in sentence
+    assert sentence == sentence.strip(" :,")
+    assert 10 < len(sentence) < 2500
+    quoted = re.sub(r"'[^']*'", "''", sentence).replace("true or false", "").replace("true", "").replace("false", "")
+    assert THE_CHECKERS_WORDS.search(quoted.replace("none", "")) is None, sentence

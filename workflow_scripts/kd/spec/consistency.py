@@ -1,0 +1,88 @@
+"""What settings cannot mean together: recipes against themselves, against the images and the networks."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from kd.spec.architectures import SMALL_NETS, blocks_of
+from kd.spec.config import DatasetSettings, Experiment, ModelSettings, Recipe
+from kd.spec.errors import UserError
+
+SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet32": 32}
+"""Side of the images of a source in pixels, where image_size does not change it."""
+CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "imagenet32": 1000, "imagenet100": 100}
+MOST_RUNS = 200_000
+"""Students of one experiment, all seeds counted: planning more would take hours."""
+
+
+def check_recipe(recipe: Recipe, where: str) -> None:
+    """Refuse a recipe whose settings work against each other."""
+    for sentence in _contradictions(recipe):
+        raise UserError(f"{where}.{sentence}")
+
+
+def _contradictions(recipe: Recipe) -> Iterator[str]:
+    ends = [m * recipe.epochs if m < 1 else m for m in recipe.milestones]
+    if recipe.min_lr > recipe.lr:
+        yield f"min_lr: must be at most lr ({recipe.lr:g}), found {recipe.min_lr:g}"
+    if any(later <= earlier for earlier, later in pairwise(ends)):
+        yield f"milestones: must rise from one to the next, found {recipe.milestones}"
+    if any(end >= recipe.epochs for end in ends):
+        yield f"milestones: must lie below epochs ({recipe.epochs}), found {recipe.milestones}"
+    if recipe.patience is not None and recipe.patience >= recipe.epochs > 1:
+        yield f"patience: must be below epochs ({recipe.epochs}), found {recipe.patience}"
+    if recipe.nesterov and recipe.optimizer != "sgd":
+        yield f"nesterov: belongs to optimizer sgd, found {recipe.optimizer}"
+    if recipe.ema_start_decay is not None and recipe.ema_start_decay > (recipe.ema_decay or 0):
+        yield f"ema_start_decay: must be at most ema_decay ({recipe.ema_decay:g}), found {recipe.ema_start_decay:g}"
+
+
+def check_images(recipe: Recipe, dataset: DatasetSettings, where: str) -> None:
+    """Refuse an augmentation that is larger than the images, as far as their size is known."""
+    side = dataset.image_size or SIDES.get(dataset.source)
+    augmentation = recipe.augmentation
+    if side is None:
+        return
+    if augmentation.cutout is not None and augmentation.cutout > side:
+        raise UserError(
+            f"{where}.augmentation.cutout: must be at most the side of the images ({side}), found {augmentation.cutout}"
+        )
+    if augmentation.crop == "padded" and augmentation.padding >= side:
+        raise UserError(
+            f"{where}.augmentation.padding: must be below the side of the images ({side}), found {augmentation.padding}"
+        )
+
+
+def check_dataset(name: str, dataset: DatasetSettings) -> None:
+    """Refuse classes and numbers of images that the source does not have."""
+    where, kept, known = f"datasets.{name}", dataset.class_subset, CLASSES.get(dataset.source)
+    if kept is not None:
+        if len(set(kept)) < len(kept):
+            raise UserError(f"{where}.class_subset: every class is named once, found {kept[:20]}")
+        outside = [one for one in kept if isinstance(one, int) and known is not None and one >= known]
+        if outside:
+            raise UserError(f"{where}.class_subset: {dataset.source} has classes 0 to {known} - 1, found {outside[0]}")
+    classes = len(kept) if kept is not None else known or 2
+    if dataset.subset_size is not None and dataset.subset_size < classes:
+        raise UserError(
+            f"{where}.subset_size: needs an image for each of {classes} classes, found {dataset.subset_size}"
+        )
+
+
+def check_network(name: str, settings: ModelSettings) -> None:
+    """Refuse a name that means another network, and more frozen blocks than there are."""
+    if name in SMALL_NETS and settings.arch != name:
+        raise UserError(
+            f"models.{name}: is the name of another architecture than its arch, {settings.arch}: take another name"
+        )
+    blocks = blocks_of(settings.arch)
+    if blocks is not None and settings.freeze > blocks:
+        raise UserError(f"models.{name}.freeze: {settings.arch} has {blocks} blocks, found {settings.freeze}")
+
+
+def check_size(experiment: Experiment, methods: int) -> None:
+    """Refuse more runs than can be planned."""
+    runs = len(experiment.datasets) * len(experiment.pairs) * methods * len(experiment.seeds)
+    if runs > MOST_RUNS:
+        raise UserError(
+            f"the experiment asks for {runs} runs (data sets x pairs x methods x seeds), allowed {MOST_RUNS}"
+        )

@@ -1,0 +1,59 @@
+"""Names that experiments cannot use: what the workflow writes beside them has those names already."""
+
+import re
+from collections.abc import Iterable
+
+from kd.spec.config import LONGEST_NAME, NAME_PATTERN, Experiment
+from kd.spec.errors import UserError, shown
+from kd.spec.plain import NAME_IN_WORDS
+
+BESIDE_EXPERIMENTS = frozenset({"reference", "benchmark"})
+"""Folders below results/."""
+BESIDE_DATASETS = frozenset({"runs.csv", "statistics.json", "tables", "figures", "logs", "report.html"})
+"""Files and folders below results/<experiment>/."""
+BESIDE_TEAMS = frozenset({"data", "teachers", "tuned", "pretrain", "teacher_outputs", "continual"})
+"""Folders below results/<experiment>/<dataset>/, and words of the tables' columns."""
+ROWS = frozenset({"teacher", "student", "link", "none"})
+"""Kinds of rows in runs.csv, and what stands there for no teacher."""
+OVERLAPS = "overlap"
+"""The folder overlap--<student> holds the figure of all pairs of a student together."""
+
+
+def check_names(experiment: Experiment) -> None:
+    """Refuse names of experiment, data sets and networks that are taken, or that some file systems take for one."""
+    _free("experiment", experiment.experiment, BESIDE_EXPERIMENTS)
+    for name in experiment.datasets:
+        _free(f"datasets.{name}", name, BESIDE_DATASETS | BESIDE_TEAMS)
+    _apart("datasets", experiment.datasets)
+    for i, pair in enumerate(experiment.pairs):
+        for name in pair.teachers:
+            _free(f"pairs[{i}].teachers", name, {"none", OVERLAPS})
+    _apart("pairs", [name for pair in experiment.pairs for name in (*pair.teachers, pair.student)])
+
+
+def check_variant_names(where: str, names: Iterable[str]) -> None:
+    """Refuse names of methods that are taken, or that some file systems take for one."""
+    listed = list(names)
+    for name in listed:
+        _free(where, name, BESIDE_TEAMS | ROWS | BESIDE_DATASETS)
+    _apart(where, listed)
+
+
+def check_name(where: str, name: object) -> str:
+    """Return a name that can be a folder's."""
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not re.fullmatch(NAME_PATTERN[:-1], name):
+        raise UserError(f"{where}: a name must be {NAME_IN_WORDS}, found {shown(name)}")
+    return name
+
+
+def _free(where: str, name: str, taken: Iterable[str]) -> None:
+    if name.lower() in taken:
+        raise UserError(f"{where}: the workflow uses the name '{name}' for what it writes beside: take another one")
+
+
+def _apart(where: str, names: Iterable[str]) -> None:
+    first: dict[str, str] = {}
+    for name in names:
+        other = first.setdefault(name.lower(), name)
+        if other != name:
+            raise UserError(f"{where}: '{other}' and '{name}' differ in capitals only, which some file systems ignore")
