@@ -14,11 +14,12 @@ from kd.analysis.metrics import (
     top1_agreement,
     top_k_accuracy,
 )
+from kd.analysis.predictions import saved_logits
+from kd.analysis.records import read_metrics
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
-from kd.spec.errors import UserError
-from kd.spec.files import atomic_path, check_zip, write_json
+from kd.spec.files import atomic_path, write_json
 from kd.spec.job import parse_job
 
 if TYPE_CHECKING:
@@ -45,21 +46,11 @@ def main(arguments: argparse.Namespace) -> None:
         arrays.update({f"logits_{split}_{name}": splits[split].logits for split in splits})
     with atomic_path(arguments.out / "predictions.npz") as path:
         np.savez_compressed(path, **arrays)
-    teacher = read_predictions(arguments.teacher, "logits_test_best") if arguments.teacher else None
+    teacher = saved_logits(arguments.teacher, "logits_test_best") if arguments.teacher else None
     report: dict[str, Any] = {name: scores(splits, teacher) for name, splits in found.items()}
     report["ensemble"] = {name: together(arguments.members, name, splits["test"]) for name, splits in found.items()}
     report["test_top1_tracked_max"] = tracked_maximum(arguments.out / "metrics.csv")
     write_json(arguments.out / "evaluation.json", report)
-
-
-def read_predictions(path: Path, key: str) -> np.ndarray:
-    """Return one array of a predictions.npz; a damaged file is a UserError."""
-    check_zip(path)
-    try:
-        return np.load(path)[key]
-    except Exception as error:  # numpy and zipfile raise almost anything for a file that is none of theirs
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} cannot be read as predictions ({reason}): delete it and run again") from error
 
 
 def scores(splits: dict[str, "Predictions"], teacher: np.ndarray | None) -> dict[str, float | None]:
@@ -79,16 +70,13 @@ def together(members: Sequence[Path], weights: str, own: "Predictions") -> float
     """Return the test accuracy of a chain's runs together, each with the same choice of weights; None of no chain."""
     if not members:
         return None
-    logits = [read_predictions(member, f"logits_test_{weights}") for member in members]
+    logits = [saved_logits(member, f"logits_test_{weights}") for member in members]
     return ensemble_accuracy([*logits, own.logits], own.labels)
 
 
 def tracked_maximum(metrics: Path) -> float | None:
     """Return the highest test accuracy over epochs where recipe.track_test recorded it."""
-    import csv
-
-    with metrics.open(encoding="utf-8") as file:
-        values = [float(row["test_top1"]) for row in csv.DictReader(file) if row.get("test_top1")]
+    values = [float(row["test_top1"]) for row in read_metrics(metrics) if row.get("test_top1")]
     return max(values, default=None)
 
 

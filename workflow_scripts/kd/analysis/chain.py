@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from kd.analysis.records import as_object, check_run, read_metrics
+from kd.spec.errors import UserError
 from kd.spec.files import atomic_path, atomic_write, read_json, write_json
 
 STUDENT_HALF = "student_update"
@@ -22,8 +24,8 @@ def join_chain(folders: Sequence[Path], out: Path) -> None:
     config.yaml holds the settings of every half-stage, train.log their logs one after the other; half_stages.csv says
     what each left: accuracies of student, synergy and teachers, the bottleneck's KL, the teachers' disagreement.
     """
-    records = [read_json(folder / "run.json") for folder in folders]
-    rows, best_epoch, best_folder = _histories(folders)
+    records = [_record(folder / "run.json") for folder in folders]
+    rows, best_epoch, best_folder = _histories(folders, records)
     _write_rows(out / "metrics.csv", rows)
     last = [folder for folder in folders if folder.name == STUDENT_HALF][-1]
     for name, source in (("best", best_folder), ("last", last)):
@@ -54,21 +56,36 @@ def join_chain(folders: Sequence[Path], out: Path) -> None:
         for folder, record in zip(folders, records, strict=True)
     }
     atomic_write(out / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
-    logs = [folder / "train.log" for folder in folders]
-    atomic_write(out / "train.log", "".join(log.read_text(encoding="utf-8") for log in logs if log.is_file()))
+    logs = [log.read_bytes() for folder in folders if (log := folder / "train.log").is_file()]
+    atomic_write(out / "train.log", b"".join(logs))
     write_json(out / "run.json", joined)
 
 
-def _histories(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], int, Path]:
+def _record(path: Path) -> dict[str, Any]:
+    """Return the record of a half-stage, with what a whole run is summed up from."""
+    record = as_object(path, read_json(path))
+    check_run(path, record)
+    try:
+        held = [record["settings"], record["seconds"]["train"], record["flops"]["train"], record["peak_memory_mb"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged: it lacks {error}") from error
+    if None in held or not isinstance(record.get("validation"), dict):
+        raise UserError(f"{path} is damaged: it lacks seconds, FLOPs, memory, settings or what validation found")
+    return record
+
+
+def _histories(folders: Sequence[Path], records: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int, Path]:
     rows: list[dict[str, Any]] = []
     best = (-1.0, 0, folders[0])
-    for folder in folders:
-        with (folder / "metrics.csv").open(encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                stage = f"{folder.parent.name}/{row['stage']}"
-                rows.append({**row, "epoch": len(rows) + 1, "stage": stage})
-                if folder.name == STUDENT_HALF and float(row["val_top1"]) > best[0]:
-                    best = (float(row["val_top1"]), len(rows), folder)
+    for folder, record in zip(folders, records, strict=True):
+        path = folder / "metrics.csv"
+        for row in read_metrics(path, record.get("epochs")):
+            if not row.get("stage") or not row.get("val_top1"):
+                raise UserError(f"{path} is damaged: an epoch lacks its stage or val_top1")
+            stage = f"{folder.parent.name}/{row['stage']}"
+            rows.append({**row, "epoch": len(rows) + 1, "stage": stage})
+            if folder.name == STUDENT_HALF and float(row["val_top1"]) > best[0]:
+                best = (float(row["val_top1"]), len(rows), folder)
     return rows, best[1], best[2]
 
 

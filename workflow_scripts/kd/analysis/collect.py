@@ -2,13 +2,17 @@
 
 import csv
 import io
-import math
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kd.analysis.records import as_object, check_evaluation, check_run, read_metrics
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_write, read_json
+
+log = logging.getLogger(__name__)
 
 IDENTITY = ["experiment", "dataset", "pair", "teachers", "student", "method", "base_method", "seed", "kind"]
 COLUMNS = [
@@ -46,14 +50,25 @@ def row_of(run: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
     folder = Path(run["path"])
     try:
         record, evaluation = _read(folder / "run.json", cache), _read(folder / "evaluation.json", cache)
+        _check(folder, record, evaluation)
         problem = _problem(run, record, evaluation, cache)
         if problem is None:
             return row | {"status": "ok"} | _results(record, evaluation) | _inherited(run, cache)
     except UserError as error:
         problem = {"status": "failed", "reason": str(error)}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = {"status": "failed", "reason": f"{folder} holds an incomplete record: {error}"}
     return row | problem | {"reason": " ".join(str(problem["reason"]).split())}
+
+
+def _check(folder: Path, record: Any, evaluation: Any) -> None:
+    """Raise a UserError that names the file of a finished run that is damaged, metrics.csv included."""
+    if record is None or evaluation is None:
+        return
+    check_run(folder / "run.json", record)
+    check_evaluation(folder / "evaluation.json", evaluation)
+    if os.path.lexists(folder / "metrics.csv"):
+        read_metrics(folder / "metrics.csv", record.get("epochs"))
 
 
 def _problem(run: Mapping[str, Any], record: Any, evaluation: Any, cache: Cache) -> dict[str, str] | None:
@@ -115,8 +130,8 @@ def _inherited(run: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
     """Return what the run owes to teachers, outputs, pre-stages and earlier links; unknown if one left no record."""
     teachers = [Path(path) for path in run["teacher_paths"]]
     prestages = [Path(path) for path in run["prestage_paths"]]
-    evaluations = [_read(Path(path) / "evaluation.json", cache) for path in run["taught_by"]]
-    scores = [_number(found["best"]["test_top1"]) if found else None for found in evaluations]
+    evaluations = [_known(Path(path) / "evaluation.json", cache) for path in run["taught_by"]]
+    scores = [_number(_part(found, "best").get("test_top1")) for found in evaluations]
     return {
         "teacher_test_top1": ";".join("" if score is None else f"{score:.4f}" for score in scores),
         "teacher_seconds": _total(teachers, "seconds", cache),
@@ -128,16 +143,21 @@ def _inherited(run: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
 
 def _total(folders: Sequence[Path], key: str, cache: Cache) -> float | None:
     """Return the sum over stages; none at all cost 0, and one unknown makes the sum unknown."""
-    values = [_train_of(_read(folder / "run.json", cache) or {}, key) for folder in folders]
+    values = [_train_of(_known(folder / "run.json", cache), key) for folder in folders]
     return None if None in values else sum(value for value in values if value is not None)
 
 
 def _train_of(record: Mapping[str, Any], key: str) -> float | None:
-    return _number((record.get(key) or {}).get("train"))
+    return _number(_part(record, key).get("train"))
+
+
+def _part(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    return found if isinstance(found := record.get(key), dict) else {}
 
 
 def _number(value: Any) -> float | None:
-    return value if isinstance(value, int | float) and math.isfinite(value) else None
+    known = isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
+    return value if known else None
 
 
 def _device(record: Mapping[str, Any]) -> str:
@@ -149,5 +169,19 @@ def _device(record: Mapping[str, Any]) -> str:
 
 def _read(path: Path, cache: Cache) -> Any:
     if path not in cache:
-        cache[path] = read_json(path) if path.is_file() else None
+        try:
+            cache[path] = as_object(path, read_json(path)) if os.path.lexists(path) else None
+        except UserError as error:
+            log.warning("%s", error)
+            cache[path] = error
+    if isinstance(cache[path], UserError):
+        raise cache[path]
     return cache[path]
+
+
+def _known(path: Path, cache: Cache) -> Mapping[str, Any]:
+    """Return what a stage before left; nothing where that is damaged, which is told in the stage's own row."""
+    try:
+        return _read(path, cache) or {}
+    except UserError:
+        return {}

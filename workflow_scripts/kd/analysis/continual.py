@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from kd.analysis.records import as_object, check_matrix
 from kd.analysis.statistics import paired_difference, summarise
+from kd.spec.errors import UserError
 from kd.spec.files import read_json
 
 Matrix = Sequence[Sequence[float | None]]
@@ -62,8 +64,12 @@ def read_runs(runs: Sequence[Mapping[str, Any]]) -> list[Record]:
     for run in runs:
         path = Path(run["path"]) / "matrix.json"
         if path.is_file():
-            matrix = read_json(path)
-            found.append({**run, "status": "ok", "matrix": matrix, "measures": measures(matrix)})
+            try:
+                matrix = as_object(path, read_json(path))
+                check_matrix(path, matrix)
+                found.append({**run, "status": "ok", "matrix": matrix, "measures": measures(matrix)})
+            except UserError as error:
+                found.append({**run, "status": "failed", "reason": str(error)})
         else:
             found.append({**run, "status": "failed", "reason": _reason(Path(run["path"]))})
     return found

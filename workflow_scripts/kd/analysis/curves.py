@@ -1,11 +1,16 @@
 """Learning curves of several seeds, read from their metrics.csv (numpy only)."""
 
-import csv
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from kd.analysis.records import read_metrics
+from kd.spec.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,10 @@ def read_curves(folders: Sequence[str | Path], column: str) -> Curves | None:
 def _series(path: Path, column: str) -> dict[int, float]:
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8") as file:
-        pairs = [(row.get("epoch"), row.get(column)) for row in csv.DictReader(file)]
+    try:
+        pairs = [(row.get("epoch"), row.get(column)) for row in read_metrics(path)]
+    except UserError as error:  # damaged since its run was collected
+        log.warning("%s; its curve is not drawn", error)
+        return {}
     found = {int(float(epoch)): float(value) for epoch, value in pairs if epoch and value}
     return {epoch: value for epoch, value in found.items() if np.isfinite(value)}

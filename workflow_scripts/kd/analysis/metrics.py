@@ -24,6 +24,8 @@ def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
 
 def ensemble_accuracy(logits: Sequence[np.ndarray], labels: np.ndarray) -> float:
     """Return the accuracy in percent of the mean of several networks' probabilities, from logits (N, C) of each."""
+    if len(shapes := {one.shape for one in logits}) > 1:
+        raise UserError(f"an ensemble needs logits of one shape for all its members, found {sorted(shapes)}")
     return top_k_accuracy(np.mean([np.exp(log_softmax(_checked(one, labels))) for one in logits], axis=0), labels)
 
 

@@ -1,6 +1,7 @@
 """runs.csv, read back with the types it was written with."""
 
 import csv
+import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ TEXT = {*IDENTITY, "status", "reason", "teacher_test_top1", "device", "path"} - 
 NUMBERS = [column for column in COLUMNS if column not in TEXT and column != "seed"]
 TEACHER = "teacher"  # the method of a teacher's own row
 LINK = "link"  # the kind of a run on the way to the last of a chain of runs
+
+STATES = ("ok", "failed", "missing")
 
 RunRow = dict[str, Any]
 """One row of runs.csv: texts ('' if unknown), numbers (None if unknown), seed an int."""
@@ -25,11 +28,18 @@ def read_runs(path: str | Path) -> list[RunRow]:
             absent = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if absent:
                 raise UserError(f"{path} lacks the columns {', '.join(absent)}")
-            return [_typed(row) for row in reader]
+            rows = [_typed(row) for row in reader]
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
-    except (csv.Error, TypeError, ValueError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged: byte {error.start} is no UTF-8") from error
+    except (csv.Error, TypeError, ValueError, OSError) as error:
         raise UserError(f"{path} is not a table of runs: {error}") from error
+    students = (row for row in rows if row["method"] != TEACHER)
+    for run, same in grouped(students, lambda row: (row["dataset"], row["pair"], row["method"], row["seed"])).items():
+        if len(same) > 1:
+            raise UserError(f"{path} is not a table of runs: {len(same)} rows are {run[2]} with seed {run[3]}")
+    return rows
 
 
 def grouped(rows: Iterable[RunRow], key: Callable[[RunRow], Any]) -> dict[Any, list[RunRow]]:
@@ -52,4 +62,9 @@ def distinct(rows: Iterable[RunRow]) -> list[RunRow]:
 
 def _typed(row: RunRow) -> RunRow:
     numbers = {name: float(row[name]) if row[name] else None for name in NUMBERS}
+    for name, value in numbers.items():
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name} is {row[name]} for {row['path']}")
+    if row["status"] not in STATES:
+        raise ValueError(f"the status of {row['path']} is {row['status']!r}, not one of {', '.join(STATES)}")
     return row | numbers | {"seed": int(row["seed"])}

@@ -3,11 +3,13 @@
 import base64
 import io
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd.analysis.records import as_object
 from kd.reporting import text
 from kd.reporting.caption import Raw
 from kd.reporting.comparison import Section, Sources, build_sections, load_sources
@@ -24,6 +26,8 @@ from kd.spec.files import atomic_write, read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
 
 CAPTIONS = {
     "accuracy": "Accuracy of each method: mean, t interval and every seed.",
@@ -117,7 +121,16 @@ def _question(sources: Sources) -> str:
 def _records(sources: Sources) -> dict[str, Any]:
     """Return run.json of every finished run, by run folder."""
     finished = dict.fromkeys(row["path"] for row in sources.runs if row["status"] == "ok")
-    return {path: read_json(Path(path) / "run.json") for path in finished}
+    return {path: _record(Path(path) / "run.json") for path in finished}
+
+
+def _record(path: Path) -> Any:
+    """Return a run.json; one damaged since its run was collected shows nothing."""
+    try:
+        return as_object(path, read_json(path))
+    except UserError as error:
+        log.warning("%s; its settings are not shown", error)
+        return {}
 
 
 def _chapter(section: Section, group: Group, sources: Sources, folder: Path, records: Mapping[str, Any]) -> Chapter:

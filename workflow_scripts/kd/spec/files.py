@@ -114,7 +114,7 @@ def read_json(path: str | Path, sealed: bool = False) -> Any:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, numbers of thousands of digits, deep brackets
         raise UserError(f"{path} is damaged, it is not valid JSON ({error}): delete it and run again") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error

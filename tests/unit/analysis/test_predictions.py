@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flips import read_flipped
 
-import evaluate
+from kd.analysis.predictions import saved_logits
 from kd.spec.errors import UserError
 
 
@@ -23,7 +23,7 @@ def test_flipped_bits_of_predictions_are_noticed_or_change_nothing(predictions):
     whole, draws = path.read_bytes(), random.Random(0)
     noticed = 0
     for position in draws.sample(range(8 * len(whole)), 100):
-        read = lambda: evaluate.read_predictions(path, "logits_test_best")  # noqa: E731
+        read = lambda: saved_logits(path, "logits_test_best")  # noqa: E731
         found, refusal = read_flipped(path, whole, position, read)
         if refusal:
             assert refusal.startswith(str(path))
@@ -38,4 +38,4 @@ def test_a_file_that_holds_no_predictions(predictions, content):
     path, _ = predictions
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"predictions\.npz cannot be read as predictions .*: delete it and run again"):
-        evaluate.read_predictions(path, "logits_test_best")
+        saved_logits(path, "logits_test_best")
