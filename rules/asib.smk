@@ -1,13 +1,19 @@
 # ASIB: every half of every stage is a job that starts from the half before it.
 
 
+def teacher_update_of(wildcards) -> JobPlan:
+    """Return the teacher update that a rule's wildcards name."""
+    return JOBS.half(run_of(wildcards), int(wildcards.stage), "teacher_update")
+
+
+def student_update_of(wildcards) -> JobPlan:
+    """Return the student update that a rule's wildcards name."""
+    return JOBS.half(run_of(wildcards), int(wildcards.stage), "student_update")
+
+
 rule asib_teacher_update:
     input:
-        data=manifest,
-        teachers=lambda w: teacher_weights(w) if w.stage == "1" else [],
-        previous=before_teacher_update,
-        initial=lambda w: PLAN.initial_weights(run_of(w).student) if w.stage == "1" else [],
-        tuned=lambda w: PLAN.tuned_for_student(run_of(w)),
+        reads(teacher_update_of),
     output:
         state=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/state.pt",
         metrics=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/metrics.csv",
@@ -20,23 +26,19 @@ rule asib_teacher_update:
         ENVIRONMENT
     threads: THREADS
     resources:
-        **work("student_job"),
+        **work(teacher_update_of),
         gpu=GPUS,
     params:
-        settings=lambda w: PLAN.half_job(run_of(w), int(w.stage), "teacher_update"),
-        code=lambda w: PLAN.run_code(run_of(w)),
-        out=f"{RUN_FOLDER}/stage{{stage}}/teacher_update",
+        **told(teacher_update_of),
     shell:
         'python "$SCRIPTS/asib_teacher_update.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teachers:q} --previous {input.previous:q} --tuned {input.tuned:q} --out {params.out:q}"
-        " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --code {params.code} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"
 
 
 rule asib_student_update:
     input:
-        data=manifest,
-        previous=f"{RUN_FOLDER}/stage{{stage}}/teacher_update/state.pt",
-        tuned=lambda w: PLAN.tuned_for_student(run_of(w)),
+        reads(student_update_of),
     output:
         state=f"{RUN_FOLDER}/stage{{stage}}/student_update/state.pt",
         best=f"{RUN_FOLDER}/stage{{stage}}/student_update/checkpoints/best.safetensors",
@@ -51,27 +53,19 @@ rule asib_student_update:
         ENVIRONMENT
     threads: THREADS
     resources:
-        **work("student_job"),
+        **work(student_update_of),
         gpu=GPUS,
     params:
-        settings=lambda w: PLAN.half_job(run_of(w), int(w.stage), "student_update"),
-        code=lambda w: PLAN.run_code(run_of(w)),
-        out=f"{RUN_FOLDER}/stage{{stage}}/student_update",
+        **told(student_update_of),
     shell:
         'python "$SCRIPTS/asib_student_update.py" --settings {params.settings:q} --data {input.data:q}'
         " --previous {input.previous:q} --tuned {input.tuned:q} --out {params.out:q} --code {params.code}"
-        " --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"
 
 
 rule asib_result:
     input:
-        runs=lambda w: halves(w, "run.json"),
-        metrics=lambda w: halves(w, "metrics.csv"),
-        weights=lambda w: [
-            f"{folder}/checkpoints/{name}.safetensors"
-            for folder in (str(Path(run).parent) for run in halves(w, "run.json") if "student_update" in run)
-            for name in ("best", "last")
-        ],
+        reads(lambda w: JOBS.result(run_of(w))),
     output:
         best=f"{RUN_FOLDER}/checkpoints/best.safetensors",
         last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
@@ -85,8 +79,8 @@ rule asib_result:
     conda:
         ENVIRONMENT
     params:
-        code=code_digest({"asib_result"}),
-        out=lambda w, output: Path(output.run).parent,
-        halves=lambda w, input: [str(Path(run).parent) for run in input.runs],
+        **told(lambda w: JOBS.result(run_of(w))),
+        halves=lambda w: [job.folder for job in JOBS.halves(run_of(w))],
     shell:
-        'python "$SCRIPTS/asib_result.py" --halves {params.halves:q} --out {params.out:q} --log {log:q}'
+        'python "$SCRIPTS/asib_result.py" --halves {params.halves:q} --out {params.out:q} --made {params.made:q}'
+        " --log {log:q}"

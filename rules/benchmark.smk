@@ -1,7 +1,14 @@
 # How fast this machine trains, against a plain loop of the field's kind; not a part of any experiment.
 
 
+def benchmark_of(_) -> JobPlan:
+    """Return the measurement of this machine's speed, which has a folder of its own."""
+    return JobPlan("benchmark", "results/benchmark", BENCHMARK_OPTIONS, code_digest({"benchmark"}))
+
+
 rule benchmark:
+    input:
+        reads(benchmark_of),
     output:
         json="results/benchmark/benchmark.json",
         report="results/benchmark/report.md",
@@ -15,8 +22,9 @@ rule benchmark:
         runtime=lambda wildcards, attempt: 240 * attempt,
         gpu=GPUS,
     params:
-        options=BENCHMARK_OPTIONS,
-        code=lambda wildcards: code_digest({"benchmark"}),
+        # several words, so not quoted
+        options=lambda wildcards: BENCHMARK_OPTIONS,
+        made=lambda wildcards: noted(benchmark_of(wildcards)),
     shell:
         'python "$SCRIPTS/benchmark.py" --gpus {resources.gpu} --threads {threads} {params.options} --out {output.json:q}'
-        " --log {log:q}"
+        " --made {params.made:q} --log {log:q}"

@@ -1,8 +1,10 @@
 # Configuration, plan and the helpers that every rule uses.
 import os
 import re
+import secrets
 import shlex
 import sys
+from functools import cache
 from pathlib import Path
 
 SCRIPTS = str(Path(workflow.basedir) / "workflow_scripts")
@@ -10,6 +12,7 @@ if SCRIPTS not in sys.path:
     sys.path.append(SCRIPTS)  # last: script names must not hide anything
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import RerunTrigger
 
 from kd.reporting.layout import (
     TEMPLATE,
@@ -23,6 +26,9 @@ from kd.spec.continual import ContinualPlan, ContinualRun
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, workflow_configuration
+from kd.spec.files import atomic_write
+from kd.spec.jobplan import JobPlan, Jobs
+from kd.spec.made import is_made
 from kd.spec.plan import Run
 from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
 
@@ -45,8 +51,11 @@ try:
 except UserError as error:
     raise WorkflowError(f"Configuration error. {error}") from None
 
+# What a rule does is part of what its results are made from.
+JOBS = Jobs(PLAN, lambda rule: str(workflow.get_rule(rule).shellcmd))
+
 # This Python and these scripts, wherever Snakemake was started from, and what changes no result: kept out of the
-# commands, whose text is compared.
+# commands, whose text is part of what results are made from.
 shell.prefix(
     f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; SCRIPTS={shlex.quote(SCRIPTS)}; "
     f"export KD_CACHE={shlex.quote(EXPERIMENT.cache)} KD_JOBS_PER_GPU={EXPERIMENT.jobs_per_gpu}; "
@@ -59,8 +68,11 @@ REPORT = canonical(EXPERIMENT.report.model_dump(mode="json", exclude={"analysis"
 GPUS = EXPERIMENT.gpus
 THREADS = EXPERIMENT.threads
 
+# Started by a user, and not by Snakemake itself for one of its jobs.
+STARTED = workflow.exec_mode.name == "DEFAULT"
+
 # Run on this machine, and not handed to a cluster.
-LOCAL = workflow.exec_mode.name == "DEFAULT" and workflow.resource_settings.nodes is None
+LOCAL = STARTED and workflow.resource_settings.nodes is None
 
 # All cores here (--cores caps it); a usual share of a node on a cluster.
 DECODING_THREADS = (os.cpu_count() or 1) if LOCAL else 8
@@ -70,6 +82,62 @@ if GPUS and LOCAL:
     from kd.console.device import visible_devices
 
     workflow.global_resources.setdefault("gpu", max(GPUS, len(visible_devices()) * EXPERIMENT.jobs_per_gpu))
+
+# --- what is made again -------------------------------------------------------------------------
+# Results say themselves what they were made from (kd.spec.made), so that they are judged alike where Snakemake's notes
+# are lost, where results were copied, and where another rule makes the same. A job whose result was made from something
+# else than is asked has this file as a new input; for any other one it is ancient, which never is a reason to run.
+OTHERWISE = ".snakemake/kd/settings_code_or_data_changed"
+TEN_YEARS = 10 * 365 * 24 * 3600
+
+if STARTED:
+    # other text each time, or Snakemake would find the input unchanged; newer than any result, whatever its clock says
+    atomic_write(OTHERWISE, secrets.token_hex(8))
+    os.utime(OTHERWISE, (os.stat(OTHERWISE).st_mtime + TEN_YEARS,) * 2)
+    # so Snakemake's own comparisons of commands, parameters and sets of inputs are not needed, unless asked for
+    if set(workflow.dag_settings.rerun_triggers) == set(RerunTrigger.all()):
+        workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
+    # an output that was cut off has no record: there is nothing to ask the user
+    workflow.dag_settings.force_incomplete = True
+
+
+def judged(job: JobPlan, fresh: bool = True):
+    """Return the input that makes a job run if its result is not what is asked (or not `fresh` for another reason)."""
+    return OTHERWISE if STARTED and not (fresh and is_made(job)) else ancient(OTHERWISE)
+
+
+def reads(job_of):
+    """Return the input function of a rule whose job `job_of` finds by the wildcards."""
+
+    def inputs(wildcards) -> dict:
+        job = job_of(wildcards)
+        return {**job.inputs, "asked": judged(job)}
+
+    return unpack(inputs)
+
+
+def told(job_of):
+    """Return what the command of a rule is told."""
+    return {
+        "settings": lambda wildcards: job_of(wildcards).settings,
+        "code": lambda wildcards: job_of(wildcards).code,
+        "out": lambda wildcards: job_of(wildcards).folder,
+        "made": lambda wildcards: noted(job_of(wildcards)),
+    }
+
+
+def noted(job: JobPlan) -> list[str]:
+    """Return what a script is given to record what its result was made from."""
+    return [job.record, job.identity]
+
+
+@cache
+def text_file(text: str) -> str:
+    """Return a file of a text that can be longer than an argument of a command may be; its name is its digest."""
+    path = f".snakemake/kd/{text_digest(text)}.json"
+    if not Path(path).is_file():
+        atomic_write(path, text)
+    return path
 
 
 def any_of(names):
@@ -99,128 +167,41 @@ def companions(wildcards) -> list[Run]:
     return [run_of(wildcards, method) for method in EXPERIMENT.co_train]
 
 
-def prepared_files(run: Run) -> list[str]:
-    """Return what a run reads of its teachers beside their weights."""
-    outputs = [f"{folder}/outputs.safetensors" for folder in PLAN.outputs_folders(run)]
-    return outputs + [f"{folder}/extra.safetensors" for folder in PLAN.pretrain_folders(run)]
+def teacher_of(wildcards) -> JobPlan:
+    """Return the training of the teacher that a rule's wildcards name."""
+    return JOBS.teacher(wildcards.dataset, wildcards.teacher, int(wildcards.seed))
 
 
-def manifest(wildcards) -> str:
-    """Return the last file that packing a data set writes."""
-    return f"{PLAN.data_folder(wildcards.dataset)}/manifest.json"
+def continual_of(wildcards) -> ContinualRun:
+    """Return the class-incremental run that a rule's wildcards name."""
+    return ContinualRun(wildcards.dataset, wildcards.student, wildcards.strategy, int(wildcards.seed))
 
 
-def teacher_folder(dataset: str, teacher: str, seed: int) -> str:
-    """Return where the teacher that a student of this seed learns from is kept."""
-    return PLAN.teacher_folder(dataset, teacher, seed)
-
-
-def teacher_weights(wildcards, method: str | None = None) -> list[str]:
-    """Return the weights of a run's teachers, in order."""
-    return [f"{folder}/checkpoints/best.safetensors" for folder in PLAN.teaching_folders(run_of(wildcards, method))]
-
-
-def teacher_predictions(wildcards) -> list[str]:
-    """Return what the first teacher answers on the test split, if there is a teacher."""
-    return [f"{folder}/predictions.npz" for folder in PLAN.teaching_folders(run_of(wildcards))[:1]]
-
-
-def ensemble_predictions(wildcards) -> list[str]:
-    """Return what the earlier links of a chain answer, where the ensemble of a chain is reported."""
-    return [f"{folder}/predictions.npz" for folder in PLAN.ensemble_folders(run_of(wildcards))]
-
-
-def student_inputs(wildcards) -> dict[str, str | list[str]]:
-    """Return what a student is trained from, in one call: Snakemake spends a while on each function of each job."""
-    run = run_of(wildcards)
-    return {
-        "data": manifest(wildcards),
-        "teachers": teacher_weights(wildcards),
-        "outputs": [f"{folder}/outputs.safetensors" for folder in PLAN.outputs_folders(run)],
-        "pretrained": [f"{folder}/extra.safetensors" for folder in PLAN.pretrain_folders(run)],
-        "initial": PLAN.initial_weights(run.student),
-        "tuned": PLAN.tuned_for_student(run),
-    }
-
-
-def work(job: str):
+def work(job_of):
     """Return the resource functions of a training job: minutes and MB that grow with the work and with each attempt."""
-
-    def settings(wildcards) -> str:
-        return getattr(PLAN, job)(*_arguments(job, wildcards))
-
     return {
-        "runtime": lambda wildcards, attempt: runtime_minutes(settings(wildcards), attempt),
-        "mem_mb": lambda wildcards, attempt: memory_mb(settings(wildcards), attempt),
+        "runtime": lambda wildcards, attempt: runtime_minutes(job_of(wildcards).settings, attempt),
+        "mem_mb": lambda wildcards, attempt: memory_mb(job_of(wildcards).settings, attempt),
     }
 
 
-def _arguments(job: str, wildcards) -> tuple:
-    if job in {"teacher_job", "outputs_job"}:
-        return wildcards.dataset, wildcards.teacher, int(wildcards.seed)
-    if job == "continual_job":
-        return (continual_run(wildcards),)
-    if job == "pretrain_job":
-        return wildcards.dataset, wildcards.teacher, wildcards.method, int(wildcards.seed)
-    return (run_of(wildcards),)
-
-
+DATA_FOLDER = f"{FOLDER}/{{dataset}}/data"
+TEACHER_FOLDER = f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}"
 RUN_FOLDER = f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}"
 CONTINUAL_FOLDER = f"{FOLDER}/{{dataset}}/continual/{{student}}/{{strategy}}/seed{{seed}}"
 CHAINS = any_of(name for name, variant in PLAN.variants.items() if variant.chain)
 
 
-def before_teacher_update(wildcards) -> list[str]:
-    """Return the student half before, or nothing at the first stage, which starts from the trained teachers."""
-    stage = int(wildcards.stage)
-    folder = RUN_FOLDER.format(**wildcards)
-    return [f"{folder}/stage{stage - 1}/student_update/state.pt"] if stage > 1 else []
+@cache
+def evaluations() -> list[JobPlan]:
+    """Return the evaluations of all runs and teachers, or with allow_missing of those that there are as asked."""
+    jobs = [JOBS.evaluation(run) for run in PLAN.runs]
+    jobs += [JOBS.teacher_evaluation(*teacher) for teacher in PLAN.teachers]
+    return there(jobs, "evaluation.json")
 
 
-def halves(wildcards, file: str) -> list[str]:
-    """Return a file of every half-stage of a chain, in order."""
-    folder = RUN_FOLDER.format(**wildcards)
-    stages = range(1, PLAN.stages(wildcards.method) + 1)
-    return [f"{folder}/stage{k}/{half}_update/{file}" for k in stages for half in ("teacher", "student")]
-
-
-def last_half(wildcards) -> str:
-    """Return the state that a chain ends with."""
-    return halves(wildcards, "state.pt")[-1]
-
-
-def finished(wildcards) -> list[str]:
-    """Return the evaluations of all runs, or with allow_missing of those that there are."""
-    files = [f"{FOLDER}/{run.path}/evaluation.json" for run in PLAN.runs]
-    files += [f"{teacher_folder(*teacher)}/evaluation.json" for teacher in PLAN.teachers]
-    return [file for file in files if Path(file).is_file()] if ALLOW_MISSING else files
-
-
-def continual_run(wildcards) -> ContinualRun:
-    """Return the class-incremental run that a rule's wildcards name."""
-    return ContinualRun(wildcards.dataset, wildcards.student, wildcards.strategy, int(wildcards.seed))
-
-
-def continual_teachers(wildcards) -> list[str]:
-    """Return the weights of the teacher that a class-incremental run reads."""
-    names = PLAN.taught_by(continual_run(wildcards))
-    folders = [teacher_folder(wildcards.dataset, name, int(wildcards.seed)) for name in names]
-    return [f"{folder}/checkpoints/best.safetensors" for folder in folders]
-
-
-def continual_targets(wildcards) -> list[str]:
-    """Return the kept logits of the chain that a class-incremental run is distilled from, if it is."""
-    run = PLAN.target_run(continual_run(wildcards))
-    return [f"{FOLDER}/{run.path}/synergy_outputs/outputs.safetensors"] if run else []
-
-
-def after_tasks() -> list[str]:
-    """Return the files of a class-incremental run's weights after each task, in order."""
-    tasks = PLAN.continual.num_tasks if PLAN.continual else 0
-    return [f"{CONTINUAL_FOLDER}/checkpoints/task{task}.safetensors" for task in range(1, tasks + 1)]
-
-
-def continual_matrices(wildcards) -> list[str]:
-    """Return the accuracy matrices of all class-incremental runs, or with allow_missing of those that there are."""
-    files = [f"{FOLDER}/{run.path}/matrix.json" for run in PLAN.continual_runs]
-    return [file for file in files if Path(file).is_file()] if ALLOW_MISSING else files
+def there(jobs: list[JobPlan], file: str) -> list[JobPlan]:
+    """Return all jobs, or with allow_missing those whose file there is, as it is asked."""
+    if not ALLOW_MISSING:
+        return jobs
+    return [job for job in jobs if is_made(job) and Path(job.folder, file).is_file()]

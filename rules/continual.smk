@@ -7,17 +7,44 @@ wildcard_constraints:
 
 if PLAN.continual:
 
+    TASKS = range(1, PLAN.continual.num_tasks + 1)
+
     localrules:
         continual_report,
 
+    def continual_job(wildcards) -> JobPlan:
+        """Return the training of the class-incremental run that a rule's wildcards name."""
+        return JOBS.continual(continual_of(wildcards))
+
+    def matrix_job(wildcards) -> JobPlan:
+        """Return the evaluation of the class-incremental run that a rule's wildcards name."""
+        return JOBS.matrix(continual_of(wildcards))
+
+    def synergy_outputs_job(wildcards) -> JobPlan:
+        """Return the pass of the finished chain that a rule's wildcards name."""
+        return JOBS.synergy_outputs(run_of(wildcards))
+
+    @cache
+    def matrices() -> list[JobPlan]:
+        """Return the evaluations of all class-incremental runs, or with allow_missing of those that there are."""
+        return there([JOBS.matrix(run) for run in PLAN.continual_runs], "matrix.json")
+
+    def continual_report_job(_) -> JobPlan:
+        """Return the report of class-incremental runs."""
+        settings = canonical([JOBS.continual_rows(), REPORT])
+        inputs = {"matrices": [f"{job.folder}/matrix.json" for job in matrices()]}
+        return JOBS.report("continual_report", settings, inputs, matrices())
+
+    def continual_report_inputs(wildcards) -> dict:
+        """Return the matrices that there are; with allow_missing the reasons of the others may have changed."""
+        job = continual_report_job(wildcards)
+        return {**job.inputs, "asked": judged(job, fresh=not ALLOW_MISSING)}
+
     rule continual_run:
         input:
-            data=manifest,
-            teachers=continual_teachers,
-            outputs=continual_targets,
-            initial=lambda w: PLAN.initial_weights(w.student),
+            reads(continual_job),
         output:
-            weights=after_tasks(),
+            weights=[f"{CONTINUAL_FOLDER}/checkpoints/task{task}.safetensors" for task in TASKS],
             metrics=f"{CONTINUAL_FOLDER}/metrics.csv",
             run=f"{CONTINUAL_FOLDER}/run.json",
         log:
@@ -28,21 +55,18 @@ if PLAN.continual:
             ENVIRONMENT
         threads: THREADS
         resources:
-            **work("continual_job"),
+            **work(continual_job),
             gpu=GPUS,
         params:
-            settings=lambda w: PLAN.continual_job(continual_run(w)),
-            code=lambda w: PLAN.continual_code(continual_run(w)),
-            out=lambda w, output: Path(output.run).parent,
+            **told(continual_job),
         shell:
             'python "$SCRIPTS/continual_run.py" --settings {params.settings:q} --data {input.data:q}'
             " --teachers {input.teachers:q} --outputs {input.outputs:q} --out {params.out:q} --code {params.code}"
-            " --gpus {resources.gpu} --threads {threads} --log {log:q}"
+            " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"
 
     rule synergy_outputs:
         input:
-            data=manifest,
-            previous=lambda w: halves(w, "state.pt")[-1],
+            reads(synergy_outputs_job),
         output:
             outputs=f"{RUN_FOLDER}/synergy_outputs/outputs.safetensors",
             run=f"{RUN_FOLDER}/synergy_outputs/run.json",
@@ -54,21 +78,18 @@ if PLAN.continual:
             ENVIRONMENT
         threads: THREADS
         resources:
-            **work("student_job"),
+            **work(synergy_outputs_job),
             gpu=GPUS,
         params:
-            settings=lambda w: PLAN.synergy_job(run_of(w)),
-            code=lambda w: PLAN.synergy_code(run_of(w)),
-            out=lambda w, output: Path(output.run).parent,
+            **told(synergy_outputs_job),
         shell:
             'python "$SCRIPTS/synergy_outputs.py" --settings {params.settings:q} --data {input.data:q}'
             " --previous {input.previous:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
-            " --threads {threads} --log {log:q}"
+            " --threads {threads} --made {params.made:q} --log {log:q}"
 
     rule continual_matrix:
         input:
-            data=manifest,
-            weights=after_tasks(),
+            reads(matrix_job),
         output:
             f"{CONTINUAL_FOLDER}/matrix.json",
         log:
@@ -83,16 +104,14 @@ if PLAN.continual:
             mem_mb=lambda w, attempt: 3000 * attempt,
             runtime=lambda w, attempt: 20 * attempt,
         params:
-            settings=lambda w: PLAN.matrix_job(continual_run(w)),
-            code=lambda w: PLAN.matrix_code(continual_run(w)),
-            out=lambda w, output: Path(output[0]).parent,
+            **told(matrix_job),
         shell:
             'python "$SCRIPTS/continual_matrix.py" --settings {params.settings:q} --data {input.data:q}'
-            " --weights {input.weights:q} --out {params.out:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+            " --weights {input.weights:q} --out {params.out:q} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"
 
     rule continual_report:
         input:
-            continual_matrices,
+            unpack(continual_report_inputs),
         output:
             report(expand(f"{FOLDER}/tables/{{name}}", name=continual_tables()), category="Tables"),
             report(
@@ -104,10 +123,9 @@ if PLAN.continual:
         conda:
             ENVIRONMENT
         params:
-            runs=canonical(PLAN.continual_rows()),
-            report=REPORT,
-            code=code_digest({"continual_report"}),
-            out=FOLDER,
+            **told(continual_report_job),
+            runs=lambda w: text_file(canonical(JOBS.continual_rows())),
+            report=lambda w: REPORT,
         shell:
             'python "$SCRIPTS/continual_report.py" --runs {params.runs:q} --report {params.report:q} --out {params.out:q}'
-            " --log {log:q}"
+            " --made {params.made:q} --log {log:q}"

@@ -1,13 +1,20 @@
 # Images, packed once into arrays.
 
 
+def packing_of(wildcards) -> JobPlan:
+    """Return the packing of the data set that a rule's wildcards name."""
+    return JOBS.packing(wildcards.dataset)
+
+
 rule prepare_data:
+    input:
+        reads(packing_of),
     output:
-        f"{FOLDER}/{{dataset}}/data/train_images.npy",
-        f"{FOLDER}/{{dataset}}/data/train_labels.npy",
-        f"{FOLDER}/{{dataset}}/data/test_images.npy",
-        f"{FOLDER}/{{dataset}}/data/test_labels.npy",
-        manifest=f"{FOLDER}/{{dataset}}/data/manifest.json",
+        f"{DATA_FOLDER}/train_images.npy",
+        f"{DATA_FOLDER}/train_labels.npy",
+        f"{DATA_FOLDER}/test_images.npy",
+        f"{DATA_FOLDER}/test_labels.npy",
+        manifest=f"{DATA_FOLDER}/manifest.json",
     log:
         f"{FOLDER}/logs/prepare_data/{{dataset}}.log",
     conda:
@@ -17,9 +24,7 @@ rule prepare_data:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        settings=lambda wildcards: PLAN.data_settings(wildcards.dataset),
-        code=lambda wildcards: PLAN.data_code(wildcards.dataset),
-        out=lambda wildcards: f"{FOLDER}/{wildcards.dataset}/data",
+        **told(packing_of),
     shell:
         'python "$SCRIPTS/prepare_data.py" --settings {params.settings:q} --out {params.out:q}'
-        " --threads {threads} --log {log:q}"
+        " --threads {threads} --made {params.made:q} --log {log:q}"

@@ -1,14 +1,30 @@
 # The only rules that read the test split.
 
 
+def evaluation_of(wildcards) -> JobPlan:
+    """Return the evaluation of the run that a rule's wildcards name."""
+    return JOBS.evaluation(run_of(wildcards))
+
+
+def teacher_evaluation_of(wildcards) -> JobPlan:
+    """Return the evaluation of the teacher that a rule's wildcards name."""
+    return JOBS.teacher_evaluation(wildcards.dataset, wildcards.teacher, int(wildcards.seed))
+
+
+def single_of(wildcards) -> JobPlan:
+    """Return the evaluation in mode single of the run that a rule's wildcards name."""
+    return JOBS.single(run_of(wildcards), CHECKPOINT)
+
+
+def synergy_of(wildcards) -> JobPlan:
+    """Return the evaluation in mode synergy of the chain that a rule's wildcards name."""
+    return JOBS.synergy(run_of(wildcards))
+
+
+
 rule evaluate:
     input:
-        data=manifest,
-        best=f"{RUN_FOLDER}/checkpoints/best.safetensors",
-        last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
-        metrics=f"{RUN_FOLDER}/metrics.csv",
-        teacher=teacher_predictions,
-        members=ensemble_predictions,
+        reads(evaluation_of),
     output:
         predictions=f"{RUN_FOLDER}/predictions.npz",
         evaluation=f"{RUN_FOLDER}/evaluation.json",
@@ -24,37 +40,28 @@ rule evaluate:
         mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=lambda w, attempt: 20 * attempt,
     params:
-        settings=lambda w: PLAN.evaluation_job(w.dataset, run_of(w).student, int(w.seed)),
-        code=lambda w: PLAN.evaluation_code(run_of(w).student),
-        out=lambda w, output: Path(output.evaluation).parent,
+        **told(evaluation_of),
     shell:
         'python "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
-        " --teacher {input.teacher:q} --members {input.members:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --teacher {input.teacher:q} --members {input.members:q} --gpus {resources.gpu} --threads {threads}"
+        " --made {params.made:q} --log {log:q}"
 
 
 use rule evaluate as evaluate_teacher with:
     input:
-        data=manifest,
-        best=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/best.safetensors",
-        last=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/last.safetensors",
-        metrics=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/metrics.csv",
-        teacher=[],
-        members=[],
+        reads(teacher_evaluation_of),
     output:
-        predictions=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/predictions.npz",
-        evaluation=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/evaluation.json",
+        predictions=f"{TEACHER_FOLDER}/predictions.npz",
+        evaluation=f"{TEACHER_FOLDER}/evaluation.json",
     log:
         f"{FOLDER}/logs/evaluate_teacher/{{dataset}}_{{teacher}}_seed{{seed}}.log",
     params:
-        settings=lambda w: PLAN.evaluation_job(w.dataset, w.teacher, int(w.seed), teacher=True),
-        code=lambda w: PLAN.evaluation_code(w.teacher),
-        out=lambda w, output: Path(output.evaluation).parent,
+        **told(teacher_evaluation_of),
 
 
 rule evaluate_single:
     input:
-        data=manifest,
-        weights=lambda w: CHECKPOINT or f"{RUN_FOLDER}/checkpoints/best.safetensors".format(**w),
+        reads(single_of),
     output:
         f"{RUN_FOLDER}/single.json",
     log:
@@ -69,17 +76,16 @@ rule evaluate_single:
         mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=lambda w, attempt: 20 * attempt,
     params:
-        settings=lambda w: PLAN.evaluation_job(w.dataset, run_of(w).student, int(w.seed)),
-        code=lambda w: PLAN.evaluation_code(run_of(w).student),
+        **told(single_of),
     shell:
         'python "$SCRIPTS/evaluate_single.py" --settings {params.settings:q} --data {input.data:q}'
-        " --weights {input.weights:q} --out {output:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --weights {input.weights:q} --out {output:q} --gpus {resources.gpu} --threads {threads}"
+        " --made {params.made:q} --log {log:q}"
 
 
 rule evaluate_synergy:
     input:
-        data=manifest,
-        previous=last_half,
+        reads(synergy_of),
     output:
         f"{RUN_FOLDER}/synergy.json",
     log:
@@ -94,8 +100,8 @@ rule evaluate_synergy:
         mem_mb=lambda w, attempt: 3000 * attempt,
         runtime=lambda w, attempt: 20 * attempt,
     params:
-        settings=lambda w: PLAN.half_job(run_of(w), PLAN.stages(w.method), "student_update"),
-        code=lambda w: PLAN.run_code(run_of(w)),
+        **told(synergy_of),
     shell:
         'python "$SCRIPTS/evaluate_synergy.py" --settings {params.settings:q} --data {input.data:q}'
-        " --previous {input.previous:q} --out {output:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --previous {input.previous:q} --out {output:q} --gpus {resources.gpu} --threads {threads}"
+        " --made {params.made:q} --log {log:q}"

@@ -14,43 +14,113 @@ localrules:
     synergy,
 
 
+def experiment_file(_) -> str:
+    """Return the file of the checked experiment, which can be longer than an argument."""
+    return text_file(canonical(EXPERIMENT.model_dump(mode="json")))
+
+
+def rows_file(_) -> str:
+    """Return the file of what `collect` needs of every run."""
+    return text_file(canonical(JOBS.rows()))
+
+
+@cache
+def collection(_=None) -> JobPlan:
+    """Return the gathering of all runs, whose rows say what each must have been made from."""
+    files = [f"{job.folder}/evaluation.json" for job in evaluations()]
+    return JOBS.report("collect", canonical(JOBS.rows()), {"evaluations": files}, evaluations())
+
+
+@cache
+def statistics_of(_=None) -> JobPlan:
+    """Return the statistics of all runs."""
+    return JOBS.report("statistics", REPORT, {"runs": RUNS}, [collection()], module="paired_statistics")
+
+
+@cache
+def tables_of(_=None) -> JobPlan:
+    """Return the tables of the comparison."""
+    settings = canonical([EXPERIMENT.model_dump(mode="json"), PLAN.cards_digest()])
+    return JOBS.report("tables", settings, {"runs": RUNS, "statistics": STATISTICS}, [statistics_of()])
+
+
+@cache
+def figures_of(_=None) -> JobPlan:
+    """Return the figures of the comparison."""
+    metrics = [f"{job.folder}/metrics.csv" for job in evaluations()]
+    inputs = {"runs": RUNS, "statistics": STATISTICS, "metrics": metrics}
+    return JOBS.report("figures", REPORT, inputs, [statistics_of()])
+
+
+@cache
+def analysis_of(_=None) -> JobPlan:
+    """Return the table and figures of the experiment's own analysis."""
+    settings = canonical(EXPERIMENT.model_dump(mode="json"))
+    return JOBS.report("analysis", settings, {"runs": RUNS}, [collection()])
+
+
+@cache
+def page_of(_=None) -> JobPlan:
+    """Return the page that shows all of it."""
+    template = TEMPLATE.read_text(encoding="utf-8")
+    settings = canonical([EXPERIMENT.model_dump(mode="json"), PLAN.cards_digest(), template])
+    inputs = {
+        "figures": rules.figures.output,
+        "analysis": rules.analysis.output if PLAN.designs else [],
+        "runs": RUNS,
+        "statistics": STATISTICS,
+        "continual": f"{FOLDER}/tables/continual.json" if PLAN.continual else [],
+    }
+    before = [tables_of(), figures_of(), *([analysis_of()] if PLAN.designs else [])]
+    before += [continual_report_job(None)] if PLAN.continual else []
+    return JOBS.report("page", settings, inputs, before)
+
+
+def collection_inputs(_) -> dict:
+    """Return the evaluations that there are; with allow_missing the reasons of the others may have changed."""
+    return {**collection().inputs, "asked": judged(collection(), fresh=not ALLOW_MISSING)}
+
+
+RUNS = f"{FOLDER}/runs.csv"
+STATISTICS = f"{FOLDER}/statistics.json"
+
+
 rule collect:
     input:
-        finished,
+        unpack(collection_inputs),
     output:
-        f"{FOLDER}/runs.csv",
+        RUNS,
     log:
         f"{FOLDER}/logs/collect.log",
     conda:
         ENVIRONMENT
     params:
-        experiment=canonical(EXPERIMENT.model_dump(mode="json")),
-        code=code_digest({"collect"}),
+        **told(collection),
+        rows=rows_file,
     shell:
-        'python "$SCRIPTS/collect.py" --experiment {params.experiment:q} --out {output:q} --log {log:q}'
+        'python "$SCRIPTS/collect.py" --rows {params.rows:q} --out {output:q} --made {params.made:q} --log {log:q}'
 
 
 rule statistics:
     input:
-        f"{FOLDER}/runs.csv",
+        reads(statistics_of),
     output:
-        f"{FOLDER}/statistics.json",
+        STATISTICS,
     log:
         f"{FOLDER}/logs/statistics.log",
     conda:
         ENVIRONMENT
     params:
-        report=REPORT,
-        code=code_digest({"paired_statistics"}),
+        **told(statistics_of),
     # the script is not named statistics.py: beside other scripts it would hide the standard library's module
     shell:
-        'python "$SCRIPTS/paired_statistics.py" --runs {input:q} --report {params.report:q} --out {output:q} --log {log:q}'
+        'python "$SCRIPTS/paired_statistics.py" --runs {input.runs:q} --report {params.settings:q} --out {output:q}'
+        " --made {params.made:q} --log {log:q}"
 
 
 rule tables:
     input:
-        runs=f"{FOLDER}/runs.csv",
-        statistics=f"{FOLDER}/statistics.json",
+        reads(tables_of),
     output:
         report(
             expand(f"{FOLDER}/tables/comparison.{{kind}}", kind=["csv", "md", "tex", "json"]),
@@ -61,20 +131,17 @@ rule tables:
     conda:
         ENVIRONMENT
     params:
-        experiment=canonical(EXPERIMENT.model_dump(mode="json")),
-        cards=PLAN.cards_digest(),
-        code=code_digest({"tables"}),
+        made=lambda w: noted(tables_of()),
+        experiment=experiment_file,
         out=lambda w, output: Path(output[0]).parent,
     shell:
         'python "$SCRIPTS/tables.py" --experiment {params.experiment:q} --runs {input.runs:q}'
-        " --statistics {input.statistics:q} --out {params.out:q} --log {log:q}"
+        " --statistics {input.statistics:q} --out {params.out:q} --made {params.made:q} --log {log:q}"
 
 
 rule figures:
     input:
-        runs=f"{FOLDER}/runs.csv",
-        statistics=f"{FOLDER}/statistics.json",
-        metrics=lambda w: [str(Path(file).parent / "metrics.csv") for file in finished(w)],
+        reads(figures_of),
     output:
         report(
             [f"{FOLDER}/figures/{name}" for name in figure_files(PLAN.groups)],
@@ -85,13 +152,12 @@ rule figures:
     conda:
         ENVIRONMENT
     params:
-        report=REPORT,
-        code=code_digest({"figures"}),
+        **told(figures_of),
         # a figure lies in <out>/<data set>/<pair>/
-        out=lambda w, output: Path(output[0]).parents[2],
+        figures=lambda w, output: Path(output[0]).parents[2],
     shell:
         'python "$SCRIPTS/figures.py" --runs {input.runs:q} --statistics {input.statistics:q}'
-        " --report {params.report:q} --out {params.out:q} --log {log:q}"
+        " --report {params.settings:q} --out {params.figures:q} --made {params.made:q} --log {log:q}"
 
 
 if PLAN.designs:
@@ -101,7 +167,7 @@ if PLAN.designs:
 
     rule analysis:
         input:
-            f"{FOLDER}/runs.csv",
+            reads(analysis_of),
         output:
             report(expand(f"{FOLDER}/tables/{{name}}", name=design_tables()), category="Tables"),
             report(
@@ -113,21 +179,16 @@ if PLAN.designs:
         conda:
             ENVIRONMENT
         params:
-            experiment=canonical(EXPERIMENT.model_dump(mode="json")),
-            code=code_digest({"analysis"}),
-            out=FOLDER,
+            **told(analysis_of),
+            experiment=experiment_file,
         shell:
-            'python "$SCRIPTS/analysis.py" --experiment {params.experiment:q} --runs {input:q} --out {params.out:q}'
-            " --log {log:q}"
+            'python "$SCRIPTS/analysis.py" --experiment {params.experiment:q} --runs {input.runs:q}'
+            " --out {params.out:q} --made {params.made:q} --log {log:q}"
 
 
 rule page:
     input:
-        rules.figures.output,
-        rules.analysis.output if PLAN.designs else [],
-        runs=f"{FOLDER}/runs.csv",
-        statistics=f"{FOLDER}/statistics.json",
-        continual=f"{FOLDER}/tables/continual.json" if PLAN.continual else [],
+        reads(page_of),
     output:
         report(f"{FOLDER}/report.html", category="Page"),
     log:
@@ -135,12 +196,10 @@ rule page:
     conda:
         ENVIRONMENT
     params:
-        experiment=canonical(EXPERIMENT.model_dump(mode="json")),
-        cards=PLAN.cards_digest(),
-        template=text_digest(TEMPLATE.read_text(encoding="utf-8")),
-        code=code_digest({"page"}),
-        figures=lambda w, input: Path(input[0]).parents[2],
+        **told(page_of),
+        experiment=experiment_file,
+        figures=lambda w, input: Path(input.figures[0]).parents[2],
     shell:
         'python "$SCRIPTS/page.py" --experiment {params.experiment:q} --runs {input.runs:q}'
         " --statistics {input.statistics:q} --figures {params.figures:q} --continual {input.continual:q} --out {output:q}"
-        " --log {log:q}"
+        " --made {params.made:q} --log {log:q}"

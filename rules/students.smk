@@ -1,9 +1,14 @@
 # Students of every method that is one job; the baseline is the method ce.
 
 
+def student_of(wildcards) -> JobPlan:
+    """Return the training of the student that a rule's wildcards name."""
+    return JOBS.student(run_of(wildcards))
+
+
 rule train_student:
     input:
-        unpack(student_inputs),
+        reads(student_of),
     output:
         best=f"{RUN_FOLDER}/checkpoints/best.safetensors",
         last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
@@ -19,27 +24,37 @@ rule train_student:
         ENVIRONMENT
     threads: THREADS
     resources:
-        **work("student_job"),
+        **work(student_of),
         gpu=GPUS,
     params:
-        settings=lambda w: PLAN.student_job(run_of(w)),
-        code=lambda w: PLAN.run_code(run_of(w)),
-        out=lambda w, output: Path(output.run).parent,
+        **told(student_of),
     shell:
         'python "$SCRIPTS/train_student.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teachers:q} --outputs {input.outputs:q} --pretrained {input.pretrained:q} --out {params.out:q}"
-        " --tuned {input.tuned:q} --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --tuned {input.tuned:q} --code {params.code} --gpus {resources.gpu} --threads {threads}"
+        " --made {params.made:q} --log {log:q}"
 
 
 if EXPERIMENT.co_train:
 
+    def together(wildcards) -> list[JobPlan]:
+        """Return the trainings of one job: each is what it would be alone, whose record is its own."""
+        return [JOBS.student(run) for run in companions(wildcards)]
+
+    def together_inputs(wildcards) -> dict:
+        """Return what all of them read, each file once."""
+        jobs = together(wildcards)
+        lists = ("tuned", "initial", "outputs", "pretrained")
+        return {
+            "data": jobs[0].inputs["data"],
+            "teachers": jobs[0].inputs["teachers"],
+            **{name: list(dict.fromkeys(file for job in jobs for file in job.inputs[name])) for name in lists},
+            "asked": judged(jobs[0], fresh=all(map(is_made, jobs))),
+        }
+
     rule train_students:
         input:
-            data=manifest,
-            teachers=lambda w: teacher_weights(w, EXPERIMENT.co_train[0]),
-            prepared=lambda w: [file for run in companions(w) for file in prepared_files(run)],
-            initial=lambda w: PLAN.initial_weights(companions(w)[0].student),
-            tuned=lambda w: list(dict.fromkeys(file for run in companions(w) for file in PLAN.tuned_for_student(run))),
+            unpack(together_inputs),
         output:
             expand(
                 f"{FOLDER}/{{{{dataset}}}}/{{{{team}}}}/{{method}}/seed{{{{seed}}}}/{{file}}",
@@ -52,11 +67,11 @@ if EXPERIMENT.co_train:
             ENVIRONMENT
         threads: THREADS
         resources:
-            runtime=lambda w, attempt: sum(runtime_minutes(PLAN.student_job(run), attempt) for run in companions(w)),
-            mem_mb=lambda w, attempt: memory_together_mb([PLAN.student_job(run) for run in companions(w)], attempt),
+            runtime=lambda w, attempt: sum(runtime_minutes(job.settings, attempt) for job in together(w)),
+            mem_mb=lambda w, attempt: memory_together_mb([job.settings for job in together(w)], attempt),
             gpu=GPUS,
         params:
-            runs=lambda w: PLAN.students_job(companions(w)),
+            runs=lambda w: text_file(JOBS.side_by_side(companions(w))),
         shell:
             'python "$SCRIPTS/train_students.py" --runs {params.runs:q} --data {input.data:q}'
             " --teachers {input.teachers:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"

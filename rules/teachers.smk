@@ -1,37 +1,43 @@
 # Teachers, fine-tuned or from scratch; what they make of one fixed view of the images; what a method prepares on them.
 
 
+def outputs_of(wildcards) -> JobPlan:
+    """Return the teacher's pass over one fixed view that a rule's wildcards name."""
+    return JOBS.teacher_outputs(wildcards.dataset, wildcards.teacher, int(wildcards.seed))
+
+
+def pretraining_of(wildcards) -> JobPlan:
+    """Return the pre-stage that a rule's wildcards name."""
+    return JOBS.pretraining(wildcards.dataset, wildcards.teacher, wildcards.method, int(wildcards.seed))
+
+
 rule train_teacher:
     input:
-        data=manifest,
-        initial=lambda w: PLAN.initial_weights(w.teacher),
-        tuned=lambda w: PLAN.tuned_for_teacher(w.dataset, w.teacher),
+        reads(teacher_of),
     output:
-        best=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/best.safetensors",
-        last=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/checkpoints/last.safetensors",
-        metrics=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/metrics.csv",
-        run=f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}/run.json",
+        best=f"{TEACHER_FOLDER}/checkpoints/best.safetensors",
+        last=f"{TEACHER_FOLDER}/checkpoints/last.safetensors",
+        metrics=f"{TEACHER_FOLDER}/metrics.csv",
+        run=f"{TEACHER_FOLDER}/run.json",
     log:
         f"{FOLDER}/logs/train_teacher/{{dataset}}_{{teacher}}_seed{{seed}}.log",
     conda:
         ENVIRONMENT
     threads: THREADS
     resources:
-        **work("teacher_job"),
+        **work(teacher_of),
         gpu=GPUS,
     params:
-        settings=lambda w: PLAN.teacher_job(w.dataset, w.teacher, int(w.seed)),
-        code=lambda w: PLAN.teacher_code(w.teacher),
-        out=lambda w, output: Path(output.run).parent,
+        **told(teacher_of),
     shell:
         'python "$SCRIPTS/train_teacher.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
-        " --tuned {input.tuned:q} --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --tuned {input.tuned:q} --code {params.code} --gpus {resources.gpu} --threads {threads}"
+        " --made {params.made:q} --log {log:q}"
 
 
 rule teacher_outputs:
     input:
-        data=manifest,
-        teacher=lambda w: f"{teacher_folder(w.dataset, w.teacher, int(w.seed))}/checkpoints/best.safetensors",
+        reads(outputs_of),
     output:
         outputs=f"{FOLDER}/{{dataset}}/teacher_outputs/{{teacher}}/seed{{seed}}/outputs.safetensors",
         run=f"{FOLDER}/{{dataset}}/teacher_outputs/{{teacher}}/seed{{seed}}/run.json",
@@ -41,23 +47,19 @@ rule teacher_outputs:
         ENVIRONMENT
     threads: THREADS
     resources:
-        **work("outputs_job"),
+        **work(outputs_of),
         gpu=GPUS,
     params:
-        settings=lambda w: PLAN.outputs_job(w.dataset, w.teacher, int(w.seed)),
-        code=lambda w: PLAN.outputs_code(w.teacher),
-        out=lambda w, output: Path(output.run).parent,
+        **told(outputs_of),
     shell:
         'python "$SCRIPTS/teacher_outputs.py" --settings {params.settings:q} --data {input.data:q}'
-        " --teachers {input.teacher:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
-        " --threads {threads} --log {log:q}"
+        " --teachers {input.teachers:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
+        " --threads {threads} --made {params.made:q} --log {log:q}"
 
 
 rule pretrain_method:
     input:
-        data=manifest,
-        teacher=lambda w: f"{teacher_folder(w.dataset, w.teacher, int(w.seed))}/checkpoints/best.safetensors",
-        tuned=lambda w: PLAN.tuned_for_pretraining(w.dataset, w.teacher, w.method),
+        reads(pretraining_of),
     output:
         extra=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}/extra.safetensors",
         metrics=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}/metrics.csv",
@@ -70,13 +72,11 @@ rule pretrain_method:
         ENVIRONMENT
     threads: THREADS
     resources:
-        **work("pretrain_job"),
+        **work(pretraining_of),
         gpu=GPUS,
     params:
-        settings=lambda w: PLAN.pretrain_job(w.dataset, w.teacher, w.method, int(w.seed)),
-        code=lambda w: PLAN.pretrain_code(w.teacher, w.method),
-        out=lambda w, output: Path(output.run).parent,
+        **told(pretraining_of),
     shell:
         'python "$SCRIPTS/pretrain_method.py" --settings {params.settings:q} --data {input.data:q}'
-        " --teachers {input.teacher:q} --tuned {input.tuned:q} --out {params.out:q} --code {params.code}"
-        " --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --teachers {input.teachers:q} --tuned {input.tuned:q} --out {params.out:q} --code {params.code}"
+        " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"

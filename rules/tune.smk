@@ -1,9 +1,14 @@
 # How each network runs fastest on this machine, measured once for all runs of a data set that are long enough.
 
 
+def measurement_of(wildcards) -> JobPlan:
+    """Return the measurement of the network that a rule's wildcards name."""
+    return JOBS.measurement(wildcards.dataset, wildcards.network)
+
+
 rule tune:
     input:
-        data=manifest,
+        reads(measurement_of),
     output:
         choice=f"{FOLDER}/{{dataset}}/tuned/{{network}}/choice.json",
         measured=f"{FOLDER}/{{dataset}}/tuned/{{network}}/measured.json",
@@ -19,9 +24,7 @@ rule tune:
         mem_mb=lambda w, attempt: 6000 * attempt,
         runtime=lambda w, attempt: 30 * attempt,
     params:
-        settings=lambda w: PLAN.tune_job(w.dataset, w.network),
-        code=lambda w: PLAN.tune_code(w.network),
-        out=lambda w, output: Path(output.choice).parent,
+        **told(measurement_of),
     shell:
         'python "$SCRIPTS/tune.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
-        " --code {params.code} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+        " --code {params.code} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"

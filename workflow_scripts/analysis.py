@@ -1,25 +1,25 @@
 """Write the table and figure of an experiment's own analysis: sensitivity, ladder, sweep of a setting, overlap."""
 
 import argparse
-import json
 from pathlib import Path
 
 from kd.console.entry import run
 from kd.reporting.design_files import write_designs
-from kd.spec.experiment import check_experiment
+from kd.spec.config import Experiment
+from kd.spec.files import read_json
 from kd.spec.plan import Plan
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write tables/analysis.* and the figures of each design."""
-    experiment = check_experiment(json.loads(arguments.experiment))
+    experiment = Experiment.model_validate(read_json(arguments.experiment))
     plan = Plan(experiment)
     write_designs(arguments.runs, plan.designs, arguments.out, experiment.report, plan.meta())
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", required=True, help="the experiment as JSON")
+    parser.add_argument("--experiment", type=Path, required=True, help="JSON file: the checked experiment")
     parser.add_argument("--runs", type=Path, required=True, help="runs.csv")
     parser.add_argument("--out", type=Path, required=True, help="folder that holds tables/ and figures/")
     run(main, parser, "analysis")

@@ -5,11 +5,14 @@ from pathlib import Path
 
 from kd.analysis.chain import join_chain
 from kd.console.entry import run
+from kd.spec.made import drop_progress
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write checkpoints, metrics.csv and run.json of the run."""
     join_chain(arguments.halves, arguments.out)
+    for half in arguments.halves:
+        drop_progress(half)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
 from kd.spec.continual import parse_continual_job
 from kd.spec.files import write_json
+from kd.spec.made import drop_progress
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -18,6 +19,7 @@ def main(arguments: argparse.Namespace) -> None:
     from kd.continual.evaluation import accuracy_matrices
 
     write_json(arguments.out / "matrix.json", accuracy_matrices(job, arguments.data, arguments.weights))
+    drop_progress(arguments.out)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
 from kd.spec.files import atomic_path, write_json
 from kd.spec.job import parse_job
+from kd.spec.made import drop_progress
 
 if TYPE_CHECKING:
     from kd.engine.evaluation import Predictions
@@ -51,6 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
     report["ensemble"] = {name: together(arguments.members, name, splits["test"]) for name, splits in found.items()}
     report["test_top1_tracked_max"] = tracked_maximum(arguments.out / "metrics.csv")
     write_json(arguments.out / "evaluation.json", report)
+    drop_progress(arguments.out)
 
 
 def scores(splits: dict[str, "Predictions"], teacher: np.ndarray | None) -> dict[str, float | None]:

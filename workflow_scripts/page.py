@@ -1,19 +1,19 @@
 """Write report.html: the whole comparison on one page that opens offline."""
 
 import argparse
-import json
 from pathlib import Path
 
 from kd.console.entry import run
 from kd.reporting.page import write_page
 from kd.spec.cards import load_cards
-from kd.spec.experiment import check_experiment
+from kd.spec.config import Experiment
+from kd.spec.files import read_json
 from kd.spec.plan import Plan
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write the page."""
-    experiment = check_experiment(json.loads(arguments.experiment))
+    experiment = Experiment.model_validate(read_json(arguments.experiment))
     plan = Plan(experiment)
     write_page(
         arguments.runs,
@@ -30,7 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", required=True, help="the experiment as JSON")
+    parser.add_argument("--experiment", type=Path, required=True, help="JSON file: the checked experiment")
     parser.add_argument("--runs", type=Path, required=True, help="runs.csv")
     parser.add_argument("--statistics", type=Path, required=True, help="statistics.json")
     parser.add_argument("--figures", type=Path, required=True, help="folder of the figures")

@@ -3,16 +3,22 @@
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from kd.console.entry import run
 from kd.data.packing import pack
 from kd.spec.config import DatasetSettings
+from kd.spec.contents import contents_of
 
 
-def main(arguments: argparse.Namespace) -> None:
-    """Pack as the settings say."""
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Pack as the settings say, and return what was packed."""
     settings = DatasetSettings.model_validate(json.loads(arguments.settings))
+    found = contents_of(settings)
     pack(settings, arguments.out, workers=arguments.threads, progress=True)
+    if found.digest is None:  # what is downloaded is there afterwards only
+        found = contents_of(settings)
+    return {"contents": found.digest, "train_images": found.train_images}
 
 
 if __name__ == "__main__":

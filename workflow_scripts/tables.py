@@ -1,26 +1,26 @@
 """Write the comparison as CSV, Markdown, LaTeX and JSON."""
 
 import argparse
-import json
 from pathlib import Path
 
 from kd.console.entry import run
 from kd.reporting.tables import write_tables
 from kd.spec.cards import load_cards
-from kd.spec.experiment import check_experiment
+from kd.spec.config import Experiment
+from kd.spec.files import read_json
 from kd.spec.plan import Plan
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write tables/comparison.*."""
-    experiment = check_experiment(json.loads(arguments.experiment))
+    experiment = Experiment.model_validate(read_json(arguments.experiment))
     meta = Plan(experiment).meta()
     write_tables(arguments.runs, arguments.statistics, arguments.out, experiment.report, load_cards(), meta)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", required=True, help="the experiment as JSON")
+    parser.add_argument("--experiment", type=Path, required=True, help="JSON file: the checked experiment")
     parser.add_argument("--runs", type=Path, required=True, help="runs.csv")
     parser.add_argument("--statistics", type=Path, required=True, help="statistics.json")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables")

@@ -1,15 +1,15 @@
 """Train the students of several methods side by side: one pass over the images and the frozen teachers for all."""
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
 from kd.console.device import lease_gpus
-from kd.console.entry import leave_reason, run
+from kd.console.entry import run
 from kd.console.progress import Progress
 from kd.console.training_script import packed_folder, start_torch
 from kd.spec.errors import UserError
+from kd.spec.files import read_json
 from kd.spec.job import parse_job
 
 RULE = "train_students"
@@ -17,8 +17,8 @@ log = logging.getLogger("kd")
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Reserve devices before torch sees them, then train; a reason that ends one run alone is left in its folder."""
-    runs = json.loads(arguments.runs)
+    """Reserve devices before torch sees them, then train; what ends one run alone stands in its run.json."""
+    runs = read_json(arguments.runs)
     job_list = [parse_job(one["settings"]) for one in runs]
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
@@ -42,13 +42,13 @@ def main(arguments: argparse.Namespace) -> None:
         outcomes = jobs.train_students(job_list, files, on_epoch)
     for one, outcome in zip(files, outcomes, strict=True):
         if isinstance(outcome, UserError):
-            log.error("%s: %s%s", one.folder, outcome, leave_reason(one.folder, str(outcome), RULE))
+            log.error("%s: %s", one.folder, outcome)
     log.info("done in %.1f s", sum(outcome.seconds for outcome in outcomes if not isinstance(outcome, UserError)))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", required=True, help="settings, code, folder and inputs of each run as JSON")
+    parser.add_argument("--runs", type=Path, required=True, help="JSON file: settings, code and inputs of each run")
     parser.add_argument("--data", type=packed_folder, required=True, help="packed arrays: the folder or its manifest")
     parser.add_argument("--teachers", type=Path, nargs="*", default=[], help="weights of the teachers, in order")
     parser.add_argument("--gpus", type=int, default=0, help="devices to reserve")

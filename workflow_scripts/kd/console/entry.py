@@ -3,59 +3,74 @@
 import argparse
 import atexit
 import contextlib
-import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from kd.spec.disk import disk_trouble
 from kd.spec.errors import UserError
-from kd.spec.files import write_json
+from kd.spec.files import read_json
+from kd.spec.made import Note, begin, fail, finish
 
 log = logging.getLogger("kd")
+INTERRUPTED = "interrupted; a later run goes on from the last finished epoch"
 LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
 
-def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser, rule: str) -> None:
+Main = Callable[[argparse.Namespace], Mapping[str, Any] | None]
+
+
+def run(main: Main, parser: argparse.ArgumentParser, rule: str) -> NoReturn:
     """Parse arguments, run `main` and end the process.
 
-    A UserError, a full or read-only disk and too little memory are one line on stderr and exit status 1. Jobs that fill
-    a run folder leave the reason there as failure.json, for the tables to show; where the disk takes not even that, the
-    same line says so.
+    With --made a job that ends well leaves a record of what its result was made from, with what `main` returns; any other
+    one leaves the reason, for the tables to show. A UserError, a full or read-only disk and too little memory are one
+    line on stderr and exit status 1; where the disk takes not even the reason, the same line says so.
     """
     parser.add_argument("--log", type=Path, help="file that gets the log of this attempt")
+    parser.add_argument("--made", nargs=2, metavar=("FILE", "IDENTITY"), help="record of what the result is made from")
     arguments = parser.parse_args()
-    folders: Sequence[Path] = []
+    notes: Sequence[Note] = []
     try:
         start_logging(arguments.log)
-        folders = run_folders(arguments)
-        if getattr(arguments, "history", False):
-            for folder in folders:
-                keep_history(folder)
-        main(arguments)
+        notes = notes_of(arguments)
+        for folder in folders_of(arguments, notes):
+            keep_history(folder)
+        for note in notes:
+            begin(note, rule)
+        more = main(arguments)
+        for note in notes:
+            finish(note, getattr(arguments, "data", None), more)
     except KeyboardInterrupt:
-        log.error("interrupted; a later run goes on from the last finished epoch")
+        lost = "".join(leave_reason(note, INTERRUPTED, rule) for note in notes)
+        log.error("%s%s", INTERRUPTED, lost)
         sys.exit(130)
     except Exception as error:
         told = sentence(error)
         reason = told or f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-        lost = "".join(leave_reason(folder, reason, rule) for folder in folders)
+        lost = "".join(leave_reason(note, reason, rule) for note in notes)
         log.error("%s%s", reason if told else "unexpected error", lost, exc_info=None if told else error)
         log.debug("where it came from", exc_info=error)
         sys.exit(1)
     leave()
 
 
-def run_folders(arguments: argparse.Namespace) -> list[Path]:
-    """Return the run folders that a job fills: --out beside --data or --halves, or that of each of its --runs."""
-    if not hasattr(arguments, "data") and not hasattr(arguments, "halves"):
+def notes_of(arguments: argparse.Namespace) -> list[Note]:
+    """Return the records that a job keeps: its own, or that of each of its --runs, none where nobody asks for one."""
+    if arguments.made:
+        return [Note(Path(arguments.made[0]), arguments.made[1])]
+    together = read_json(arguments.runs) if getattr(arguments, "history", False) and hasattr(arguments, "runs") else []
+    return [Note(Path(one["record"]), one["identity"]) for one in together]
+
+
+def folders_of(arguments: argparse.Namespace, notes: Sequence[Note]) -> list[Path]:
+    """Return the run folders that keep a log of all attempts."""
+    if not getattr(arguments, "history", False):
         return []
-    if hasattr(arguments, "out"):
-        return [] if arguments.out.suffix == ".json" else [arguments.out]
-    return [Path(one["folder"]) for one in json.loads(arguments.runs)]
+    return [note.folder for note in notes] or [arguments.out]
 
 
 def sentence(error: Exception) -> str | None:
@@ -69,10 +84,10 @@ def sentence(error: Exception) -> str | None:
     return f"cannot use {os.fsdecode(file)}: {trouble}" if trouble and isinstance(file, str | bytes) else trouble
 
 
-def leave_reason(folder: Path, reason: str, rule: str) -> str:
-    """Write failure.json; return how a sentence ends that tells of it, which is nothing where that worked."""
+def leave_reason(note: Note, reason: str, rule: str) -> str:
+    """Leave a job's reason; return how a sentence ends that tells of it, which is nothing where that worked."""
     try:
-        write_json(folder / "failure.json", {"reason": reason, "rule": rule})
+        fail(note, rule, reason)
     except UserError as error:
         return f"; nor is the reason kept: {error}"
     return ""

@@ -42,7 +42,6 @@ from kd.spec.files import atomic_path, atomic_write, write_json
 
 log = logging.getLogger(__name__)
 
-UNFINISHED = "unfinished"
 
 
 State = dict[str, Any]
@@ -264,11 +263,11 @@ def _add(whole: Result, state: State, task: int) -> None:
 
 
 def _leave(files: Files, whole: Result, states: list[State]) -> None:
-    """Move the weights to their place, write history and record, and drop what was under way."""
+    """Copy the weights to their place, write history and record; what was under way is dropped by a later job."""
     unfinished, checkpoints = files.folder / UNFINISHED, files.folder / "checkpoints"
     checkpoints.mkdir(exist_ok=True)
     for number in range(1, len(states) + 1):
-        # copied and not moved: until run.json is there, another attempt may need them again
+        # copied and not moved: until the workflow has noted that all is done, another attempt may need them again
         with atomic_path(checkpoints / f"task{number}.safetensors") as temporary:
             shutil.copyfile(unfinished / f"task{number}.safetensors", temporary)
     write_metrics(files.folder / "metrics.csv", whole.rows)
@@ -280,8 +279,6 @@ def _leave(files: Files, whole: Result, states: list[State]) -> None:
         "tasks": [state["task"] | {"seconds": round(state["seconds"], 3)} for state in states],
     }
     write_json(files.folder / "run.json", states[-1]["record"] | totals)
-    (files.folder / "failure.json").unlink(missing_ok=True)
-    shutil.rmtree(unfinished)
 
 
 def _anchors_after(task: Task, bench: Workbench) -> Anchors | None:

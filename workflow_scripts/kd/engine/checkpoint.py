@@ -28,7 +28,7 @@ def restore_rng(state: dict[str, torch.Tensor], device: torch.device) -> None:
 
 
 class ResumeFile:
-    """A stamped file beside the declared outputs; it goes away when the run succeeds."""
+    """A stamped file beside the declared outputs; it goes away once the run is known to have succeeded."""
 
     def __init__(self, path: Path, stamp: str) -> None:
         self.path = path

@@ -38,6 +38,7 @@ from kd.spec.digests import canonical, text_digest
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_write, read_json, write_json
 from kd.spec.job import Job
+from kd.spec.made import RESUME
 
 log = logging.getLogger(__name__)
 
@@ -326,7 +327,7 @@ def _training(bench: Workbench, files: Files, on_epoch: OnEpoch) -> Training:
         job.recipe,
         bench.precision,
         job.seed,
-        ResumeFile(folder / "resume.pt", stamp),
+        ResumeFile(folder / RESUME, stamp),
         on_epoch,
         _onlookers(bench, files),
     )
@@ -360,11 +361,12 @@ def _finish(
     failure: UserError | None = None,
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write run.json, the last file of a job, and drop the resume file; `more` replaces or adds entries."""
+    """Write run.json, the last file of a job; `more` replaces or adds entries.
+
+    The resume file stays until a later job drops it (kd.spec.made.drop_progress).
+    """
     outcome = {"status": "ok"} if failure is None else {"status": "failed", "reason": str(failure)}
     write_json(files.folder / "run.json", {**record_of(bench, files, result), **outcome, **(more or {})})
-    (files.folder / "failure.json").unlink(missing_ok=True)
-    (files.folder / "resume.pt").unlink(missing_ok=True)
 
 
 def record_of(bench: Workbench, files: Files, result: Result) -> dict[str, Any]:

@@ -65,7 +65,6 @@ def teacher_outputs(job: Job, files: "Files") -> None:
         "git": git_state(),
     }
     write_json(files.folder / "run.json", record)
-    (files.folder / "failure.json").unlink(missing_ok=True)
     log.info("sent %d training images to %s", len(logits), settings.arch)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from kd.spec.architectures import module_of
 from kd.spec.cards import card
 from kd.spec.chain import stage_settings, stages
+from kd.spec.contents import Contents, contents_of
 from kd.spec.config import Experiment, ModelSettings, Pair, Recipe
 from kd.spec.designs import Design, designs
 from kd.spec.digests import canonical, code_digest, text_digest
@@ -119,14 +120,20 @@ class Plan:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield what `collect` needs of every row of runs.csv: teachers first, then students, group by group."""
+        return (row for row, _ in self.listed())
+
+    def listed(self) -> Iterator[tuple[dict[str, Any], Run]]:
+        """Yield every row with its run; a teacher's is of the data set that teachers learn from."""
         for dataset in self.student_datasets:
             for pair in self.experiment.pairs:
                 for name in pair.teachers:
                     for seed in self.teacher_seeds:
-                        yield self._row(dataset, pair, Run(dataset, (), name, "teacher", seed), "teacher", "ce")
+                        run = Run(dataset, (), name, "teacher", seed)
+                        trained = replace(run, dataset=self.teachers_dataset(dataset))
+                        yield self._row(dataset, pair, run, "teacher", "ce"), trained
         for dataset, pair, run in self.grouped():
             variant = self.variants[run.method]
-            yield self._row(dataset, pair, run, "student" if variant.last else "link", variant.base)
+            yield self._row(dataset, pair, run, "student" if variant.last else "link", variant.base), run
 
     def _row(self, dataset: str, pair: Pair, run: Run, kind: str, base: str) -> dict[str, Any]:
         student = kind != "teacher"
@@ -184,7 +191,11 @@ class Plan:
 
     def data_folder(self, dataset: str) -> str:
         """Return where a data set's arrays are packed: once for all data sets that pack the same."""
-        return f"{self.folder}/{self._packed_as[dataset]}/data"
+        return f"{self.folder}/{self.packed_as(dataset)}/data"
+
+    def packed_as(self, dataset: str) -> str:
+        """Return the first data set that packs the same arrays."""
+        return self._packed_as[dataset]
 
     @cached_property
     def _packed_as(self) -> dict[str, str]:
@@ -201,11 +212,11 @@ class Plan:
             return [f"{self.folder}/{self.lineage(run)[-1].path}"]
         return [self.teacher_folder(run.dataset, name, run.seed) for name in run.teachers]
 
-    def ensemble_folders(self, run: Run) -> list[str]:
-        """Return the folders of the earlier links whose predictions are averaged with a run's own."""
+    def ensemble_runs(self, run: Run) -> list[Run]:
+        """Return the earlier links whose predictions are averaged with a run's own."""
         if not self.variants[run.method].ensemble:
             return []
-        return [f"{self.folder}/{one.path}" for one in self.lineage(run) if self.variants[one.method].linked]
+        return [one for one in self.lineage(run) if self.variants[one.method].linked]
 
     def pretrain_folders(self, run: Run) -> list[str]:
         """Return where what the method prepares on the teacher is kept, if it prepares anything."""
@@ -224,7 +235,7 @@ class Plan:
     def reads_outputs(self, run: Run) -> bool:
         """Whether a run asks its teachers about one fixed view of every image only."""
         fixed = any(card(name).fixed_teacher for name, _ in self.variants[run.method].parts)
-        return bool(run.teachers) and (fixed or self._student_recipe(run).teacher_view == "fixed")
+        return bool(run.teachers) and (fixed or self.recipe_of(run).teacher_view == "fixed")
 
     def _trained(self, dataset: str, teacher: str, seed: int) -> str:
         return f"{self.folder}/{self.teachers_dataset(dataset)}/teachers/{teacher}/seed{seed}"
@@ -232,17 +243,22 @@ class Plan:
     def _check_outputs(self, run: Run) -> None:
         """Refuse what one fixed view cannot serve: teachers that are trained, and an augmentation of the run's own."""
         variant = self.variants[run.method]
-        if not (self.reads_outputs(run) or (variant.linked and self._student_recipe(run).teacher_view == "fixed")):
+        if not (self.reads_outputs(run) or (variant.linked and self.recipe_of(run).teacher_view == "fixed")):
             return
         if variant.chain or variant.linked:
             raise UserError(f"methods.{variant.name} trains its teachers: set teacher_view: live in its recipe")
-        if self._student_recipe(run).augmentation != self.experiment.recipe.augmentation:
+        if self.recipe_of(run).augmentation != self.experiment.recipe.augmentation:
             raise UserError(
                 f"methods.{run.method} for student {run.student} learns from one fixed view of every image, which is "
                 "drawn with the experiment's recipe.augmentation: its own recipe may not change augmentation"
             )
 
     # --- what a job depends on ------------------------------------------------------------------
+
+    @remembered
+    def contents(self, dataset: str) -> Contents:
+        """Return what there is to pack now: its digest, and about how many training images."""
+        return contents_of(self.experiment.datasets[dataset])
 
     def data_settings(self, dataset: str) -> str:
         """Return what decides the packed arrays of a data set."""
@@ -256,12 +272,13 @@ class Plan:
     @remembered
     def teacher_job(self, dataset: str, teacher: str, seed: int) -> str:
         """Return the settings of a teacher's training."""
-        model, recipe = self.model(teacher), self._teacher_recipe(teacher)
+        model, recipe = self.model(teacher), self.teacher_recipe(teacher)
         part = MethodPart(card="ce", settings=card("ce").resolve({}, "ce").model_dump(mode="json"))
         return self._job(dataset, student=_network(model), method=[part], recipe=recipe, seed=seed, split_seed=seed)
 
     @remembered
-    def _teacher_recipe(self, teacher: str) -> Recipe:
+    def teacher_recipe(self, teacher: str) -> Recipe:
+        """Return the recipe of a teacher's training."""
         base = self.experiment.teacher_recipe or self.experiment.recipe
         return merged_recipe(base, self.model(teacher).recipe, f"models.{teacher}.recipe")
 
@@ -270,11 +287,16 @@ class Plan:
         """Return the settings of a method's pre-stage; the seed is the teacher's."""
         variant = self.variants[method]
         parts = [self._part(name, settings) for name, settings in variant.parts if card(name).pretrain]
-        # there is no student yet whose view a fixed one could differ from
-        changes = {**variant.recipe, "teacher_view": "live"}
-        recipe = merged_recipe(self.experiment.recipe, changes, f"methods.{method}.recipe")
+        recipe = self.pretrain_recipe(method)
         teachers = [_built(self.model(teacher))]
         return self._job(dataset, teachers=teachers, method=parts, recipe=recipe, seed=seed, split_seed=seed)
+
+    @remembered
+    def pretrain_recipe(self, method: str) -> Recipe:
+        """Return the recipe of a method's pre-stage."""
+        # there is no student yet whose view a fixed one could differ from
+        changes = {**self.variants[method].recipe, "teacher_view": "live"}
+        return merged_recipe(self.experiment.recipe, changes, f"methods.{method}.recipe")
 
     @remembered
     def outputs_job(self, dataset: str, teacher: str, seed: int) -> str:
@@ -291,26 +313,10 @@ class Plan:
     def _parts(self, method: str) -> list[MethodPart]:
         return [self._part(*part) for part in self.variants[method].parts]
 
-    def students_job(self, runs: Sequence[Run]) -> str:
-        """Return what one job that trains several students side by side is told: settings, code and inputs of each."""
-        return canonical(
-            [
-                {
-                    "settings": self.student_job(run),
-                    "code": self.run_code(run),
-                    "folder": f"{self.folder}/{run.path}",
-                    "outputs": [f"{folder}/outputs.safetensors" for folder in self.outputs_folders(run)],
-                    "pretrained": [f"{folder}/extra.safetensors" for folder in self.pretrain_folders(run)],
-                    "tuned": self.tuned_for_student(run),
-                }
-                for run in runs
-            ]
-        )
-
     def half_job(self, run: Run, stage: int, half: str) -> str:
         """Return the settings of one half of one stage of a chain."""
         ((name, settings),) = self.variants[run.method].parts
-        part = self._part(name, stage_settings(settings, stage, half, self._student_recipe(run).epochs))
+        part = self._part(name, stage_settings(settings, stage, half, self.recipe_of(run).epochs))
         return self._student(run, [part], stage=stage, half=half)
 
     def stages(self, method: str) -> int:
@@ -332,12 +338,12 @@ class Plan:
         return Recipe(epochs=1, **{key: getattr(recipe, key) for key in same})
 
     def _student(self, run: Run, parts: list[MethodPart], **more: Any) -> str:
-        model, recipe = self.model(run.student), self._student_recipe(run)
+        model, recipe = self.model(run.student), self.recipe_of(run)
         split_seed = self.teacher_seed(run.seed)
         return self._job(
             run.dataset,
             student=_network(model),
-            teachers=self._frozen(self._teaching(run)),
+            teachers=self._frozen(self.teaching(run)),
             method=parts,
             recipe=recipe,
             seed=run.seed,
@@ -345,7 +351,7 @@ class Plan:
             **more,
         )
 
-    def _teaching(self, run: Run) -> tuple[str, ...]:
+    def teaching(self, run: Run) -> tuple[str, ...]:
         """Return the names of the networks that teach a run."""
         return run.teachers if self.variants[run.method].after is None else (self.lineage(run)[-1].student,)
 
@@ -353,7 +359,8 @@ class Plan:
     def _frozen(self, teachers: tuple[str, ...]) -> list[ModelSettings]:
         return [_built(self.model(name)) for name in teachers]
 
-    def _student_recipe(self, run: Run) -> Recipe:
+    def recipe_of(self, run: Run) -> Recipe:
+        """Return the recipe of a student's training."""
         return self._recipe(run.student, run.method)
 
     @remembered
@@ -392,27 +399,17 @@ class Plan:
     def architectures(self) -> dict[str, str]:
         """Return for each network's name the first one that is built the same: what is measured once."""
         names = [name for pair in self.experiment.pairs for name in (*pair.teachers, pair.student)]
+        # a chain of runs also trains networks that stand in no pair
+        names += [run.student for run in self.runs]
         first: dict[str, str] = {}
         built = {name: canonical(_built(self.model(name)).model_dump(mode="json")) for name in names}
         return {name: first.setdefault(text, name) for name, text in built.items()}
 
-    def tuned_for_teacher(self, dataset: str, teacher: str) -> list[str]:
-        """Return the measured mode that a teacher's training reads, if it reads one."""
-        return self._tuned(dataset, (teacher,), self._teacher_recipe(teacher))
-
-    def tuned_for_pretraining(self, dataset: str, teacher: str, method: str) -> list[str]:
-        """Return the measured mode of the teacher that a pre-stage reads, if it reads one."""
-        recipe = merged_recipe(self.experiment.recipe, self.variants[method].recipe, f"methods.{method}.recipe")
-        return self._tuned(dataset, (teacher,), recipe)
-
-    def tuned_for_student(self, run: Run) -> list[str]:
-        """Return the measured modes that a student's training reads: its own, then its teachers'."""
-        return self._tuned(run.dataset, (run.student, *run.teachers), self._student_recipe(run))
-
-    def _tuned(self, dataset: str, names: tuple[str, ...], recipe: Recipe) -> list[str]:
+    def tuned_networks(self, dataset: str, names: tuple[str, ...], recipe: Recipe) -> list[str]:
+        """Return the networks whose measured modes a training with such networks reads, in order; none if it reads none."""
         if recipe.precision != "auto" or not self._worth_tuning(dataset):
             return []
-        return [f"{self.folder}/{dataset}/tuned/{self.architectures[name]}/choice.json" for name in names]
+        return [self.architectures[name] for name in names]
 
     @remembered
     def _worth_tuning(self, dataset: str) -> bool:
@@ -453,7 +450,7 @@ class Plan:
 
     def run_code(self, run: Run) -> str:
         """Return the digest of the code that trains a student."""
-        networks = self.model_modules(run.student, *self._teaching(run))
+        networks = self.model_modules(run.student, *self.teaching(run))
         return code_digest({*ENGINE, *self.method_modules(run.method), *networks})
 
     def pretrain_code(self, teacher: str, method: str) -> str:
