@@ -1,7 +1,11 @@
 """Experiments for tests of what is refused: one that is right, with every kind of setting in it, and changes to it."""
 
 import copy
+import datetime
+import math
 import re
+from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 RIGHT: dict[str, Any] = {
@@ -116,3 +120,58 @@ def assert_plain(sentence: str) -> None:
     assert 10 < len(sentence) < 2500
     quoted = re.sub(r"'[^']*'", "''", sentence).replace("true or false", "").replace("true", "").replace("false", "")
     assert THE_CHECKERS_WORDS.search(quoted.replace("none", "")) is None, sentence
+
+
+NONSENSE: tuple[Any, ...] = (
+    *(None, True, False, 0, 1, -1, 2, 7, 99, 1000, 10**6, 10**12, 2**31, 2**63, 10**400, -(10**400)),
+    *(0.0, 0.5, 1.0, 1.5, -0.1, 1e-300, 1e30, 1e308, math.nan, math.inf, -math.inf),
+    *("", " ", "none", "null", "no", "kd", "ce", "teacher", "data", "runs.csv", "resnet8", "resnet21", "timm:resnt18"),
+    *("1e-4", "1e999", "010", "1:30", "a--b", "a+b", "kd.gen1", "../up", "/", "~", ".", "a\nb", "a\0b", "\ud800"),
+    *("{dataset}", "{{", "%s", "$HOME", "'\"`", "\u00e9\u4e2d", "x" * 300, "x" * 30_000, "cifar100", "imagefolder"),
+    *([], [None], [[]], [1, 1], ["kd", "kd"], [0.5, 0.5], list(range(2000)), {}, {"a": 1}, {5: 1}, {None: 2}, {"": 1}),
+    *({"lr": -1}, {"method": "kd"}, {"combine": 3, "name": "x"}, {"source": "digits"}, {"arch": "resnet8"}),
+    *(datetime.date(2024, 1, 1), b"bytes", {1, 2}, (1, 2), 1j, object),
+)
+"""What stands in a file where something else should."""
+STRANGE_KEYS: tuple[Any, ...] = (None, True, 5, 0.5, "", " a", "a\nb", "x" * 300, "epoch", "name", "method", "Recipe")
+
+
+def places(content: Any, place: Place = ()) -> Iterator[Place]:
+    """Every place below the top of some content."""
+    inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in inner:
+        yield (*place, key)
+        yield from places(value, (*place, key))
+
+
+def mutated(content: dict[str, Any], random: Random) -> dict[str, Any]:
+    """A copy of an experiment with one thing in it dropped, doubled, renamed, moved, or made another."""
+    content = copy.deepcopy(content)
+    *way, last = random.choice(list(places(content)))
+    inside: Any = content
+    for key in way:
+        inside = inside[key]
+    kind = random.choice(("drop", "double", "rename", "move", "wrap", "scale", "other", "other", "other", "typo"))
+    value = inside[last]
+    if kind == "drop":
+        del inside[last]
+    elif kind == "double" and isinstance(inside, list):
+        inside.append(copy.deepcopy(value))
+    elif kind in {"double", "rename", "typo"} and isinstance(inside, dict):
+        typo = str(last)[:-1] + random.choice(("", "s", "_", str(last)[-1:].upper()))
+        inside[typo if kind == "typo" else random.choice(STRANGE_KEYS)] = value
+        if kind != "double":
+            inside.pop(last, None)
+    elif kind == "move":
+        *other, name = random.choice(list(places(content)))
+        target: Any = content
+        for key in other:
+            target = target[key]
+        inside[last], target[name] = copy.deepcopy(target[name]), copy.deepcopy(value)
+    elif kind == "wrap":
+        inside[last] = random.choice(([value], {"a": value}, [value, value], {str(last): value}))
+    elif kind == "scale" and isinstance(value, int | float):
+        inside[last] = value * random.choice((-1, 0, 10, 1000, 10**9, 0.1, 1.5))
+    else:
+        inside[last] = random.choice(NONSENSE)
+    return content

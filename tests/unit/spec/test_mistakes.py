@@ -418,3 +418,19 @@ HARMLESS: dict[str, tuple[Place, Any]] = {
 @pytest.mark.parametrize(("place", "value"), HARMLESS.values(), ids=HARMLESS)
 def test_what_is_harmless_is_taken(place, value):
     ContinualPlan(check_experiment(changed(place, value)))
+
+
+MORE: dict[str, tuple[Place, Any, str]] = {
+    "class_name": (("datasets", "few", "class_subset"), ["0", "ten"], "unknown class of digits 'ten'"),
+    "batch": ((*R, "batch_size"), 64_000, "recipe.batch_size: there are at most 1797 training images"),
+    "unused": (
+        ("models", "teacher_b"),
+        {"arch": "resnet20"},
+        "models.teacher_b: nothing uses this network: did you mean 'teacher_a'?",
+    ),
+}
+
+
+@pytest.mark.parametrize(("place", "value", "said"), MORE.values(), ids=MORE)
+def test_what_would_be_dropped_is_told(place, value, said):
+    assert said in refused(changed(place, value))

@@ -1,15 +1,20 @@
 """What settings cannot mean together: recipes against themselves, against the images and the networks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
 from kd.spec.architectures import SMALL_NETS, blocks_of
 from kd.spec.config import DatasetSettings, Experiment, ModelSettings, Recipe
-from kd.spec.errors import UserError
+from kd.spec.errors import UserError, did_you_mean, unknown
+from kd.spec.resources import TRAIN_IMAGES
 
 SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet32": 32}
 """Side of the images of a source in pixels, where image_size does not change it."""
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "imagenet32": 1000, "imagenet100": 100}
+CLASS_NAMES = {
+    "digits": tuple("0123456789"),
+    "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+}
 MOST_RUNS = 200_000
 """Students of one experiment, all seeds counted: planning more would take hours."""
 
@@ -59,13 +64,35 @@ def check_dataset(name: str, dataset: DatasetSettings) -> None:
         if len(set(kept)) < len(kept):
             raise UserError(f"{where}.class_subset: every class is named once, found {kept[:20]}")
         outside = [one for one in kept if isinstance(one, int) and known is not None and one >= known]
-        if outside:
-            raise UserError(f"{where}.class_subset: {dataset.source} has classes 0 to {known} - 1, found {outside[0]}")
+        if known is not None and outside:
+            raise UserError(f"{where}.class_subset: {dataset.source} has classes 0 to {known - 1}, found {outside[0]}")
+        named = CLASS_NAMES.get(dataset.source, ())
+        strange = [one for one in kept if isinstance(one, str) and named and one not in named]
+        if strange:
+            raise UserError(f"{where}.class_subset: {unknown(f'class of {dataset.source}', strange[0], named)}")
     classes = len(kept) if kept is not None else known or 2
     if dataset.subset_size is not None and dataset.subset_size < classes:
         raise UserError(
             f"{where}.subset_size: needs an image for each of {classes} classes, found {dataset.subset_size}"
         )
+
+
+def check_batch(experiment: Experiment, recipe: Recipe, where: str) -> None:
+    """Refuse a batch larger than every data set; the default of a file that says nothing of batches is let be."""
+    known = {**TRAIN_IMAGES, "digits": 1797}
+    images = [dataset.subset_size or known.get(dataset.source) for dataset in experiment.datasets.values()]
+    most = max((count for count in images if count is not None), default=None)
+    if most is not None and None not in images and "batch_size" in recipe.model_fields_set and recipe.batch_size > most:
+        raise UserError(f"{where}.batch_size: there are at most {most} training images, found {recipe.batch_size}")
+
+
+def check_used(experiment: Experiment, more: Iterable[str]) -> None:
+    """Refuse settings of a network that no run uses: a misspelt name would drop them in silence."""
+    used = {name for pair in experiment.pairs for name in (*pair.teachers, pair.student)} | set(more)
+    for name in experiment.models:
+        if name not in used:
+            near = did_you_mean(name, used)
+            raise UserError(f"models.{name}: nothing uses this network: {near}used are {', '.join(sorted(used))}")
 
 
 def check_network(name: str, settings: ModelSettings) -> None:

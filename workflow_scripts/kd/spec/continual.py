@@ -51,7 +51,7 @@ class Strategy(MethodSettings):
     target_temperature: Temperature = 4.0
     balance_epochs: int = Field(default=0, ge=0, le=100_000)
     """Epochs of class-balanced fine-tuning after each task but the first; 0: none."""
-    balance_lr: float = Field(default=1e-4, gt=0, le=1000)
+    balance_lr: float = Field(default=1e-4, gt=0, le=100)
     """Their learning rate, constant."""
     recipe: dict[str, Any] = {}
     """Recipe keys that differ for this strategy."""

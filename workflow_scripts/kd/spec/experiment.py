@@ -13,11 +13,19 @@ from kd.spec.cards import card, card_names
 from kd.spec.chain import STUDENT_UPDATE, stage_settings, stages
 from kd.spec.cifar import CIFARS, check_root
 from kd.spec.config import NAME_PATTERN, Experiment, ModelSettings, Recipe, Reporting
-from kd.spec.consistency import check_dataset, check_images, check_network, check_recipe, check_size
+from kd.spec.consistency import (
+    check_batch,
+    check_dataset,
+    check_images,
+    check_network,
+    check_recipe,
+    check_size,
+    check_used,
+)
 from kd.spec.designs import designs
 from kd.spec.errors import UserError, shown, unknown
 from kd.spec.links import with_links
-from kd.spec.names import check_name, check_names, check_variant_names
+from kd.spec.names import check_lengths, check_name, check_names, check_variant_names
 from kd.spec.plain import plain_error
 from kd.spec.reading import TEXTS, plain_values, read_configuration, read_values
 from kd.spec.variant import Variant
@@ -69,9 +77,10 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
     experiment = checked(Experiment, plain_values(content), "")
     check_names(experiment)
     check_size(experiment, len(experiment.methods))
-    check_recipe(experiment.recipe, "recipe")
-    if experiment.teacher_recipe is not None:
-        check_recipe(experiment.teacher_recipe, "teacher_recipe")
+    for where, recipe in (("recipe", experiment.recipe), ("teacher_recipe", experiment.teacher_recipe)):
+        if recipe is not None:
+            check_recipe(recipe, where)
+            check_batch(experiment, recipe, where)
     _check_networks(experiment)
     _check_datasets(experiment)
     listed = variants(experiment)
@@ -85,7 +94,16 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
         if asked_for and reference not in names:
             raise unknown("method in report.references", reference, names)
     designs(experiment, {variant.name: variant for variant in listed}, list(experiment.datasets))
+    _check_links(experiment, [link for variant in listed for link in variant.lineage])
     return experiment
+
+
+def _check_links(experiment: Experiment, links: Sequence[Variant]) -> None:
+    """Refuse networks that nothing uses, and names that are too long together."""
+    section = experiment.continual or {}
+    named = [section.get("student"), section.get("teacher"), *(link.network for link in links)]
+    check_used(experiment, [name for name in named if isinstance(name, str)])
+    check_lengths(experiment, [link.folder for link in links])
 
 
 def _check_networks(experiment: Experiment) -> None:

@@ -15,6 +15,8 @@ BESIDE_TEAMS = frozenset({"data", "teachers", "tuned", "pretrain", "teacher_outp
 """Folders below results/<experiment>/<dataset>/, and words of the tables' columns."""
 ROWS = frozenset({"teacher", "student", "link", "none"})
 """Kinds of rows in runs.csv, and what stands there for no teacher."""
+LONGEST_FILE_NAME = 255
+"""Bytes."""
 OVERLAPS = "overlap"
 """The folder overlap--<student> holds the figure of all pairs of a student together."""
 
@@ -39,10 +41,23 @@ def check_variant_names(where: str, names: Iterable[str]) -> None:
     _apart(where, listed)
 
 
+def check_lengths(experiment: Experiment, folders: Iterable[str]) -> None:
+    """Refuse names that make a file's name, of which a log has the longest, longer than file systems take."""
+    dataset = max(experiment.datasets, key=len)
+    method = max(folders, key=len, default="")
+    for pair in experiment.pairs:
+        longest = max(len(f"{dataset}_{pair.name}_{method}_seed4294967295_stage100.log"), len(pair.name))
+        if longest > LONGEST_FILE_NAME:
+            raise UserError(
+                f"pairs: names of data set, teachers, student and method together are too long for the name of a file "
+                f"({longest} of {LONGEST_FILE_NAME} characters): shorten {shown(pair.name)}, {dataset} or {method}"
+            )
+
+
 def check_name(where: str, name: object) -> str:
     """Return a name that can be a folder's."""
     if not isinstance(name, str) or len(name) > LONGEST_NAME or not re.fullmatch(NAME_PATTERN[:-1], name):
-        raise UserError(f"{where}: a name must be {NAME_IN_WORDS}, found {shown(name)}")
+        raise UserError(f"{where}: must be {NAME_IN_WORDS}, found {shown(name)}")
     return name
 
 

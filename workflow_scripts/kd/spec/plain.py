@@ -97,7 +97,7 @@ class _Problem:
         name = self.loc[-2] if self.loc[-1] == "[key]" else self.loc[-1]
         if not isinstance(self.found, str):
             return f"keys must be text, found {shown(self.found)}{QUOTES if isinstance(self.found, bool) else ''}"
-        return f"a name must be {NAME_IN_WORDS}, found {shown(str(name))}"
+        return f"a key must be {NAME_IN_WORDS}, found {shown(str(name))}"
 
     def _hint(self) -> str:
         if isinstance(self.found, bool) and "text" in self._wanted():
@@ -109,7 +109,7 @@ class _Problem:
         return ""
 
 
-NAME_IN_WORDS = "1 to 100 letters a-z and A-Z, digits, '_' and '.', the first a letter or a digit"
+NAME_IN_WORDS = "a name of 1 to 100 letters a-z and A-Z, digits, '_' and '.', the first a letter or a digit"
 
 
 def described(kind: Any) -> str:
@@ -152,9 +152,11 @@ def _described_list(kind: Any, constraints: Sequence[Any]) -> str:
 
 
 def _range(kind: type, constraints: Sequence[Any]) -> str:
-    words = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
+    words = {"ge": "from", "gt": "above", "le": "to", "lt": "and below"}
     limits = {name: _limit(constraints, name) for name in words}
     stated = [f"{words[name]} {_number(limit)}" for name, limit in limits.items() if limit is not None]
+    if limits["ge"] is None and limits["gt"] is None:
+        stated = [words.removeprefix("and ") for words in stated]
     if [name for name, limit in limits.items() if limit is not None] == ["ge"]:
         stated = [f"of at least {_number(limits['ge'])}"]
     return f" {' '.join(stated)}" if stated else ""

@@ -132,7 +132,8 @@ def _scalar_shown(value: Any) -> str:
         return f"{shown(value)} (yes, no, on and off are read as true or false: put quotes around what is text)"
     if isinstance(value, int | float | None):
         return shown(value)
-    return f"{_kind(value)} {shown(value)} (put quotes around what is text)"
+    kind = _kind(value)
+    return f"{kind} {shown(value)} (put quotes around what is text)" if kind == "the date" else kind
 
 
 def _kind(value: Any) -> str:
