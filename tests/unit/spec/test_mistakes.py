@@ -338,7 +338,6 @@ CONTRADICTIONS: dict[str, tuple[Place, Any, str]] = {
     "name_null": (("methods", 4, "name"), None, "methods[4].name"),
     "recipe_list": (("methods", 2, "recipe"), ["lr"], "methods[2].recipe"),
     "stages": (("methods", 5, "num_stages"), 1_000_000, "methods[5].num_stages: must be a whole number from 1 to 100"),
-    "name_of_another": (("models", "wrn_16_1"), {"arch": "resnet8"}, "models.wrn_16_1: is the name of another"),
     "tasks": (("continual", "num_tasks"), 11, "continual.num_tasks"),
     "order": (("continual", "class_order"), [0, 0, 1], "continual.class_order"),
     "alone": (("continual", "strategies", 1), {"name": "plain"}, "two are named 'plain'"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 
-from kd.spec.architectures import SMALL_NETS, blocks_of
+from kd.spec.architectures import blocks_of
 from kd.spec.config import DatasetSettings, Experiment, ModelSettings, Recipe
 from kd.spec.errors import UserError, did_you_mean, unknown
 from kd.spec.resources import TRAIN_IMAGES
@@ -96,11 +96,7 @@ def check_used(experiment: Experiment, more: Iterable[str]) -> None:
 
 
 def check_network(name: str, settings: ModelSettings) -> None:
-    """Refuse a name that means another network, and more frozen blocks than there are."""
-    if name in SMALL_NETS and settings.arch != name:
-        raise UserError(
-            f"models.{name}: is the name of another architecture than its arch, {settings.arch}: take another name"
-        )
+    """Refuse more trained blocks than there are."""
     blocks = blocks_of(settings.arch)
     if blocks is not None and settings.freeze > blocks:
         raise UserError(f"models.{name}.freeze: {settings.arch} has {blocks} blocks, found {settings.freeze}")
