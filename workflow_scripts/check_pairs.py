@@ -1,0 +1,40 @@
+"""Check every network and every method of an experiment before anything is trained, and tell all misfits at once."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from kd.console.entry import run
+from kd.console.training_script import start_torch
+from kd.spec.checks import parse_checks
+from kd.spec.errors import UserError
+from kd.spec.files import read_json, write_json
+
+log = logging.getLogger("kd")
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Write checked.json, unless some training could not be made."""
+    checks = parse_checks(read_json(arguments.checks))
+    start_torch(arguments.threads)
+    from kd.continual.rehearsal import ContinualRehearsal
+
+    trainings = list(dict.fromkeys(check.name for check in checks))
+    misfits = ContinualRehearsal(checks).run()
+    for misfit in misfits:
+        log.error("%s", misfit)
+    if misfits:
+        raise UserError(
+            f"{len(misfits)} of {len(trainings)} trainings cannot be made, and none was begun: correct the experiment, or "
+            "take out what does not fit"
+        )
+    write_json(arguments.out, {"checked": trainings})
+    log.info("%d trainings checked", len(trainings))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checks", type=Path, required=True, help="what to check, as kd.spec.checks writes it")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
+    parser.add_argument("--out", type=Path, required=True, help="checked.json")
+    run(main, parser, "check_pairs")

@@ -1,0 +1,301 @@
+"""What can be known before the first training: that networks take the images, and that methods take the networks.
+
+Every training is made ready as its job will do it, and takes one step of each update on a few of its images. A network
+is built and measured once; in the steps it does not run: random numbers of the measured shapes stand for what it makes
+of the images. So a method costs milliseconds, however large its networks are.
+"""
+
+import copy
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd.engine.checkpoint import ResumeFile
+from kd.engine.data import Data, load_data
+from kd.engine.evaluation import evaluates_heads
+from kd.engine.precision import Precision
+from kd.engine.resolve import Combined, build_method
+from kd.engine.team import Team, measure
+from kd.engine.teachers import Onlookers
+from kd.engine.training import Training
+from kd.methods.contract import STUDENT, Context, Method, Output, Stage, peer, teacher
+from kd.models.base import TappedModel
+from kd.models.build import build_model
+from kd.models.freezing import freeze
+from kd.models.reuse import deployment, redeploy
+from kd.spec.checks import Check
+from kd.spec.config import ModelSettings
+from kd.spec.digests import canonical
+from kd.spec.errors import UserError
+from kd.spec.job import Job
+
+log = logging.getLogger(__name__)
+
+CPU = torch.device("cpu")
+PLAIN = Precision("fp32", CPU)
+ITEMS = 4
+"""Images, or groups of them, of a step."""
+NETWORK = "network"
+BROKEN = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
+"""What a step raises that nobody foresaw; UserError is a ValueError."""
+
+
+class StandIns(Team):
+    """A team whose networks do not run: what they make of images is random numbers of the measured shapes."""
+
+    def __init__(self, models: Mapping[str, TappedModel], context: Context) -> None:
+        super().__init__(models, CPU)
+        self.shapes = context.shapes
+
+    def forward(
+        self,
+        images: Tensor,
+        precision: Precision,
+        with_grad: frozenset[str] = frozenset(),
+        known: Mapping[str, Output] | None = None,
+        roles: Sequence[str] | None = None,
+        view: str = "",
+    ) -> dict[str, Output]:
+        """Return outputs by role, as `Team.forward` does."""
+        outputs = dict(known or {})
+        for role in self.models if roles is None else roles:
+            name = f"{role}@{view}" if view else role
+            if name not in outputs:
+                model, taught = self.models[role], role in with_grad
+                taps = {tap: _drawn((len(images), *self.shapes[role][tap]), taught) for tap in self.taps[role]}
+                outputs[name] = Output(_drawn((len(images), model.num_classes), taught), taps, model.classifier)
+        return outputs
+
+
+def _drawn(shape: Sequence[int], taught: bool) -> Tensor:
+    """Return what looks like a network's output; where it is trained, no leaf, so that losses may write over it."""
+    return torch.randn(tuple(shape)).requires_grad_(taught) * 1.0
+
+
+class Told(Exception):
+    """The cause stands in an earlier sentence."""
+
+
+class Networks:
+    """Networks with their measured shapes, each built once and kept as long as a check is to come that uses it."""
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        self._waiting = Counter(use for check in checks for use in _uses(check))
+        self._kept: dict[tuple[str, ...], tuple[TappedModel, Context] | None] = {}
+
+    def network(self, check: Check, settings: ModelSettings, data: Data) -> tuple[TappedModel, Context]:
+        """Return a network, frozen as its settings say, and the shapes of its taps under the role 'network'.
+
+        Errors: UserError for one that cannot be built, the first time; Told for the same one later.
+        """
+        use = _use(check, settings)
+        if use not in self._kept:
+            self._kept[use] = None
+            model = build_model(settings, data.num_classes, data.image_size)
+            freeze(model, settings.freeze, settings.freeze_bn)
+            self._kept[use] = (model, measured(model, data))
+        found = self._kept[use]
+        if found is None:
+            raise Told
+        return found
+
+    def done(self, check: Check) -> None:
+        """Let go of what no later check uses."""
+        for use in _uses(check):
+            self._waiting[use] -= 1
+            if not self._waiting[use]:
+                self._kept.pop(use, None)
+
+
+def _uses(check: Check) -> list[tuple[str, ...]]:
+    job = check.job()
+    return [_use(check, settings) for settings in (job.student, *job.teachers) if settings is not None]
+
+
+def _use(check: Check, settings: ModelSettings) -> tuple[str, ...]:
+    built = settings.model_dump(mode="json", exclude={"recipe", "classes"})
+    return check.data, canonical(check.settings["dataset"].get("class_subset")), canonical(built)
+
+
+def measured(model: TappedModel, data: Data) -> Context:
+    """Return the shapes of a network's taps, under the role 'network'."""
+    return measure(Team({NETWORK: model}, CPU), data.image_size, data.train.labels, data.num_classes)
+
+
+def context_of(models: Mapping[str, TappedModel], contexts: Mapping[str, Context], data: Data) -> Context:
+    """Return the measures of a team from those of its networks by role."""
+
+    def by_role(key: str) -> dict[str, Any]:
+        return {role: getattr(context, key)[NETWORK] for role, context in contexts.items()}
+
+    return Context(
+        num_classes=data.num_classes,
+        labels=data.train.labels,
+        shapes=by_role("shapes"),
+        taps=by_role("taps"),
+        stages=by_role("stages"),
+        norms=by_role("norms"),
+        models=dict(models),
+        image_size=data.image_size,
+    )
+
+
+class Rehearsal:
+    """Goes through the checks of an experiment and gathers a sentence for each training that could not be made."""
+
+    def __init__(self, checks: Sequence[Check]) -> None:
+        self.checks = checks
+        self.networks = Networks(checks)
+        self._deployed: dict[int, dict[str, str]] = {}
+        """What beside its architecture the network of each finished check is deployed with."""
+        self._data: dict[tuple[str, ...], Data | None] = {}
+
+    def run(self) -> list[str]:
+        """Return one sentence for each misfit: which training, why, and what is possible."""
+        misfits: dict[str, str] = {}
+        for place, check in enumerate(self.checks):
+            if check.name not in misfits:
+                try:
+                    self._deployed[place] = self._check(check)
+                except Told:
+                    pass
+                except UserError as error:
+                    misfits[check.name] = str(error)
+                except BROKEN as error:
+                    reason = " ".join(str(error).split()) or "no message"
+                    misfits[check.name] = f"a training step is not possible: {type(error).__name__}: {reason}"
+            self.networks.done(check)
+        return [f"{name}: {reason}" for name, reason in misfits.items()]
+
+    def _check(self, check: Check) -> dict[str, str]:
+        job = check.job()
+        splits = [self._images(check, job, seed) for seed in check.seeds]
+        return self.rehearsed(check, job, splits[0])
+
+    def rehearsed(self, check: Check, job: Job, data: Data) -> dict[str, str]:
+        """Make a training ready and take a step of each of its updates; what its network is deployed with is returned."""
+        found = {teacher(k): entry for k, entry in enumerate(self.teachers(check, job, data))}
+        if job.student is not None:
+            found = {STUDENT: self.networks.network(check, job.student, data), **found}
+        models = _each_its_own({role: model for role, (model, _) in found.items()})
+        contexts = {role: context for role, (_, context) in found.items()}
+        method = build_method(job.method, len(job.teachers))
+        for k in range(1, method.needs().peers + 1 if STUDENT in models else 1):
+            models[peer(k)], contexts[peer(k)] = copy.deepcopy(models[STUDENT]), contexts[STUDENT]
+        models, context = deployed(models, contexts, method, data)
+        with untouched(models):
+            rehearse(StandIns(models, context), context, method, data, job, stages_of(job, method))
+        return deployment(models[STUDENT]) if STUDENT in models else {}
+
+    def teachers(self, check: Check, job: Job, data: Data) -> list[tuple[TappedModel, Context]]:
+        """Return the networks that teach, as their trainings leave them, with the measures of each."""
+        found: list[tuple[TappedModel, Context]] = []
+        for settings, place in zip(job.teachers, check.taught_by, strict=True):
+            model, context = self.networks.network(check, settings, data)
+            if deployed_with := self._deployed.get(place):
+                model = redeploy(copy.deepcopy(model), deployed_with, data.image_size)
+                context = measured(model, data)
+            found.append((model, context))
+        return found
+
+    def _images(self, check: Check, job: Job, seed: int) -> Data:
+        """Return the images of a split, none of them read yet; splits that cannot be made are told once."""
+        share = None if job.student is None else job.student.classes
+        key = (check.data, canonical(job.dataset), str(share), str(seed), str(job.recipe.augmentation))
+        if key not in self._data:
+            self._data[key] = None
+            recipe = job.recipe.model_copy(update={"workers": 0})
+            changes = {"dataset": {**job.dataset, "resident_limit_mb": 0}, "recipe": recipe, "split_seed": seed}
+            self._data[key] = load_data(Path(check.data), job.model_copy(update=changes), CPU)
+        found = self._data[key]
+        if found is None:
+            raise Told
+        return found
+
+
+def _each_its_own(models: Mapping[str, TappedModel]) -> dict[str, TappedModel]:
+    """Return networks by role, copied where one has two roles, as where a network learns from its like."""
+    own: dict[str, TappedModel] = {}
+    for role, model in models.items():
+        own[role] = copy.deepcopy(model) if any(model is other for other in own.values()) else model
+    return own
+
+
+def deployed(
+    models: dict[str, TappedModel], contexts: dict[str, Context], method: Method, data: Data
+) -> tuple[dict[str, TappedModel], Context]:
+    """Return the networks and their measures after the method changed its student, as kd.engine.team.deploy does."""
+    context = context_of(models, contexts, data)
+    parts = method.methods.values() if isinstance(method, Combined) else [method]
+    if STUDENT not in models or all(type(part).student is Method.student for part in parts):
+        return models, context
+    # a method changes what it is given, and the next method is to find it as it was
+    student = method.student(copy.deepcopy(models[STUDENT]), context)
+    models = {**models, STUDENT: student}
+    return models, context_of(models, {**contexts, STUDENT: measured(student, data)}, data)
+
+
+def stages_of(job: Job, method: Method) -> list[Stage]:
+    """Return the stages that a job trains."""
+    if job.student is None:
+        return [method.pretrain_plan()]
+    return [method.half_stage(job.half)] if job.half else method.plan()
+
+
+def rehearse(
+    team: StandIns,
+    context: Context,
+    method: Method,
+    data: Data,
+    job: Job,
+    stages: Sequence[Stage],
+    kept: int | None = None,
+) -> None:
+    """Build a method's modules and take one step of every update of each stage; a misfit is a UserError.
+
+    `kept` is the number of classes of kept logits where they are of other networks than the job's teachers.
+    """
+    method.bind(context)
+    team.add_extra(method.build(context))
+    team.taps.update(method.role_taps)
+    recipe = job.recipe.model_copy(update={"batch_size": min(ITEMS, job.recipe.batch_size)})
+    onlookers = Onlookers(team, PLAIN, method.needs(), data.train, data.augmenter)
+    # what teachers make of the fixed view of every image, without the memory of it
+    logits = torch.zeros(max(1, len(job.teachers)), 1, kept or data.num_classes)
+    onlookers.fixed_logits = logits.expand(-1, len(data.train), -1)
+    size = (len(data.train), 3, data.image_size, data.image_size)
+    onlookers.fixed_images = torch.zeros(1, 1, 1, 1).expand(size)
+    nowhere = ResumeFile(Path(os.devnull), "")
+    training = Training(team, method, data, recipe, PLAIN, job.seed, nowhere, lambda row: None, onlookers)
+    for stage in stages:
+        training.start([replace(stage, recipe={**stage.recipe, "batch_size": recipe.batch_size})])
+        training.begin_epoch()
+        batch = next(training.feed.epoch())
+        training.step(batch, training.onlookers.outputs(batch))
+        if evaluates_heads(stage):
+            with torch.no_grad():
+                method.heads(team.forward(batch.images, PLAIN), team.extra)
+
+
+@contextmanager
+def untouched(models: Mapping[str, TappedModel]) -> Iterator[None]:
+    """Give networks back as they were but for their weights: what trains, and no gradients."""
+    before = [(p, p.requires_grad) for model in models.values() for p in model.parameters()]
+    frozen = [(model, dict(vars(model))) for model in models.values()]
+    try:
+        yield
+    finally:
+        for p, trained in before:
+            p.grad = None
+            p.requires_grad_(trained)
+        for model, attributes in frozen:
+            vars(model).update(attributes)
+            model.train()
