@@ -103,7 +103,7 @@ CONTINUAL = {"student": "resnet8", "num_tasks": 2, "strategies": [{"name": "plai
 REFUSED = {
     "taps": (
         {"methods": [{"method": "hint", "student_taps": ["stage7"]}]},
-        "methods.hint, resnet14 -> resnet8: unknown tap of the student 'stage7': did you mean 'stage1'?",
+        "methods.hint, resnet14 -> resnet8: unknown tap of the student 'stage7': did you mean 'stages'?",
     ),
     "compared stages of a chain": (
         {"methods": [{"method": "asib", "num_stages": 1, "feat_loss_weight": [1.0], "feat_layers": [5], "feat_weights": [1.0]}]},

@@ -41,9 +41,9 @@ def variants_of(name):
 
 def experiment(student, target, methods):
     models = {
-        "pupil": {"arch": KINDS[student], "small_input": False},
-        "first": {"arch": KINDS[target], "small_input": False},
-        "second": {"arch": KINDS[target], "small_input": False},
+        "pupil": {"arch": KINDS[student]},
+        "first": {"arch": KINDS[target]},
+        "second": {"arch": KINDS[target]},
     }
     return {
         "experiment": "unit",
