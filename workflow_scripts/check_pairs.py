@@ -25,8 +25,8 @@ def main(arguments: argparse.Namespace) -> None:
         log.error("%s", misfit)
     if misfits:
         raise UserError(
-            f"{len(misfits)} of {len(trainings)} trainings cannot be made, and none was begun: correct the experiment, or "
-            "take out what does not fit"
+            f"{len(misfits)} of {len(trainings)} trainings cannot be made, and none was begun: correct the experiment, "
+            "or take out what does not fit"
         )
     write_json(arguments.out, {"checked": trainings})
     log.info("%d trainings checked", len(trainings))

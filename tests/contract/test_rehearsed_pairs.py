@@ -2,9 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
+from packed_noise import pack_noise
 from test_pairs import CARDS, CHOSEN, EXCEPTIONS, KINDS, LETTERS, NO, OUTCOMES, PAIRS, TAPS, WORKS, one_sentence
 
 from kd.continual.rehearsal import ContinualRehearsal
@@ -18,16 +18,7 @@ SIZE, CLASSES, IMAGES = 32, 4, 24
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
     """A packed data set of noise."""
-    folder = tmp_path_factory.mktemp("packed")
-    draws, counts = np.random.default_rng(0), {}
-    for split in ("train", "test"):
-        np.save(folder / f"{split}_images.npy", draws.integers(0, 255, (IMAGES, 3, SIZE, SIZE), dtype=np.uint8))
-        np.save(folder / f"{split}_labels.npy", np.arange(IMAGES) % CLASSES)
-        counts[split] = {"images": IMAGES}
-    manifest = {"source": "digits", "classes": list("abcd"), "counts": counts, "shape": [3, SIZE, SIZE]}
-    manifest |= {"mean": [0.5] * 3, "std": [0.25] * 3, "digests": {}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
+    return pack_noise(tmp_path_factory.mktemp("packed"), SIZE, CLASSES, IMAGES)
 
 
 def variants_of(name):

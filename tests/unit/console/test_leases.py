@@ -48,27 +48,27 @@ def test_a_link_in_place_of_the_folder_is_not_followed(temporary):
     target = temporary / "elsewhere"
     target.mkdir()
     folder_in(temporary).symlink_to(target)
-    with pytest.raises(UserError, match="must be a folder, for the locks of GPUs"):
+    with pytest.raises(UserError, match="must be a folder of yours, for the locks of GPUs"):
         device.lease_gpus(1, wait_seconds=0)
     assert list(target.iterdir()) == []
 
 
 def test_a_link_in_place_of_a_lock_is_not_followed(temporary):
     treasure = temporary / "treasure"
-    treasure.write_text("gold")
+    treasure.write_bytes(b"gold")
     folder_in(temporary).mkdir()
     (folder_in(temporary) / "gpu4.lock").symlink_to(treasure)
     with pytest.raises(UserError, match=r"gpu4\.lock, the lock of a GPU, cannot be opened"):
         device.lease_gpus(1, wait_seconds=0)
-    assert treasure.read_text() == "gold"
+    assert treasure.read_bytes() == b"gold"
 
 
 def test_what_is_in_a_lock_stays(temporary):
     folder_in(temporary).mkdir()
     lock = folder_in(temporary) / "gpu4.lock"
-    lock.write_text("a hard link to something of worth")
+    lock.write_bytes(b"a hard link to something of worth")
     assert device.lease_gpus(1) == ["4"]
-    assert lock.read_text() == "a hard link to something of worth"
+    assert lock.read_bytes() == b"a hard link to something of worth"
 
 
 def test_a_pipe_in_place_of_a_lock_is_refused_and_not_waited_for(temporary):

@@ -3,30 +3,15 @@
 import copy
 import json
 
-import numpy as np
 import pytest
 import torch
+from packed_noise import pack_noise
 
 from kd.continual.rehearsal import ContinualRehearsal
 from kd.engine import rehearsal
 from kd.spec.checks import check_job, parse_checks
 from kd.spec.continual import ContinualPlan
 from kd.spec.experiment import check_experiment
-
-IMAGES = 48
-
-
-def pack(folder, size=8, classes=4, images=IMAGES):
-    """Write a packed data set of noise."""
-    folder.mkdir(parents=True)
-    draws, counts = np.random.default_rng(0), {}
-    for split in ("train", "test"):
-        np.save(folder / f"{split}_images.npy", draws.integers(0, 255, (images, 3, size, size), dtype=np.uint8))
-        np.save(folder / f"{split}_labels.npy", np.arange(images) % classes)
-        counts[split] = {"images": images}
-    manifest = {"source": "digits", "classes": [f"c{k}" for k in range(classes)], "counts": counts}
-    manifest |= {"shape": [3, size, size], "mean": [0.5] * 3, "std": [0.25] * 3, "digests": {}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 def experiment(**changes):
@@ -46,7 +31,7 @@ def rehearse(tmp_path, monkeypatch, content, **packed):
     torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
     for name in content["datasets"]:
-        pack(tmp_path / "results" / "unit" / name / "data", **packed.get(name, {}))
+        pack_noise(tmp_path / "results" / "unit" / name / "data", **packed.get(name, {}))
     plan = ContinualPlan(check_experiment(content))
     return ContinualRehearsal(parse_checks(json.loads(check_job(plan)))).run()
 
@@ -106,7 +91,17 @@ REFUSED = {
         "methods.hint, resnet14 -> resnet8: unknown tap of the student 'stage7': did you mean 'stages'?",
     ),
     "compared stages of a chain": (
-        {"methods": [{"method": "asib", "num_stages": 1, "feat_loss_weight": [1.0], "feat_layers": [5], "feat_weights": [1.0]}]},
+        {
+            "methods": [
+                {
+                    "method": "asib",
+                    "num_stages": 1,
+                    "feat_loss_weight": [1.0],
+                    "feat_layers": [5],
+                    "feat_weights": [1.0],
+                }
+            ]
+        },
         "methods.asib, resnet14+wrn_16_1 -> resnet8: unknown tap of the student 'stage5'",
     ),
     "levels of a chain": (

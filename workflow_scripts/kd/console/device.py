@@ -79,12 +79,15 @@ def _folder() -> Iterator[int]:
     """
     # per host, not in results/, which may be on a network file system
     path = Path(tempfile.gettempdir()) / f"kd-gpu-leases-{os.getuid()}"
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
     try:
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError as error:
-        raise UserError(f"{path} must be a folder, for the locks of GPUs: {error.strerror}; remove it") from error
+        raise UserError(
+            f"{path} must be a folder of yours, for the locks of GPUs, but there is: {error.strerror}; remove what is "
+            "there, or set TMPDIR to a folder of your own"
+        ) from error
     try:
         _require_own(os.fstat(folder), path)
         os.fchmod(folder, 0o700)  # an earlier version left it for others to read

@@ -1,21 +1,20 @@
 """The rehearsal of an experiment whose class-incremental runs are gone through, too: their first two tasks."""
 
 import copy
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
 from kd.continual.ewc import grow
 from kd.continual.method import BALANCE, PREVIOUS, TRAIN, Incremental
-from kd.continual.tasks import balanced_data, make_tasks, task_data
+from kd.continual.tasks import Tasks, balanced_data, make_tasks, task_data
 from kd.engine.data import Data
-from kd.engine.rehearsal import Rehearsal, StandIns, context_of, measured, rehearse
-from kd.methods.contract import STUDENT, Context, teacher
-from kd.models.base import TappedModel
+from kd.engine.rehearsal import Measured, Rehearsal, StandIns, context_of, measured, rehearse
+from kd.methods.contract import STUDENT, teacher
 from kd.models.build import build_model
 from kd.models.freezing import freeze
 from kd.spec.checks import Check
-from kd.spec.continual import ContinualJob
+from kd.spec.continual import ContinualJob, Strategy
 from kd.spec.job import Job
 
 
@@ -23,37 +22,43 @@ class ContinualRehearsal(Rehearsal):
     """Goes through class-incremental runs, too."""
 
     def rehearsed(self, check: Check, job: Job, data: Data) -> dict[str, str]:
-        """Make a training ready and take a step of each of its updates; what its network is deployed with is returned."""
+        """Make a training ready, take a step of each of its updates, and return what its network is deployed with."""
         if not isinstance(job, ContinualJob):
             return super().rehearsed(check, job, data)
         assert job.strategy is not None, "a training names its strategy"
-        assert job.student is not None, "a training names its student"
         tasks = make_tasks(data.num_classes, job.num_tasks, job.class_order, job.seed)
-        teachers = self.teachers(check, job, data)
-        before: TappedModel | None = None
+        found = {teacher(k): (copy.deepcopy(model), c) for k, (model, c) in enumerate(self.teachers(check, job, data))}
+        before: Measured | None = None
         for number in (1, 2):
-            old, seen = tasks.seen(number - 1), tasks.seen(number)
-            settings = job.student if before is None else job.student.model_copy(update={"pretrained": False})
-            student = build_model(settings, seen, data.image_size)
-            freeze(student, settings.freeze, settings.freeze_bn)
-            models: dict[str, TappedModel] = {STUDENT: student}
-            contexts: dict[str, Context] = {STUDENT: measured(student, data)}
-            if before is not None:
-                grow(student, before.state_dict())
-                if job.strategy.prev_kd_weight > 0:
-                    models[PREVIOUS], contexts[PREVIOUS] = before, measured(before, data)
-            for k, (model, context) in enumerate(teachers):
-                models[teacher(k)], contexts[teacher(k)] = copy.deepcopy(model), context
-            cut: Any = (data, tasks, number, job.strategy.replay_capacity)
-            parts = {TRAIN: task_data(*cut, job.strategy.replay_ratio, job.seed)}
-            if job.strategy.balance_epochs and number > 1:
-                parts[BALANCE] = balanced_data(*cut, job.seed)
-            for phase, part in parts.items():
+            found[STUDENT] = _student(job, tasks, number, data, before)
+            if before is not None and job.strategy.prev_kd_weight > 0:
+                found[PREVIOUS] = before
+            for phase, part in _phases(job, job.strategy, tasks, number, data):
+                seen = tasks.seen(number)
                 labels = torch.tensor(tasks.order[:seen])
-                method = Incremental(job.strategy, old, seen, phase, None, labels)
-                method.teachers = len(teachers)
-                context = context_of(models, contexts, part)
-                kept = data.num_classes  # a chain's logits are of all classes
-                rehearse(StandIns(models, context), context, method, part, job, method.plan(), kept)
-            before = student
+                method = Incremental(job.strategy, tasks.seen(number - 1), seen, phase, None, labels)
+                method.teachers = len(job.teachers)
+                models, context = context_of(found, part)
+                # what is kept of a chain are logits of all classes
+                rehearse(StandIns(models, context), context, method, part, job, method.plan(), data.num_classes)
+            before = found[STUDENT]
         return {}
+
+
+def _student(job: ContinualJob, tasks: Tasks, number: int, data: Data, before: Measured | None) -> Measured:
+    """Return the student of a task, grown from that of the task before."""
+    assert job.student is not None, "a training names its student"
+    settings = job.student if before is None else job.student.model_copy(update={"pretrained": False})
+    model = build_model(settings, tasks.seen(number), data.image_size)
+    freeze(model, settings.freeze, settings.freeze_bn)
+    if before is not None:
+        grow(model, before[0].state_dict())
+    return model, measured(model, data)
+
+
+def _phases(job: ContinualJob, strategy: Strategy, tasks: Tasks, number: int, data: Data) -> Iterator[tuple[str, Data]]:
+    """Yield what a task consists of, with its images."""
+    capacity = strategy.replay_capacity
+    yield TRAIN, task_data(data, tasks, number, capacity, strategy.replay_ratio, job.seed)
+    if strategy.balance_epochs and number > 1:
+        yield BALANCE, balanced_data(data, tasks, number, capacity, job.seed)

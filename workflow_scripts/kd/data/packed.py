@@ -19,9 +19,9 @@ class Images(Mapping[str, np.ndarray]):
     Arrays too large for memory are read whole for that too, once a job: the same bytes that an epoch reads.
     """
 
-    def __init__(self, packed: "Packed", arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, packed: "Packed", arrays: dict[str, np.ndarray], unchecked: bool) -> None:
         self._packed, self._arrays = packed, arrays
-        self._checked: set[str] = set()
+        self._checked: set[str] = set(arrays) if unchecked else set()
 
     def __getitem__(self, split: str) -> np.ndarray:
         array = self._arrays[split]
@@ -44,13 +44,14 @@ class Packed:
     "train", "test" and, where the source brings its own, "val". Errors: UserError for a missing or changed file.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, unchecked: bool = False) -> None:
+        """Open a folder; `unchecked` is for who looks at a few images, whose result does not depend on them."""
         self.folder = Path(folder)
         self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json", sealed=True)
         missing = [key for key in _KEYS if key not in self.manifest]
         if missing:
             raise UserError(f"{self.folder / 'manifest.json'} lacks {missing[0]}: pack the data set again")
-        self.images = Images(self, {split: self._open(split, "images") for split in self.splits})
+        self.images = Images(self, {split: self._open(split, "images") for split in self.splits}, unchecked)
         self.labels = {split: np.array(self._open(split, "labels")) for split in self.splits}
         for split in self.splits:
             self.check(split, "labels")

@@ -44,7 +44,11 @@ def load_data(folder: Path, job: Job, device: torch.device) -> Data:
 
     A network that learns a share of the classes has their training and validation images only; labels stay the same.
     """
-    packed = Packed(folder)
+    return cut(Packed(folder), job, device)
+
+
+def cut(packed: Packed, job: Job, device: torch.device) -> Data:
+    """Cut a packed data set as `load_data` does."""
     settings = job.loading()
     mapping = class_map(packed.classes, settings.class_subset)
     own = "val" in packed.splits

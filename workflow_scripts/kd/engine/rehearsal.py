@@ -6,7 +6,6 @@ of the images. So a method costs milliseconds, however large its networks are.
 """
 
 import copy
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kd.data.packed import Packed
 from kd.data.store import Batch, ImageStore
 from kd.engine.checkpoint import ResumeFile
-from kd.engine.data import Data, load_data
+from kd.engine.data import Data, cut
 from kd.engine.evaluation import evaluates_heads
 from kd.engine.precision import Precision
 from kd.engine.resolve import Combined, build_method
-from kd.engine.team import Team, measure
 from kd.engine.teachers import Onlookers
+from kd.engine.team import Team, measure
 from kd.engine.training import Training
 from kd.methods.contract import STUDENT, Context, Method, Output, Stage, peer, teacher
 from kd.models.base import TappedModel
@@ -38,13 +38,13 @@ from kd.spec.digests import canonical
 from kd.spec.errors import UserError
 from kd.spec.job import Job
 
-log = logging.getLogger(__name__)
-
 CPU = torch.device("cpu")
 PLAIN = Precision("fp32", CPU)
+Measured = tuple[TappedModel, Context]
+"""A network, and the shapes of its taps under the role 'network'."""
+NETWORK = "network"
 ITEMS = 4
 """Images, or groups of them, of a step."""
-NETWORK = "network"
 BROKEN = (RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError)
 """What a step raises that nobody foresaw; UserError is a ValueError."""
 
@@ -109,9 +109,9 @@ class Networks:
 
     def __init__(self, checks: Sequence[Check]) -> None:
         self._waiting = Counter(use for check in checks for use in _uses(check))
-        self._kept: dict[tuple[str, ...], tuple[TappedModel, Context] | None] = {}
+        self._kept: dict[tuple[str, ...], Measured | None] = {}
 
-    def network(self, check: Check, settings: ModelSettings, data: Data) -> tuple[TappedModel, Context]:
+    def network(self, check: Check, settings: ModelSettings, data: Data) -> Measured:
         """Return a network, frozen as its settings say, and the shapes of its taps under the role 'network'.
 
         Errors: UserError for one that cannot be built, the first time; Told for the same one later.
@@ -150,20 +150,23 @@ def measured(model: TappedModel, data: Data) -> Context:
     return measure(Team({NETWORK: model}, CPU), data.image_size, data.train.labels, data.num_classes)
 
 
-def context_of(models: Mapping[str, TappedModel], contexts: Mapping[str, Context], data: Data) -> Context:
-    """Return the measures of a team from those of its networks by role."""
+def context_of(found: Mapping[str, Measured], data: Data) -> tuple[dict[str, TappedModel], Context]:
+    """Return networks by role and the measures of the team that they are; one in two roles is copied for the second."""
+    models: dict[str, TappedModel] = {}
+    for role, (model, _) in found.items():
+        models[role] = copy.deepcopy(model) if any(model is other for other in models.values()) else model
 
     def by_role(key: str) -> dict[str, Any]:
-        return {role: getattr(context, key)[NETWORK] for role, context in contexts.items()}
+        return {role: getattr(context, key)[NETWORK] for role, (_, context) in found.items()}
 
-    return Context(
+    return models, Context(
         num_classes=data.num_classes,
         labels=data.train.labels,
         shapes=by_role("shapes"),
         taps=by_role("taps"),
         stages=by_role("stages"),
         norms=by_role("norms"),
-        models=dict(models),
+        models=models,
         image_size=data.image_size,
     )
 
@@ -176,6 +179,7 @@ class Rehearsal:
         self.networks = Networks(checks)
         self._deployed: dict[int, dict[str, str]] = {}
         """What beside its architecture the network of each finished check is deployed with."""
+        self._folders: dict[str, Packed] = {}
         self._data: dict[tuple[str, ...], Data | None] = {}
 
     def run(self) -> list[str]:
@@ -201,23 +205,21 @@ class Rehearsal:
         return self.rehearsed(check, job, splits[0])
 
     def rehearsed(self, check: Check, job: Job, data: Data) -> dict[str, str]:
-        """Make a training ready and take a step of each of its updates; what its network is deployed with is returned."""
+        """Make a training ready, take a step of each of its updates, and return what its network is deployed with."""
         found = {teacher(k): entry for k, entry in enumerate(self.teachers(check, job, data))}
-        if job.student is not None:
-            found = {STUDENT: self.networks.network(check, job.student, data), **found}
-        models = _each_its_own({role: model for role, (model, _) in found.items()})
-        contexts = {role: context for role, (_, context) in found.items()}
         method = build_method(job.method, len(job.teachers))
-        for k in range(1, method.needs().peers + 1 if STUDENT in models else 1):
-            models[peer(k)], contexts[peer(k)] = copy.deepcopy(models[STUDENT]), contexts[STUDENT]
-        models, context = deployed(models, contexts, method, data)
+        if job.student is not None:
+            student = self.networks.network(check, job.student, data)
+            found = {STUDENT: student, **found}
+            found |= {peer(k): student for k in range(1, method.needs().peers + 1)}
+        models, context = context_of(deployed(found, method, data), data)
         with untouched(models):
             rehearse(StandIns(models, context), context, method, data, job, stages_of(job, method))
         return deployment(models[STUDENT]) if STUDENT in models else {}
 
-    def teachers(self, check: Check, job: Job, data: Data) -> list[tuple[TappedModel, Context]]:
+    def teachers(self, check: Check, job: Job, data: Data) -> list[Measured]:
         """Return the networks that teach, as their trainings leave them, with the measures of each."""
-        found: list[tuple[TappedModel, Context]] = []
+        found: list[Measured] = []
         for settings, place in zip(job.teachers, check.taught_by, strict=True):
             model, context = self.networks.network(check, settings, data)
             if deployed_with := self._deployed.get(place):
@@ -232,35 +234,26 @@ class Rehearsal:
         key = (check.data, canonical(job.dataset), str(share), str(seed), str(job.recipe.augmentation))
         if key not in self._data:
             self._data[key] = None
+            if check.data not in self._folders:
+                self._folders[check.data] = Packed(check.data, unchecked=True)
             recipe = job.recipe.model_copy(update={"workers": 0})
             changes = {"dataset": {**job.dataset, "resident_limit_mb": 0}, "recipe": recipe, "split_seed": seed}
-            self._data[key] = load_data(Path(check.data), job.model_copy(update=changes), CPU)
+            self._data[key] = cut(self._folders[check.data], job.model_copy(update=changes), CPU)
         found = self._data[key]
         if found is None:
             raise Told
         return found
 
 
-def _each_its_own(models: Mapping[str, TappedModel]) -> dict[str, TappedModel]:
-    """Return networks by role, copied where one has two roles, as where a network learns from its like."""
-    own: dict[str, TappedModel] = {}
-    for role, model in models.items():
-        own[role] = copy.deepcopy(model) if any(model is other for other in own.values()) else model
-    return own
-
-
-def deployed(
-    models: dict[str, TappedModel], contexts: dict[str, Context], method: Method, data: Data
-) -> tuple[dict[str, TappedModel], Context]:
-    """Return the networks and their measures after the method changed its student, as kd.engine.team.deploy does."""
-    context = context_of(models, contexts, data)
+def deployed(found: Mapping[str, Measured], method: Method, data: Data) -> dict[str, Measured]:
+    """Return a team's networks after the method changed its student, as kd.engine.team.deploy does."""
     parts = method.methods.values() if isinstance(method, Combined) else [method]
-    if STUDENT not in models or all(type(part).student is Method.student for part in parts):
-        return models, context
+    if STUDENT not in found or all(type(part).student is Method.student for part in parts):
+        return dict(found)
+    models, context = context_of(found, data)
     # a method changes what it is given, and the next method is to find it as it was
     student = method.student(copy.deepcopy(models[STUDENT]), context)
-    models = {**models, STUDENT: student}
-    return models, context_of(models, {**contexts, STUDENT: measured(student, data)}, data)
+    return {**found, STUDENT: (student, measured(student, data))}
 
 
 def stages_of(job: Job, method: Method) -> list[Stage]:

@@ -96,9 +96,8 @@ class _Gathered:
             return self.add(key, run.dataset, name, plan.student_job(run), taught_by)
         for stage in range(1, plan.stages(run.method) + 1):
             for half in HALVES:
-                place = (*key, str(stage), half)
                 settings = plan.half_job(run, stage, half)
-                self.add(place, run.dataset, name, settings, taught_by, f"stage {stage} {half}")
+                self.add((*key, str(stage), half), run.dataset, name, settings, taught_by, f"stage {stage} {half}")
         self._places[key] = len(self.found) - 1
         return self._places[key]
 
