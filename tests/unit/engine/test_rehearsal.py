@@ -17,7 +17,7 @@ from kd.spec.experiment import check_experiment
 def experiment(**changes):
     content = {
         "experiment": "unit",
-        "datasets": {"noise": {"source": "digits", "validation": 0.25}},
+        "datasets": {"noise": {"source": "imagefolder", "root": ".", "validation": 0.25}},
         "pairs": [{"teachers": ["resnet14", "wrn_16_1"], "student": "resnet8"}],
         "methods": ["ce"],
         "seeds": [0, 1],
@@ -85,6 +85,7 @@ def test_every_misfit_is_told_at_once_with_its_pair_and_method(told):
 
 
 CONTINUAL = {"student": "resnet8", "num_tasks": 2, "strategies": [{"name": "plain"}]}
+TOO_MANY = {"arch": "timm:test_resnet", "freeze": 99}
 REFUSED = {
     "taps": (
         {"methods": [{"method": "hint", "student_taps": ["stage7"]}]},
@@ -109,23 +110,23 @@ REFUSED = {
         "methods.asib, resnet14+wrn_16_1 -> resnet8: freeze: 9 does not suit resnet14, allowed are -1 to 4",
     ),
     "a student's level": (
-        {"models": {"resnet8": {"arch": "resnet8", "freeze": 9}}},
-        "methods.ce, resnet8: freeze: 9 does not suit resnet8, allowed are -1 to 4",
+        {"models": {"pupil": TOO_MANY}, "pairs": [{"teachers": ["resnet14"], "student": "pupil"}]},
+        "methods.ce, pupil: freeze: 99 does not suit timm:test_resnet, allowed are -1 to 5",
     ),
     "a teacher's level": (
-        {"models": {"resnet14": {"arch": "resnet14", "freeze": 9}}},
-        "teacher resnet14: freeze: 9 does not suit resnet14, allowed are -1 to 4",
+        {"models": {"master": TOO_MANY}, "pairs": [{"teachers": ["master"], "student": "resnet8"}]},
+        "teacher master: freeze: 99 does not suit timm:test_resnet, allowed are -1 to 5",
     ),
     "views of a fixed teacher": (
         {"methods": ["mlkd"], "recipe": {"epochs": 2, "teacher_view": "fixed"}},
         "methods.mlkd, resnet14 -> resnet8: recipe.teacher_view fixed allows no further views of the images",
     ),
     "a subset": (
-        {"datasets": {"noise": {"source": "digits", "subset_size": 5000, "validation": 0.25}}},
+        {"datasets": {"noise": {"source": "imagefolder", "root": ".", "subset_size": 5000, "validation": 0.25}}},
         "teacher resnet14: subset_size is 5000, but there are only 48 training images",
     ),
     "classes of the subset": (
-        {"datasets": {"noise": {"source": "digits", "class_subset": [0, 7], "validation": 0.25}}},
+        {"datasets": {"noise": {"source": "imagefolder", "root": ".", "class_subset": [0, 7], "validation": 0.25}}},
         "teacher resnet14: class_subset names class 7, allowed are 0 to 3",
     ),
     "a share of the classes": (
