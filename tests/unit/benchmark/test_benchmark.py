@@ -367,7 +367,10 @@ def test_folders_of_archives_and_of_images_are_told_apart(tmp_path):
     (tmp_path / "official" / "cifar-100-python").mkdir(parents=True)
     assert source_of([str(tmp_path / "tree")]).root == str(tmp_path / "tree")
     assert source_of([str(tmp_path / "packed")]).archives == [str(tmp_path / "packed" / "a.tar.gz")]
+    (tmp_path / "fetched").mkdir()
+    (tmp_path / "fetched" / "cifar-10-python.tar.gz").touch()
     assert source_of([str(tmp_path / "official")]).source == "cifar100"
+    assert source_of([str(tmp_path / "fetched")]).source == "cifar10"
     assert source_of(["digits"]).source == "digits"
 
 

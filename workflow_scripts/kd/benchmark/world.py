@@ -17,6 +17,7 @@ from kd.engine.tune import tune
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.spec.chain import STUDENT_UPDATE
+from kd.spec.cifar import ARCHIVE_SUFFIXES, CIFARS
 from kd.spec.config import DatasetSettings, ModelSettings
 from kd.spec.digests import text_digest
 from kd.spec.errors import UserError
@@ -27,8 +28,6 @@ from kd.spec.plan import Plan
 SYNTHETIC_IMAGES = 50_000  # as many as CIFAR has
 TEST_SHARE = 0.02
 DIGITS: Final = "digits"
-CIFAR = "cifar-100-python"
-ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip")
 
 
 class World:
@@ -109,9 +108,10 @@ def source_of(data: Sequence[str]) -> DatasetSettings:
         return DatasetSettings(source=DIGITS)
     paths = [Path(path) for path in data]
     if len(paths) == 1 and paths[0].is_dir():
-        if (paths[0] / CIFAR).is_dir():
-            return DatasetSettings(source="cifar100", root=str(paths[0]))
-        archives = sorted(str(path) for path in paths[0].iterdir() if path.name.endswith(ARCHIVES))
+        for source, cifar in CIFARS.items():
+            if (paths[0] / cifar.folder).is_dir() or (paths[0] / cifar.archive).is_file():
+                return DatasetSettings(source=source, root=str(paths[0]))
+        archives = sorted(str(path) for path in paths[0].iterdir() if path.name.lower().endswith(ARCHIVE_SUFFIXES))
         tree = {"archives": archives} if archives else {"root": str(paths[0])}
         return DatasetSettings(source="imagefolder", **tree)
     for path in paths:

@@ -121,13 +121,11 @@ class DatasetSettings(Strict):
         if self.source == "imagenet100" and self.class_list is None:
             raise ValueError("class_list is required for source imagenet100")
         if self.source == "imagefolder" and (self.root is None) == (not self.archives):
-            raise ValueError("source imagefolder takes either root or archives")
+            found = "neither" if self.root is None else "both"
+            raise ValueError(f"source imagefolder takes either root or archives, found {found}")
         for key, sources in TAKEN_BY.items():
-            if self.source not in sources and getattr(self, key) != type(self).model_fields[key].get_default(
-                call_default_factory=True
-            ):
-                hint = " (archives of its classes are found in root)" if self.source in DEFAULT_ROOTS else ""
-                hint = hint if key == "archives" else ""
+            if self.source not in sources and getattr(self, key) != type(self).model_fields[key].default:
+                hint = " (its archives are found in root)" if key == "archives" and self.source in DEFAULT_ROOTS else ""
                 raise ValueError(f"source {self.source} takes no {key}{hint}: {key} is for {', '.join(sources)}")
         if self.split_seed and self.source == "imagefolder" and self.split_ratios is None:
             raise ValueError("split_seed needs split_ratios, which it divides the images by")

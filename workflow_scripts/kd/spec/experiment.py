@@ -128,10 +128,11 @@ def _recipes_of(experiment: Experiment, name: str) -> list[Recipe]:
 def _check_datasets(experiment: Experiment) -> None:
     for name, dataset in experiment.datasets.items():
         for file in dataset.files():
-            if not file.exists():
-                raise UserError(f"datasets.{name}: {file} does not exist")
+            if not file.is_file():
+                raise UserError(f"datasets.{name}: {file} {'is no file' if file.exists() else 'does not exist'}")
         if dataset.root is not None and not dataset.download and not Path(dataset.root).is_dir():
-            raise UserError(f"datasets.{name}.root: folder {dataset.root} does not exist")
+            found = "is a file" if Path(dataset.root).exists() else "does not exist"
+            raise UserError(f"datasets.{name}.root: folder {dataset.root} {found}")
         if dataset.source in CIFARS:
             check_root(dataset.source, str(dataset.root), dataset.download, f"datasets.{name}")
         check_dataset(name, dataset)
