@@ -2,6 +2,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,7 +15,7 @@ import pytest
 from data_builders import write_cifar, write_image, write_imagenet32, write_tree
 from PIL import Image
 
-from kd.data import decoding
+from kd.data import decoding, packing
 from kd.data.packed import Packed
 from kd.data.packing import pack
 from kd.data.source import open_source
@@ -49,12 +50,20 @@ def test_digits_split_follows_its_seed(tmp_path):
     assert first.manifest["digests"] == same.manifest["digests"] != other.manifest["digests"]
 
 
-def test_packed_twice_is_the_same_bytes(tmp_path, tree):
-    found = []
-    for workers in (1, 2):
-        folder = packed(tmp_path, workers, source="imagefolder", root=str(tree)).folder
-        found.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert found[0] == found[1]
+@pytest.mark.parametrize("image_size", [None, 5])
+def test_packing_twice_gives_the_same_bytes(tmp_path, tree, image_size):
+    """Whatever the number of processes; nothing of time, place or machine is written."""
+    for folder, workers in (("one", 1), ("two", 2)):
+        shutil.copytree(tree, tmp_path / folder / "images")
+        (tmp_path / folder / "images" / "train" / "ant" / "notes.txt").touch()
+        settings = DatasetSettings(source="imagefolder", root=str(tmp_path / folder / "images"), image_size=image_size)
+        pack(settings, tmp_path / folder / "packed", workers, progress=False)
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / folder / "packed").iterdir()} for folder in ("one", "two")
+    )
+    assert first == second
+    assert len(first) == 5
+    assert json.loads(first["manifest.json"])["passed_over"] == {".txt": 1}
 
 
 @pytest.mark.parametrize("size", [None, 16])
@@ -135,6 +144,107 @@ def test_unreadable_image_is_named_and_nothing_is_left(tmp_path, tree, workers):
     with pytest.raises(UserError, match=r"bee/1\.png is not a readable image"):
         packed(tmp_path, workers, source="imagefolder", root=str(tree))
     assert os.listdir(tmp_path) == ["tree"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("image_size", [None, 8])
+def test_all_images_that_cannot_be_used_are_told_at_once(tmp_path, workers, image_size):
+    tree = write_tree(tmp_path / "tree", count=150)
+    (tree / "train" / "ant" / "0.png").write_bytes(b"")
+    (tree / "train" / "cat" / "7.png").write_bytes(b"no picture")
+    (tree / "test" / "bee" / "1.png").unlink()
+    (tree / "test" / "bee" / "1.png").symlink_to("nowhere")
+    with pytest.raises(UserError) as caught:
+        packed(tmp_path, workers, source="imagefolder", root=str(tree), image_size=image_size)
+    told = str(caught.value).replace(str(tree), "")
+    assert told == (
+        "3 images cannot be used: /train/ant/0.png is not a readable image: it is empty; "
+        "/train/cat/7.png is not a readable image: cannot identify its format; "
+        "/test/bee/1.png is not a readable image: a link that leads nowhere"
+    )
+
+
+def test_of_many_images_that_cannot_be_used_twenty_are_named(tmp_path, tree, monkeypatch):
+    write_tree(tree, count=20)
+    for path in tree.glob("train/[bc]*/*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"^40 images cannot be used: .*bee/0\.png.*; and more$") as caught:
+        packed(tmp_path, source="imagefolder", root=str(tree))
+    assert str(caught.value).count("it is empty") == 20
+    monkeypatch.setattr(packing, "MOST_BROKEN", 30)
+    with pytest.raises(UserError, match=r"^at least 30 images cannot be used: .*; and more$"):
+        packed(tmp_path, source="imagefolder", root=str(tree))
+
+
+def test_a_first_block_without_a_readable_image_ends_the_pass(tmp_path, tree):
+    for path in tree.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"^12 images cannot be used: .*ant/0\.png is not a readable image"):
+        packed(tmp_path, source="imagefolder", root=str(tree))
+
+
+def recolour(tree, colour_of, kind=np.uint8):
+    for k, path in enumerate(sorted(tree.rglob("*.png"))):
+        Image.fromarray(np.broadcast_to(np.asarray(colour_of(k), kind), (8, 8, *np.shape(colour_of(k)))).copy()).save(
+            path
+        )
+
+
+def test_pictures_of_16_bits_keep_their_shades(tmp_path, tree):
+    for k, path in enumerate(sorted(tree.rglob("*.png"))):
+        Image.fromarray(np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000 + k).save(path)
+    data = packed(tmp_path, source="imagefolder", root=str(tree))
+    assert data.images["train"][0, 0].ravel().tolist() == [round((k * 1000 + 12) / 257) for k in range(64)]
+    assert data.manifest["remarks"] == {"with 16 bits a channel, scaled to 8": 24}
+
+
+@pytest.mark.parametrize(
+    ("colour_of", "kind", "message"),
+    [
+        (lambda k: (9, 9, 9), np.uint8, "every pixel of the training images is 9 of 255: there is nothing to learn"),
+        (lambda k: 65535, np.uint16, "every pixel of the training images is 255 of 255"),
+        (lambda k: (9, 10, 11), np.uint8, "all 12 train images are the same picture"),
+        (lambda k: (k, 0, 0) if k >= 12 else (5, 6, 7), np.uint8, "all 12 test images are the same picture"),
+        (lambda k: 100 * k, np.uint16, "use only the lowest 9.5/255 of that range"),
+        (lambda k: 4095 * (k % 2), np.uint16, "use only the lowest 16.5/255 of that range"),
+    ],
+    ids=["black", "white16", "same", "same-test", "dark16", "twelve-bits"],
+)
+def test_data_of_which_nothing_can_be_learnt_are_refused(tmp_path, tree, colour_of, kind, message):
+    recolour(tree, colour_of, kind)
+    with pytest.raises(UserError, match=message):
+        packed(tmp_path, source="imagefolder", root=str(tree))
+
+
+def test_pictures_of_one_colour_and_one_channel_may_be_told_apart(tmp_path, tree):
+    """The augmenter divides by no less than 1e-3 where a channel is constant."""
+    recolour(tree, lambda k: (k, 0, 0))
+    data = packed(tmp_path, source="imagefolder", root=str(tree))
+    assert data.std[1:] == (0, 0)
+    assert data.manifest["remarks"] == {"of one colour": 24}
+
+
+def test_a_line_is_no_picture(tmp_path, tree):
+    write_image(tree / "train" / "bee" / "2.png", 3, (1, 101))
+    with pytest.raises(UserError, match=r"bee/2\.png is 1x101 pixels, a line and no picture"):
+        packed(tmp_path, source="imagefolder", root=str(tree), image_size=64)
+
+
+def test_the_log_says_what_was_packed_and_what_was_passed_over(tmp_path, tree, caplog):
+    for split in ("train", "test"):
+        for number, name in enumerate(("ant", "bee", "cat")):
+            (tree / split / name).rename(tree / split / str(number * 9 + 2))
+    (tree / "train" / "2" / ".ipynb_checkpoints").mkdir()
+    (tree / "train" / "notes.txt").touch()
+    with Image.open(tree / "train" / "2" / "0.png") as image:
+        image.save(tree / "train" / "2" / "0.gif", save_all=True, append_images=[Image.new("RGB", (8, 8))])
+    with caplog.at_level("INFO"):
+        packed(tmp_path, source="imagefolder", root=str(tree))
+    assert [record.getMessage().partition(" in 0")[0] for record in caplog.records] == [
+        "packed 13 train, 12 test images of 3 classes (labels in this order: 11, 2, 20)",
+        "passed over, as no pictures of a class: 1 .ipynb_checkpoints/, 1 .txt",
+        "1 images with several frames, of which the first is taken",
+    ]
 
 
 def test_image_cut_short_is_named(tmp_path, tree):
@@ -242,15 +352,17 @@ def test_memory_stays_far_below_the_size_of_the_packed_data(tmp_path):
 
 
 def write_flat_tar(path, count):
-    buffer = io.BytesIO()
-    Image.new("RGB", (4, 4), (10, 20, 30)).save(buffer, "PNG")
-    data = buffer.getvalue()
+    pictures = []
+    for red in (10, 11):
+        buffer = io.BytesIO()
+        Image.new("RGB", (4, 4), (red, 20, 30)).save(buffer, "PNG")
+        pictures.append(buffer.getvalue())
     with tarfile.open(path, "w") as archive:
         for k in range(count + 20):
             split = "train" if k < count else "test"
             member = tarfile.TarInfo(f"{split}/class{k % 10}/{k:06d}.png")
-            member.size = len(data)
-            archive.addfile(member, io.BytesIO(data))
+            member.size = len(pictures[k % 2])
+            archive.addfile(member, io.BytesIO(pictures[k % 2]))
     return path
 
 

@@ -8,8 +8,9 @@ import subprocess
 
 import numpy as np
 import pytest
-from data_builders import write_imagenet32
+from data_builders import write_cifar, write_imagenet32
 
+from kd.data.packing import pack
 from kd.data.source import open_source
 from kd.data.unpickle import load_pickle
 from kd.spec.config import DatasetSettings
@@ -103,6 +104,89 @@ def test_numpys_own_constructor_is_never_handed_out(tmp_path):
 def test_missing_file(tmp_path):
     with pytest.raises(UserError, match="nowhere does not exist"):
         load_pickle(tmp_path / "nowhere")
+
+
+PIXELS = np.zeros((4, 3072), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([1, 2, 3], "holds 4 images and 3 labels"),
+        ([1, 2, 3, 1, 2], "holds 4 images and 5 labels"),
+        ([], "holds 4 images and 0 labels"),
+        ([1, 2, 3, 1.0], r"label 3 is 1\.0 \(float\), no integer"),
+        ([1, 2, 3, "1"], r"label 3 is '1' \(str\), no integer"),
+        ([1, 2, 3, None], r"label 3 is None \(NoneType\), no integer"),
+        ([1, 2, 3, True], r"label 3 is True \(bool\), no integer"),
+        ([1, 2, 3, [1]], r"label 3 is \[1\] \(list\), no integer"),
+        ([1, 2, 3, -1], r"labels must count from [01], found -1"),
+        ([1, 2, 3, 10**30], r"labels must count from [01], found 10000"),
+        (np.array([1, 2, 3, 1.0]), "label 0 is .*no integer"),
+        (np.array([True] * 4), "label 0 is .*no integer"),
+        (np.ones((4, 4), int), "label 0 is .*no integer"),
+        (np.array(3), "labels must be a list of integers, found "),
+        ("1231", "labels must be a list of integers, found str"),
+        ({1: 2, 2: 3, 3: 1, 4: 1}, "labels must be a list of integers, found dict"),
+    ],
+    ids=[
+        *("few", "many", "none", "float", "text", "nothing", "bool", "nested", "negative", "huge", "floats", "bools"),
+        *("square", "scalar", "string", "dict"),
+    ],
+)
+@pytest.mark.parametrize("source", ["cifar100", "imagenet32"])
+def test_labels_that_are_not_one_small_integer_an_image(tmp_path, source, labels, message):
+    """With fewer labels than images, those of all later batches would be shifted."""
+    writer, file, key = {
+        "cifar100": (write_cifar, "cifar-100-python/train", "fine_labels"),
+        "imagenet32": (write_imagenet32, "train_data_batch_3", "labels"),
+    }[source]
+    path = writer(tmp_path / "root") / file
+    write(path, {"data": PIXELS, key: labels})
+    with pytest.raises(UserError, match=f"{path.name}.* {message}"):
+        open_source(DatasetSettings(source=source, root=str(tmp_path / "root")))
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[0, 1, 2, 3], (0, 1, 2, 3), np.arange(4), np.arange(4, dtype=np.uint8)],
+    ids=["list", "tuple", "int64", "uint8"],
+)
+def test_labels_of_every_integer_type(tmp_path, labels):
+    root = write_cifar(tmp_path / "root")
+    write(root / "cifar-100-python" / "train", {"data": PIXELS, "fine_labels": labels})
+    source = open_source(DatasetSettings(source="cifar100", root=str(root)))
+    assert source.labels["train"].tolist() == [0, 1, 2, 3]
+    assert source.labels["train"].dtype == np.int64
+
+
+def test_a_batch_without_images(tmp_path):
+    root = write_imagenet32(tmp_path / "root")
+    write(root / "val_data", {"data": PIXELS[:0], "labels": []}, protocol=4)
+    with pytest.raises(UserError, match="val_data holds 0 images and 0 labels"):
+        open_source(DatasetSettings(source="imagenet32", root=str(root)))
+
+
+def test_batches_of_several_picture_sizes(tmp_path):
+    root = write_imagenet32(tmp_path / "root")
+    write(root / "train_data_batch_2", {"data": np.zeros((3, 3 * 64), np.uint8), "labels": [1, 2, 3]})
+    with pytest.raises(UserError, match=r"train_data_batch_2 is 8x8 pixels and the first image is 32x32"):
+        pack(DatasetSettings(source="imagenet32", root=str(root)), tmp_path / "packed", 1, False)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("n01 2 fox\nn02 1 dog\n", r"map_clsloc.txt names no class for label 3"),
+        ("n01 2 fox\nn02 1 dog\nn01 3 cat\n", "two classes are named 'n01'"),
+        ("n01 \u00b2 fox\n", "names no class for label 1"),
+    ],
+)
+def test_class_maps_that_cannot_be_used(tmp_path, lines, message):
+    root = write_imagenet32(tmp_path / "root")
+    (root / "map_clsloc.txt").write_text(lines, encoding="utf-8")
+    with pytest.raises(UserError, match=message):
+        open_source(DatasetSettings(source="imagenet32", root=str(root)))
 
 
 def test_imagenet32_that_lacks_a_batch(tmp_path):

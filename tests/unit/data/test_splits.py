@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kd.data.splits import _subset, class_map, classes_of, divide, make_split
+from kd.data.splits import _subset, class_map, classes_of, classes_taken, divide, make_split
 from kd.spec.config import ClassShare, DatasetSettings, SplitRatios
 from kd.spec.errors import UserError
 
@@ -78,8 +78,8 @@ def test_a_source_with_its_own_validation_keeps_all_training_images():
         ({"subset_size": 501}, "subset_size is 501, but there are only 500 training images"),
         ({"subset_size": 9}, "subset_size is 9, below the 10 classes"),
         ({"validation": 0.0}, "validation is 0 but the data set has no val split of its own"),
-        ({"subset_size": 11}, "has 1 training images, too few for a train and a validation split"),
-        ({"labels": np.array([0, 0, 1])}, "class 1 has 1 training images, too few"),
+        ({"subset_size": 11}, "has 1 training image, too few for a train and a validation split"),
+        ({"labels": np.array([0, 0, 1])}, "class 1 has 1 training image, too few"),
     ],
 )
 def test_splits_that_cannot_be_made(settings, message):
@@ -87,26 +87,65 @@ def test_splits_that_cannot_be_made(settings, message):
         split(**settings)
 
 
-@pytest.mark.parametrize(
-    ("subset", "expected"),
-    [(None, [0, 1, 2]), (["cat", "ant"], [1, -1, 0]), ([2, 1], [-1, 1, 0])],
-)
-def test_class_map(subset, expected):
-    assert class_map(["ant", "bee", "cat"], subset).tolist() == expected
+TWELVE = sorted(str(k) for k in range(12))  # 0, 1, 10, 11, 2, ..., as folders are sorted
+PADDED = [f"{k:02}" for k in range(1, 13)]
 
 
 @pytest.mark.parametrize(
-    ("subset", "message"),
+    ("classes", "subset", "taken"),
     [
-        (["ant", "catt"], "unknown class in class_subset 'catt': did you mean 'cat'"),
-        ([0, 3], "names class 3, allowed are 0 to 2"),
-        ([0, -1], "names class -1, allowed are 0 to 2"),
-        (["ant", "ant"], "names class 'ant' twice"),
+        (["ant", "bee", "cat"], None, ["ant", "bee", "cat"]),
+        (["ant", "bee", "cat"], ["cat", "ant"], ["cat", "ant"]),
+        (["ant", "bee", "cat"], [2, 1], ["cat", "bee"]),
+        (["ant", "bee", "cat"], ["cat", 0], ["cat", "ant"]),
+        (TWELVE, [2, 3], ["2", "3"]),
+        (TWELVE, ["3", "2"], ["3", "2"]),
+        (TWELVE, [11, "2"], ["11", "2"]),
+        (PADDED, [2, 3], ["02", "03"]),
+        (PADDED, ["02", 12], ["02", "12"]),
+        (["2", "02", "cat"], [2, "02"], ["2", "02"]),
+        (["-1", "1", "cat"], [-1, 1], ["-1", "1"]),
+        (["0", "1", "cat"], [1, "cat"], ["1", "cat"]),
     ],
 )
-def test_class_subsets_that_cannot_be_used(subset, message):
+def test_class_map_takes_the_classes_named_so(classes, subset, taken):
+    """A number is a name first: among folders 0 to 11, the third in order is 10."""
+    mapping = class_map(classes, subset)
+    assert classes_taken(classes, mapping) == taken
+    assert sorted(mapping[mapping >= 0]) == list(range(len(taken)))
+
+
+@pytest.mark.parametrize(
+    ("classes", "subset", "message"),
+    [
+        (["ant", "bee", "cat"], ["ant", "catt"], "unknown class in class_subset 'catt': did you mean 'cat'"),
+        (["ant", "bee", "cat"], [0, 3], "names class 3, allowed are 0 to 2"),
+        (["ant", "bee", "cat"], [0, -1], "names class -1, allowed are 0 to 2"),
+        (["ant", "bee", "cat"], ["ant", "ant"], "names class 'ant' twice"),
+        (["ant", "bee", "cat"], ["ant", 0], "names class 'ant' twice"),
+        (["ant", "bee", "cat"], ["0", "1"], "unknown class in class_subset '0'"),
+        (TWELVE, [2, 12], "unknown class in class_subset '12': did you mean '11'"),
+        (PADDED, [0, 1], "unknown class in class_subset '0'"),
+        (PADDED, ["2", "3"], "unknown class in class_subset '2': did you mean"),
+        (["02", "002", "cat"], [2, "cat"], "unknown class in class_subset '2'"),
+        (["0", "1", "cat"], [0, 2], "unknown class in class_subset '2'"),
+        (TWELVE, [2, "2"], "names class '2' twice"),
+    ],
+)
+def test_class_subsets_that_cannot_be_used(classes, subset, message):
     with pytest.raises(UserError, match=message):
-        class_map(["ant", "bee", "cat"], subset)
+        class_map(classes, subset)
+
+
+@pytest.mark.parametrize("subset", [[True, False], [1.0, 2.0], [None, "a"], "ab"])
+def test_class_subsets_are_names_or_whole_numbers(subset):
+    with pytest.raises(ValueError, match="class_subset"):
+        DatasetSettings(source="digits", class_subset=subset)
+
+
+def test_the_smallest_class_is_told_by_its_name():
+    with pytest.raises(UserError, match="class 'bee' has 1 training image, too few"):
+        make_split(np.array([0, 0, 1]), DatasetSettings(source="digits"), 0, classes=["ant", "bee"])
 
 
 @given(st.lists(st.integers(3, 40), min_size=2, max_size=8), st.integers(0, 5))

@@ -1,10 +1,14 @@
 """Trees of class folders, and what their readers refuse."""
 
+import errno
+import os
 import shutil
+import socket
 
 import numpy as np
 import pytest
 from data_builders import archive_of, write_image, write_tree
+from PIL import Image
 
 from kd.data.packed import Packed
 from kd.data.packing import pack
@@ -87,13 +91,220 @@ def test_division_follows_its_seed(tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_other_files_and_hidden_ones_are_passed_over(tmp_path, tree):
-    (tree / "train" / "ant" / "Thumbs.db").write_bytes(b"x")
-    (tree / "train" / "ant" / "._0.png").write_bytes(b"x")
-    (tree / "readme.txt").write_text("x", encoding="utf-8")
-    (tree / ".cache").mkdir()
-    write_image(tree / "__MACOSX" / "train" / "ant" / "0.png", 1)
+JUNK = [
+    *(".ipynb_checkpoints", "__MACOSX", "@eaDir", ".Trash-1000", "lost+found", "System Volume Information"),
+    *("$RECYCLE.BIN", ".git", ".thumbnails", "__pycache__", "#recycle", "@Recently-Snapshot", ".AppleDouble"),
+]
+
+
+def as_directory(root, _tmp_path):
+    return open_tree(root)
+
+
+def as_archive(root, tmp_path):
+    return open_tree(archives=[archive_of(root, tmp_path / "a.zip")])
+
+
+@pytest.mark.parametrize("opened", [as_directory, as_archive])
+@pytest.mark.parametrize("place", ["", "train", "train/ant", "train/ant/deeper"])
+@pytest.mark.parametrize("junk", JUNK)
+def test_folders_that_tools_leave_behind_are_no_data(tmp_path, tree, junk, place, opened):
+    write_image(tree / place / junk / "ant" / "0.png", 1)
+    write_image(tree / place / junk / "0.png", 1)
+    (tree / place / junk / "empty").mkdir()
+    source = opened(tree, tmp_path)
+    assert np.bincount(source.labels["train"]).tolist() == [4, 4, 4]
+    assert source.classes == ["ant", "bee", "cat"]
+    assert source.passed_over == {f"{junk}/": 1}
+
+
+@pytest.mark.parametrize("opened", [as_directory, as_archive])
+def test_what_is_passed_over_is_counted_by_suffix(tmp_path, tree, opened):
+    for place in (
+        "train/ant/Thumbs.db",
+        "train/bee/desktop.ini",
+        "readme.txt",
+        "a.TXT",
+        "train/labels",
+        "train/x.heic",
+    ):
+        (tree / place).write_bytes(b"x")
+    for place in ("train/ant/._0.png", "train/ant/.DS_Store"):
+        (tree / place).write_bytes(b"x")
+    write_image(tree / "train" / "preview.png", 1)
+    write_image(tree / "logo.png", 1)
+    source = opened(tree, tmp_path)
+    assert {split: len(labels) for split, labels in source.labels.items()} == {"train": 12, "test": 12}
+    expected = {".txt": 2, "hidden files": 2, "images in no class folder of a split": 2}
+    assert source.passed_over == expected | {".db": 1, ".heic": 1, ".ini": 1, "no suffix": 1}
+
+
+def test_kinds_that_are_passed_over_are_told_apart_up_to_a_number(tmp_path, tree):
+    for k in range(30):
+        (tree / f"a.{k:02}").touch()
+    assert open_tree(tree).passed_over == {f".{k:02}": 1 for k in range(20)} | {"others": 10}
+
+
+@pytest.mark.parametrize(
+    "suffix", ["jfif", "jpe", "JPG", "Jpeg", "avif", "jp2", "tga", "bmp", "webp", "ppm", "qoi", "PNG"]
+)
+def test_whatever_pillow_opens_is_taken(tmp_path, tree, suffix):
+    for k in range(3):
+        with Image.open(tree / "train" / "ant" / f"{k}.png") as image:
+            image.save(tree / "train" / "ant" / f"{k}.{suffix}")
+        (tree / "train" / "ant" / f"{k}.png").unlink()
+    assert packed(tmp_path / "p", root=tree).manifest["counts"]["train"]["per_class"] == {"ant": 4, "bee": 4, "cat": 4}
+
+
+@pytest.mark.parametrize("target", [".", "..", "../..", "../../..", "/", "../../ant", "deeper"])
+def test_links_back_are_not_followed(tree, target):
+    write_image(tree / "train" / "ant" / "deeper" / "9.png", 1)
+    (tree / "train" / "ant" / "deeper" / "self").symlink_to(tree / "train" / "ant" if target == "deeper" else target)
+    source = open_tree(tree)
+    assert np.bincount(source.labels["train"]).tolist() == [5, 4, 4]
+    assert source.passed_over == {"links in a circle": 1}
+
+
+def test_classes_and_pictures_may_be_links(tmp_path, tree):
+    (tree / "train" / "ant").rename(tmp_path / "elsewhere")
+    (tree / "train" / "ant").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tree / "train")
+    (tree / "train" / "bee" / "9.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "root").symlink_to(tree)
+    source = open_tree(tmp_path / "root")
+    assert np.bincount(source.labels["train"]).tolist() == [4, 5, 4]
+    assert source.passed_over == {"links in a circle": 1}
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "named"),
+    [
+        ("train/dog", "ant", "train/dog is a link to the same folder as train/ant"),
+        ("train/aardvark", "ant", "train/aardvark is a link to the same folder as train/ant"),
+        ("train/ant/more", "../bee", "train/ant/more is a link to the same folder as train/bee"),
+        ("val", "test", "val is a link to the same folder as test"),
+        ("train/ant/test", "../../test/ant", "train/ant/test is a link to the same folder as test/ant"),
+    ],
+)
+def test_a_folder_that_links_make_two_of_is_refused(tree, link, target, named):
+    (tree / link).symlink_to(target)
+    with pytest.raises(UserError, match=f"{named}, whose images would count twice"):
+        open_tree(tree)
+
+
+def test_a_link_outside_the_splits_does_no_harm(tree):
+    (tree / "all").symlink_to("train")
     assert len(open_tree(tree).labels["train"]) == 12
+
+
+def test_a_class_folder_that_is_a_broken_link_is_no_missing_class(tree):
+    (tree / "train" / "dog").symlink_to("/nowhere")
+    with pytest.raises(
+        UserError, match="class folder train/dog holds no images; passed over: 1 links that lead nowhere"
+    ):
+        open_tree(tree)
+
+
+def test_what_is_no_regular_file_is_never_opened(tree):
+    os.mkfifo(tree / "train" / "ant" / "pipe.png")
+    (tree / "train" / "ant" / "null.png").symlink_to("/dev/null")
+    with socket.socket(socket.AF_UNIX) as made:
+        there = os.getcwd()
+        os.chdir(tree / "train" / "ant")  # a socket's path must be short
+        try:
+            made.bind("socket.png")
+        finally:
+            os.chdir(there)
+    source = open_tree(tree)
+    assert len(source.labels["train"]) == 12
+    assert source.passed_over == {"pipes, sockets and devices": 3}
+
+
+def test_a_folder_that_cannot_be_listed_is_told(tree, monkeypatch):
+    listed = os.scandir
+
+    def refusing(path):
+        if str(path).endswith("bee"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(UserError, match=r"folder .*/bee cannot be listed: Permission denied"):
+        open_tree(tree)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"caf\xe9.png", b"two\nlines.png", b"{braces} {0}.png", b"tab\t%s.png", b"\xe2\x80\xae.png"],
+    ids=["latin1", "newline", "braces", "tab", "direction"],
+)
+def test_pictures_may_have_any_name(tmp_path, tree, name):
+    path = os.path.join(os.fsencode(tree / "train" / "ant"), name)
+    os.rename(tree / "train" / "ant" / "0.png", path)
+    assert packed(tmp_path / "p", root=tree).manifest["counts"]["train"]["images"] == 12
+    with open(path, "wb"):
+        pass
+    with pytest.raises(UserError, match=r"is not a readable image: it is empty") as caught:
+        packed(tmp_path / "q", root=tree)
+    assert str(caught.value).isprintable()
+
+
+def test_class_names_are_text(tree):
+    for split in ("train", "test"):
+        os.rename(tree / split / "ant", os.path.join(os.fsencode(tree / split), b"caf\xe9"))
+    with pytest.raises(UserError, match=r"class 'caf.udce9' has no name that is text in UTF-8"):
+        open_tree(tree)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("TRAIN", "VAL"), ("train", "Valid")])
+def test_split_folders_in_capitals(tmp_path, names):
+    source = open_tree(write_tree(tmp_path / "t", names))
+    assert {split: len(labels) for split, labels in source.labels.items()} == {"train": 12, "test": 12}
+
+
+def test_classes_that_differ_in_case_are_two(tmp_path):
+    assert open_tree(write_tree(tmp_path / "t", classes=("Ant", "ant", "bee"))).classes == ["Ant", "ant", "bee"]
+
+
+@pytest.mark.parametrize("other", ["Ant", "ant ", "\uff41nt"])
+def test_classes_that_only_look_alike_are_pointed_at(tree, other):
+    (tree / "test" / "ant").rename(tree / "test" / other)
+    with pytest.raises(
+        UserError, match=f"has '{other}', which only looks the same|has 'ant', which only looks the same"
+    ):
+        open_tree(tree)
+
+
+@pytest.mark.parametrize("opened", [as_directory, as_archive])
+def test_a_flat_test_folder_is_told_so(tmp_path, tree, opened):
+    for k, path in enumerate(sorted((tree / "test").rglob("*.png"))):
+        path.rename(tree / "test" / f"{k}.png")
+    for folder in ("ant", "bee", "cat"):
+        (tree / "test" / folder).rmdir()
+    message = (
+        "test holds 12 images but no class folders: nothing tells their classes; put each class's images into a fold"
+    )
+    with pytest.raises(UserError, match=message):
+        opened(tree, tmp_path)
+
+
+def test_a_flat_root_and_an_empty_split_are_told_so(tmp_path, tree):
+    for k in range(3):
+        write_image(tmp_path / "flat" / f"{k}.png", k)
+    with pytest.raises(UserError, match="flat holds 3 images but no class folders: nothing tells their classes"):
+        open_tree(tmp_path / "flat", split_ratios=HALVES)
+    shutil.rmtree(tree / "test")
+    (tree / "test").mkdir()
+    with pytest.raises(UserError, match=r"tree: test is empty; put each class's images into a folder of its name"):
+        open_tree(tree)
+
+
+def test_a_root_of_files_that_are_no_pictures(tmp_path):
+    for name in ("0001", "0002", "a.heic"):
+        (tmp_path / "t" / "train" / "a").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "t" / "train" / "a" / name).touch()
+    with pytest.raises(UserError, match=r"t holds no images; passed over: 2 no suffix, 1 \.heic"):
+        open_tree(tmp_path / "t")
 
 
 def test_images_below_subfolders_belong_to_their_class(tmp_path, tree):
@@ -132,7 +343,7 @@ def test_trees_that_cannot_be_used(tmp_path, tree, change, settings, message):
 
 def test_class_with_too_few_images_for_the_ratios(tmp_path):
     root = write_tree(tmp_path / "t", ("",), count=2)
-    with pytest.raises(UserError, match="class 0 has 2 images, too few for 3 splits"):
+    with pytest.raises(UserError, match="class 'ant' has 2 images, too few for 3 splits"):
         open_tree(root, split_ratios=SplitRatios(train=0.6, val=0.2, test=0.2))
 
 

@@ -18,7 +18,9 @@ from kd.data.source import Block, Source, array_blocks
 from kd.data.unpickle import load_pickle
 from kd.spec.cifar import Cifar, Form, find_form, nothing_usable
 from kd.spec.config import DatasetSettings
-from kd.spec.errors import UserError
+from kd.spec.errors import UserError, printable
+
+LARGEST_LABEL = 99_999
 
 Load = Callable[[str], Any]
 """Returns the content of the batch of a name."""
@@ -133,9 +135,7 @@ def _batches(cifar: Cifar, where: Path, load: Load) -> Source:
     rank = np.array([classes.index(name) for name in names], np.int64)
     labels, positions = {}, {}
     for split, files in cifar.splits.items():
-        given, titles = _labels_and_titles(cifar, where, files, load)
-        if given.size and not 0 <= given.min() <= given.max() < len(names):
-            raise UserError(f"{where}: a {split} label lies outside the {len(names)} classes")
+        given, titles = _labels_and_titles(cifar, where, files, load, len(names))
         ranks = rank[given]
         order = np.lexsort((titles, ranks))
         labels[split] = ranks[order]
@@ -154,14 +154,16 @@ def _class_names(cifar: Cifar, where: Path, load: Load) -> list[str]:
     [names] = _contents(where / cifar.meta, load(cifar.meta), cifar.names_key)
     if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
         raise UserError(f"{where / cifar.meta}: {cifar.names_key} is no list of names")
-    listed = [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
+    listed = [name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name for name in names]
     twice = sorted({name for name in listed if listed.count(name) > 1})
     if twice:
         raise UserError(f"{where / cifar.meta} names class {twice[0]} twice")
     return listed
 
 
-def _labels_and_titles(cifar: Cifar, where: Path, files: tuple[str, ...], load: Load) -> tuple[np.ndarray, np.ndarray]:
+def _labels_and_titles(
+    cifar: Cifar, where: Path, files: tuple[str, ...], load: Load, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return the labels of a split as its files have them, and what orders the images of one class: their names.
 
     Batches without names of images keep their order.
@@ -170,7 +172,11 @@ def _labels_and_titles(cifar: Cifar, where: Path, files: tuple[str, ...], load: 
     for file in files:
         content = load(file)
         [given] = _contents(where / file, content, cifar.labels_key)
-        labels.append(_checked_labels(where / file, given, len(_pixels(where / file, content))))
+        labels.append(checked_labels(given, len(_pixels(where / file, content)), where / file))
+        if labels[-1].max() >= classes:
+            raise UserError(
+                f"{where / file}: label {labels[-1].max()} lies outside the {classes} classes that are named"
+            )
         names = content.get("filenames")
         named = named and isinstance(names, list) and len(names) == len(labels[-1])
         titles += [str(name) for name in names] if named else []
@@ -178,13 +184,20 @@ def _labels_and_titles(cifar: Cifar, where: Path, files: tuple[str, ...], load: 
     return found, np.array(titles) if named else np.arange(len(found))
 
 
-def _checked_labels(path: Path, given: Any, count: int) -> np.ndarray:
-    numbers = given.tolist() if isinstance(given, np.ndarray) else given
-    if not isinstance(numbers, list) or not all(type(label) is int and abs(label) < 2**31 for label in numbers):
-        raise UserError(f"{path}: labels must be whole numbers, one an image")
-    if len(numbers) != count:
-        raise UserError(f"{path} holds {count} images and {len(numbers)} labels")
-    return np.array(numbers, np.int64)
+def checked_labels(given: Any, images: int, path: Path, first: int = 0) -> np.ndarray:
+    """Return labels (images,) int64; UserError unless they are one integer from `first` for each of the images."""
+    if not isinstance(given, list | tuple | np.ndarray) or (isinstance(given, np.ndarray) and given.ndim == 0):
+        raise UserError(f"{path}: labels must be a list of integers, found {type(given).__name__}")
+    if len(given) != images or not images:
+        raise UserError(f"{path} holds {images} images and {len(given)} labels, one for each is needed")
+    for place, label in enumerate(given):
+        # numpy would take True for 1, 2.7 for 2 and "3" for 3
+        if not isinstance(label, int | np.integer) or isinstance(label, bool):
+            shown = printable(repr(label))
+            raise UserError(f"{path}: label {place} is {shown[:40]} ({type(label).__name__}), no integer")
+        if not first <= label <= LARGEST_LABEL:
+            raise UserError(f"{path}: labels must count from {first}, found {str(label)[:40]}")
+    return np.array(given, dtype=np.int64)
 
 
 def _contents(path: Path, content: Any, *keys: str) -> list[Any]:
@@ -199,8 +212,9 @@ def _pixels(path: Path, content: Any) -> np.ndarray:
 
 def planes_to_pixels(data: Any, path: Path) -> np.ndarray:
     """View rows of colour planes (N, 3 S^2), red before green before blue, as pixels (N, S, S, 3)."""
-    rows = np.asarray(data)
+    rows = data if isinstance(data, np.ndarray) else np.zeros(0)
     side = round((rows.shape[-1] / 3) ** 0.5) if rows.ndim == 2 else 0
     if rows.dtype != np.uint8 or not side or rows.shape[1] != 3 * side * side:
-        raise UserError(f"{path} holds data {rows.dtype} {rows.shape}, expected uint8 (images, 3 x side x side)")
+        found = f"{rows.dtype} {rows.shape}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise UserError(f"{path} holds data {found}, expected uint8 (images, 3 x side x side)")
     return rows.reshape(-1, 3, side, side).transpose(0, 2, 3, 1)

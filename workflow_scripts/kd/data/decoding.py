@@ -5,17 +5,20 @@ Decoding processes import this module, so it needs nothing but numpy and Pillow.
 
 import io
 import os
-from dataclasses import dataclass
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from kd.data.colours import as_rgb
 from kd.data.source import Block
-from kd.spec.errors import UserError
+from kd.spec.errors import UserError, printable
 
-# What Pillow raises for files that are not images, cut short, damaged, or absurdly large.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+ONE_COLOUR = "of one colour"
+LONGEST = 100  # times the shorter side; a line of pixels, resized to pictures, would need gigabytes
 
 _opened: dict[Path, int] = {}
 
@@ -30,16 +33,44 @@ class Target:
     shape: tuple[int, int, int]
 
 
-def decode(image: bytes | str | np.ndarray, name: str) -> Image.Image:
+@dataclass
+class Written:
+    """What is known of a block's images once they are written."""
+
+    histogram: np.ndarray = field(default_factory=lambda: np.zeros((3, 256), np.int64))
+    """How often each value occurs in each channel."""
+    broken: dict[int, str] = field(default_factory=dict)
+    """Why images cannot be used, by their position."""
+    remarks: Counter[str] = field(default_factory=Counter)
+    """How many images are of a kind that is worth a word."""
+    sums: set[int] = field(default_factory=set)
+    """Checksums of one image and, if there is one, of another that differs."""
+
+
+def decode(image: bytes | str | np.ndarray, name: str, remarks: Counter[str] | None = None) -> Image.Image:
     """Return an image as RGB; UserError names the file when it cannot be read."""
     if isinstance(image, np.ndarray):
         return Image.fromarray(image)
     try:
         with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            return opened.convert("RGB")
-    except _BROKEN as error:
-        reason = str(error).partition(" <")[0]  # drop the address of the byte buffer
-        raise UserError(f"{name} is not a readable image: {reason}") from error
+            return as_rgb(opened, printable(name), Counter() if remarks is None else remarks)
+    except UserError:
+        raise
+    # A damaged file makes Pillow's many decoders fail in almost any way.
+    except Exception as error:
+        raise UserError(f"{printable(name)} is not a readable image: {_reason(image, error)}") from error
+
+
+def _reason(image: bytes | str, error: Exception) -> str:
+    if isinstance(image, str) and os.path.islink(image) and not os.path.exists(image):
+        return "a link that leads nowhere"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if not (image if isinstance(image, bytes) else os.path.getsize(image)):
+        return "it is empty"
+    if isinstance(error, UnidentifiedImageError):
+        return "cannot identify its format"
+    return printable(str(error)) or type(error).__name__
 
 
 def fit(image: Image.Image, image_size: int | None, name: str) -> np.ndarray:
@@ -51,6 +82,8 @@ def fit(image: Image.Image, image_size: int | None, name: str) -> np.ndarray:
         raise UserError(
             f"{name} is {image.width}x{image.height} pixels, not square: set image_size to resize and crop all images"
         )
+    if max(image.size) > LONGEST * min(image.size):
+        raise UserError(f"{name} is {image.width}x{image.height} pixels, a line and no picture")
     if image_size is not None and image.size != (image_size, image_size):
         image = _resize_and_crop(image, image_size)
     return np.asarray(image).transpose(2, 0, 1)
@@ -64,19 +97,27 @@ def _resize_and_crop(image: Image.Image, side: int) -> Image.Image:
     return resized.crop((left, top, left + side, top + side))
 
 
-def write_block(block: Block, target: Target, image_size: int | None) -> np.ndarray:
-    """Decode a block, write its images to their rows, and return how often each value occurs, (3, 256) int64.
+def write_block(block: Block, target: Target, image_size: int | None) -> Written:
+    """Decode a block and write its images to their rows; those that cannot be used are told in what is returned.
 
     Rows are written by position, not through a memory map: mapped pages would count as this process's memory.
     """
-    histogram = np.zeros((3, 256), np.int64)
+    written = Written()
     for position, image, name in zip(block.positions, block.images, block.names, strict=True):
-        pixels = fit(decode(image, name), image_size, name)
-        _check_shape(pixels.shape, target.shape, name)
-        _write_row(target, int(position), pixels.tobytes())
+        try:
+            pixels = fit(decode(image, name, written.remarks), image_size, printable(name))
+            _check_shape(pixels.shape, target.shape, printable(name))
+        except UserError as error:
+            written.broken[int(position)] = str(error)
+            continue
+        data = pixels.tobytes()
+        _write_row(target, int(position), data)
         for channel in range(3):
-            histogram[channel] += np.bincount(pixels[channel].ravel(), minlength=256)
-    return histogram
+            written.histogram[channel] += np.bincount(pixels[channel].ravel(), minlength=256)
+        written.remarks[ONE_COLOUR] += bool((pixels == pixels[:, :1, :1]).all())
+        if len(written.sums) < 2:
+            written.sums.add(zlib.crc32(data))
+    return written
 
 
 def _check_shape(found: tuple[int, ...], first: tuple[int, ...], name: str) -> None:

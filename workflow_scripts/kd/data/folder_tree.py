@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +13,12 @@ import numpy as np
 from kd.data.source import Block, Source, chunks
 from kd.data.splits import divide
 from kd.spec.config import SplitRatios
-from kd.spec.errors import UserError
+from kd.spec.errors import UserError, printable
+from kd.spec.trees import SPLIT_FOLDERS, holds_no_data, is_picture, kind_left_out, walk
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".pgm", ".webp", ".tif", ".tiff")
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+NO_CLASS = "images in no class folder of a split"
+KINDS_TOLD = 20
+"""So many kinds of what is passed over are told apart, the rest together."""
 
 
 @dataclass
@@ -27,12 +31,39 @@ class Listing:
     folders: set[str] = field(default_factory=set)
     open_blocks: "Callable[[Layout], Iterator[Block]] | None" = None
     """Reads the images block by block."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """How many files and folders of each kind are passed over."""
+    again: dict[str, str] = field(default_factory=dict)
+    """Folders that links lead to a second time, and where they were first."""
+    _no_data: dict[str, bool] = field(default_factory=dict)
 
     def add(self, name: str) -> None:
-        """Take in a file if it is an image; hidden files and what macOS leaves in archives are not."""
-        last = name.rpartition("/")[2]
-        if last.lower().endswith(IMAGE_SUFFIXES) and not last.startswith(".") and not name.startswith("__MACOSX/"):
+        """Take in a file of an archive, if it is an image and in no folder that tools leave behind."""
+        folder, _, last = name.rpartition("/")
+        if self._is_passed_over(folder):
+            return
+        if is_picture(last):
             self.names.append(name)
+        else:
+            self.left_out[kind_left_out(last)] += 1
+
+    def _is_passed_over(self, folder: str) -> bool:
+        """Tell whether a folder or one around it holds no data; the outermost such is counted when first met."""
+        if not folder:
+            return False
+        if folder not in self._no_data:
+            around, _, last = folder.rpartition("/")
+            inside = self._is_passed_over(around)
+            here = not inside and holds_no_data(last)
+            self.left_out[f"{last}/"] += here
+            self._no_data[folder] = inside or here
+        return self._no_data[folder]
+
+    def passed_over(self) -> dict[str, int]:
+        """Return how many files and folders of each kind are passed over, the commonest kinds first."""
+        ordered = sorted(((kind, n) for kind, n in self.left_out.items() if n), key=lambda item: (-item[1], item[0]))
+        rest = sum(count for _, count in ordered[KINDS_TOLD:])
+        return dict(ordered[:KINDS_TOLD]) | ({"others": rest} if rest else {})
 
 
 @dataclass(frozen=True)
@@ -46,15 +77,20 @@ class Layout:
 
 
 def list_folder(root: Path, below: Iterable[str] = ("",)) -> Listing:
-    """List the images in a folder, or only in some of its subfolders."""
+    """List the images in a folder, or only in some of its subfolders; UserError for a folder that cannot be listed."""
     listing = Listing(str(root))
-    for part in below:
-        for folder, _, files in os.walk(root / part, followlinks=True):
-            inside = Path(folder).relative_to(root).as_posix()
-            if inside != ".":
-                listing.folders.add(inside)
-            for file in files:
-                listing.add(file if inside == "." else f"{inside}/{file}")
+    for visit in walk(root, below):
+        start = f"{visit.inside}/" if visit.inside else ""
+        if visit.error is not None:
+            place = printable(os.path.join(root, visit.inside))
+            raise UserError(f"folder {place} cannot be listed: {visit.error.strerror or visit.error}")
+        if visit.again is not None:
+            listing.again[visit.inside] = visit.again
+        if visit.inside:
+            listing.folders.add(visit.inside)
+        listing.folders.update(f"{start}{name}" for name in visit.folders)
+        listing.names.extend(f"{start}{entry.name}" for entry in visit.pictures)
+        listing.left_out.update(visit.left_out)
     listing.open_blocks = lambda layout: _file_blocks(root, listing.names, layout)
     return listing
 
@@ -70,18 +106,22 @@ def tree_source(listing: Listing, layout: Layout) -> Source:
     """Return the source of a listed tree."""
     read = listing.open_blocks
     assert read is not None
-    return Source(layout.classes, layout.labels, lambda: read(layout), encoded=True)
+    used = sum(len(rows) for rows in layout.rows.values())
+    listing.left_out[NO_CLASS] = len(listing.names) - used
+    return Source(layout.classes, layout.labels, lambda: read(layout), True, listing.passed_over())
 
 
 def find_layout(listing: Listing, ratios: SplitRatios | None, seed: int) -> Layout:
     """Find splits and classes; folders that only wrap the tree are passed over.
 
-    Errors: UserError for no images, missing split folders, an empty class folder, or splits whose classes differ.
+    Errors: UserError for no images, missing split folders, images outside class folders, an empty class folder, a
+    folder that links make two of, or splits whose classes differ.
     """
     if not listing.names:
-        raise UserError(f"{listing.where} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        raise UserError(f"{listing.where} holds no images; {_found(listing)}")
     base = _find_base(listing, ratios is not None)
-    divided = _is_divided(listing, base)
+    splits = set(_split_folders(listing, base).values())
+    divided = "train" in splits and len(splits) > 1
     if ratios is None:
         if not divided:
             raise UserError(
@@ -89,11 +129,11 @@ def find_layout(listing: Listing, ratios: SplitRatios | None, seed: int) -> Layo
                 f" found {_some(_subfolders(listing, base))}"
             )
         return _divided_layout(listing, base)
-    if divided:
+    if divided and _has_class_folders(listing, base):
         raise UserError(f"split_ratios divides one undivided root, but {listing.where} has train and test folders")
     grouped = _group(listing, base)
     classes, labels, rows = _flatten(grouped)
-    parts = divide(labels, ratios, seed, listing.where)
+    parts = divide(labels, ratios, seed, listing.where, classes)
     return Layout(classes, {s: labels[p] for s, p in parts.items()}, {s: rows[p] for s, p in parts.items()})
 
 
@@ -113,22 +153,27 @@ def _subfolders(listing: Listing, base: str) -> set[str]:
     skip = len(base)
     inside = {name[skip:].partition("/")[0] for name in listing.names if name.startswith(base) and "/" in name[skip:]}
     named = {name[skip:].partition("/")[0] for name in listing.folders if name.startswith(base)}
-    return {name for name in inside | named if name and not name.startswith(".") and name != "__MACOSX"}
+    return {name for name in inside | named if name and not holds_no_data(name)}
 
 
-def _is_divided(listing: Listing, base: str) -> bool:
+def _has_class_folders(listing: Listing, base: str) -> bool:
     """Tell split folders from classes that bear their names (CIFAR-100 has a class 'train')."""
-    folders = _subfolders(listing, base)
-    others = {SPLIT_FOLDERS[name] for name in folders & SPLIT_FOLDERS.keys()} - {"train"}
-    return "train" in folders and bool(others) and bool(_subfolders(listing, f"{base}train/"))
+    train = [folder for folder, split in _split_folders(listing, base).items() if split == "train"]
+    return any(_subfolders(listing, f"{base}{folder}/") for folder in train)
+
+
+def _split_folders(listing: Listing, base: str) -> dict[str, str]:
+    """Return the folders that bear the name of a split, in whatever case, with what they mean."""
+    named = {folder: SPLIT_FOLDERS.get(folder.lower()) for folder in sorted(_subfolders(listing, base))}
+    return {folder: split for folder, split in named.items() if split is not None}
 
 
 def _divided_layout(listing: Listing, base: str) -> Layout:
     folders: dict[str, str] = {}
-    for name in sorted(_subfolders(listing, base) & SPLIT_FOLDERS.keys()):
-        if SPLIT_FOLDERS[name] in folders:
-            raise UserError(f"{listing.where} has both {folders[SPLIT_FOLDERS[name]]} and {name}, which mean the same")
-        folders[SPLIT_FOLDERS[name]] = name
+    for name, split in _split_folders(listing, base).items():
+        if split in folders:
+            raise UserError(f"{listing.where} has both {folders[split]} and {name}, which mean the same")
+        folders[split] = name
     if "test" not in folders:
         folders["test"] = folders.pop("val")
     classes: list[str] = []
@@ -137,33 +182,65 @@ def _divided_layout(listing: Listing, base: str) -> Layout:
         if split in folders:
             found, labels[split], rows[split] = _flatten(_group(listing, f"{base}{folders[split]}/"))
             classes = classes or found
-            _check_same_classes(listing.where, classes, folders[split], found)
+            _check_same_classes(listing.where, folders["train"], classes, folders[split], found)
     return Layout(classes, labels, rows)
 
 
-def _check_same_classes(where: str, train: list[str], folder: str, found: list[str]) -> None:
-    if train != found:
-        only = sorted(set(train) ^ set(found))
-        place = "train" if only[0] in train else folder
-        raise UserError(f"{where}: train and {folder} have different classes: '{only[0]}' is only in {place}")
+def _check_same_classes(where: str, train: str, classes: list[str], folder: str, found: list[str]) -> None:
+    if classes == found:
+        return
+    only = sorted(set(classes) ^ set(found))[0]
+    place, other, others = (train, folder, found) if only in classes else (folder, train, classes)
+    alike = [name for name in others if _alike(name) == _alike(only) and name not in set(classes) & set(found)]
+    hint = f"; {other} has '{printable(alike[0])}', which only looks the same" if alike else ""
+    raise UserError(
+        f"{where}: {train} and {folder} have different classes: '{printable(only)}' is only in {place}{hint}"
+    )
+
+
+def _alike(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold().strip()
 
 
 def _group(listing: Listing, base: str) -> dict[str, list[int]]:
     """Return the images below each class folder, sorted by name."""
+    _check_once(listing, base)
     grouped: dict[str, list[int]] = {name: [] for name in sorted(_subfolders(listing, base))}
+    loose = 0
     for row, name in enumerate(listing.names):
         if name.startswith(base):
             folder, inside, _ = name[len(base) :].partition("/")
+            loose += not inside
             if inside and folder in grouped:
                 grouped[folder].append(row)
+    if not grouped:
+        place = f"{listing.where}: {base.rstrip('/')}" if base else listing.where
+        holds = f"holds {loose} images but no class folders: nothing tells their classes" if loose else "is empty"
+        raise UserError(f"{place} {holds}; put each class's images into a folder of its name")
     for folder, rows in grouped.items():
         if not rows:
-            raise UserError(f"{listing.where}: class folder {base}{folder} holds no images")
+            where = f"{listing.where}: class folder {base}{printable(folder)}"
+            raise UserError(f"{where} holds no images; {_found(listing)}")
         rows.sort(key=listing.names.__getitem__)
         for row, following in itertools.pairwise(rows):
             if listing.names[row] == listing.names[following]:
-                raise UserError(f"{listing.where}: {listing.names[row]} is there twice")
+                raise UserError(f"{listing.where}: {printable(listing.names[row])} is there twice")
     return grouped
+
+
+def _check_once(listing: Listing, base: str) -> None:
+    for place, first in listing.again.items():
+        if f"{place}/".startswith(base):
+            raise UserError(
+                f"{listing.where}: {printable(place)} is a link to the same folder as {printable(first or 'the root')},"
+                " whose images would count twice: remove one of the two"
+            )
+
+
+def _found(listing: Listing) -> str:
+    """Say what there is beside images."""
+    kinds = [f"{count} {printable(kind)}" for kind, count in listing.passed_over().items()]
+    return f"passed over: {', '.join(kinds)}" if kinds else "no other files are there"
 
 
 def _flatten(grouped: dict[str, list[int]]) -> tuple[list[str], np.ndarray, np.ndarray]:

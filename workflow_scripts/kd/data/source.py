@@ -1,13 +1,14 @@
 """What a data source gives to packing: class names, labels, and images block by block."""
 
 import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from kd.spec.config import DatasetSettings
-from kd.spec.errors import UserError
+from kd.spec.errors import UserError, printable
 
 BLOCK_IMAGES = 128
 
@@ -36,6 +37,8 @@ class Source:
     """Starts one pass over all images of all splits, in the order that is cheapest to read."""
     encoded: bool
     """Whether the images still have to be decoded, which is worth several processes."""
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+    """How many files and folders of each kind are no pictures of a class: {".txt": 3, ".ipynb_checkpoints/": 1}."""
 
 
 def open_source(settings: DatasetSettings) -> Source:
@@ -46,15 +49,30 @@ def open_source(settings: DatasetSettings) -> Source:
 
 
 def check_classes(classes: Sequence[str], labels: dict[str, np.ndarray], where: str) -> None:
-    """Raise UserError unless there are two classes at least and each has an image in every split."""
+    """Raise UserError unless there are two classes at least, of different names, each with an image in every split."""
     if len(classes) < 2:
-        raise UserError(f"{where} holds {len(classes)} class ({', '.join(classes)}), at least 2 are needed")
+        named = ", ".join(printable(name) for name in classes)
+        raise UserError(f"{where} holds {len(classes)} class ({named}), at least 2 are needed")
+    for name in classes:
+        if not name.strip() or not _is_text(name):
+            raise UserError(f"{where}: class '{printable(name)}' has no name that is text in UTF-8: rename it")
+    twice = [name for name, count in Counter(classes).items() if count > 1]
+    if twice:
+        raise UserError(f"{where}: two classes are named '{printable(twice[0])}'")
     for split, values in labels.items():
         if values.size and not 0 <= values.min() <= values.max() < len(classes):
             raise UserError(f"{where}: a {split} label lies outside the {len(classes)} classes")
         missing = np.flatnonzero(np.bincount(values, minlength=len(classes)) == 0)
         if missing.size:
-            raise UserError(f"{where}: class '{classes[missing[0]]}' has no {split} image")
+            raise UserError(f"{where}: class '{printable(classes[missing[0]])}' has no {split} image")
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes of a file name that are no UTF-8
+        return False
+    return True
 
 
 def chunks(items: np.ndarray, size: int = BLOCK_IMAGES) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kd.spec.config import ClassShare, DatasetSettings, SplitRatios
-from kd.spec.errors import UserError, unknown
+from kd.spec.errors import UserError, printable, unknown
 
 
 @dataclass(frozen=True)
@@ -17,38 +17,63 @@ class Split:
     validation: np.ndarray
 
 
-def class_map(classes: Sequence[str], class_subset: Sequence[str] | Sequence[int] | None) -> np.ndarray:
+def class_map(classes: Sequence[str], class_subset: Sequence[str | int] | None) -> np.ndarray:
     """Return for each packed label its new label, -1 where `class_subset` leaves the class out.
 
-    New labels follow the order of `class_subset`. Errors: UserError for a class that does not exist or stands twice.
+    New labels follow the order of `class_subset`. Its entries are names; a number is the class of that name, and counts
+    the classes from 0 only where no class is named by a number, for names stand in order as text: 0, 1, 10, 11, 2.
+    Errors: UserError for a class that does not exist, is not clear or stands twice.
     """
     if class_subset is None:
         return np.arange(len(classes))
     mapping = np.full(len(classes), -1, np.int64)
-    names: list[str | int] = list(class_subset)
-    for new, wanted in enumerate(names):
+    for new, wanted in enumerate(class_subset):
         old = _class_index(classes, wanted)
         if mapping[old] >= 0:
-            raise UserError(f"class_subset names class '{wanted}' twice")
+            raise UserError(f"class_subset names class '{printable(classes[old])}' twice")
         mapping[old] = new
     return mapping
 
 
+def classes_taken(classes: Sequence[str], mapping: np.ndarray) -> list[str]:
+    """Return the names of the classes that a class map takes, in the order of their new labels."""
+    kept = np.flatnonzero(mapping >= 0)
+    return [classes[old] for old in kept[np.argsort(mapping[kept])]]
+
+
 def _class_index(classes: Sequence[str], wanted: str | int) -> int:
+    name = str(wanted)
+    if name in classes:
+        return list(classes).index(name)
     if isinstance(wanted, str):
-        if wanted not in classes:
-            raise unknown("class in class_subset", wanted, classes)
-        return list(classes).index(wanted)
+        raise unknown("class in class_subset", wanted, classes)
+    numbered = [index for index, given in enumerate(classes) if _is_number(given)]
+    if numbered:
+        same = [index for index in numbered if int(classes[index]) == wanted]
+        if len(same) == 1:  # 2 is the folder 02
+            return same[0]
+        raise unknown("class in class_subset", wanted, classes)
     if not 0 <= wanted < len(classes):
         raise UserError(f"class_subset names class {wanted}, allowed are 0 to {len(classes) - 1}")
     return wanted
 
 
-def make_split(labels: np.ndarray, settings: DatasetSettings, seed: int, own_validation: bool = False) -> Split:
+def _is_number(name: str) -> bool:
+    return name.removeprefix("-").isascii() and name.removeprefix("-").isdigit()
+
+
+def make_split(
+    labels: np.ndarray,
+    settings: DatasetSettings,
+    seed: int,
+    own_validation: bool = False,
+    classes: Sequence[str] = (),
+) -> Split:
     """Take the training subset and carve the validation split from it.
 
     `labels` are those of the packed training split; rows with a negative label (classes left out) are never taken.
-    With `own_validation` (the source has a "val" split) nothing is carved and `validation` is empty.
+    With `own_validation` (the source has a "val" split) nothing is carved and `validation` is empty. `classes` are the
+    labels' names, for messages.
     Errors: UserError for a subset that cannot be taken, and for no validation at all.
     """
     chosen = _subset(labels, settings, np.random.default_rng([seed, 0]))
@@ -58,9 +83,8 @@ def make_split(labels: np.ndarray, settings: DatasetSettings, seed: int, own_val
         raise UserError("validation is 0 but the data set has no val split of its own: give a share between 0 and 1")
     counts = _class_counts(labels[chosen])
     if counts.min() < 2:
-        raise UserError(
-            f"class {counts.argmin()} has {counts.min()} training images, too few for a train and a validation split"
-        )
+        images = _images_of_smallest(counts, classes, "training ")
+        raise UserError(f"{images}, too few for a train and a validation split")
     rng = np.random.default_rng([seed, 1])
     total = max(1, round(settings.validation * len(chosen)))
     carved = _take(labels, chosen, np.minimum(_apportion(counts, total, rng), counts - 1), rng)
@@ -102,24 +126,33 @@ def classes_of(share: ClassShare, classes: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([order[:shared], own]))
 
 
-def divide(labels: np.ndarray, ratios: SplitRatios, seed: int, where: str) -> dict[str, np.ndarray]:
+def divide(
+    labels: np.ndarray, ratios: SplitRatios, seed: int, where: str, classes: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
     """Divide images into "train", "test" and, if asked for, "val", in each class by the same shares.
 
-    Returns sorted rows. Errors: UserError for a class with too few images to have one in each split.
+    `classes` are names for messages. Returns sorted rows.
+    Errors: UserError for a class with too few images to have one in each split.
     """
     shares = {"test": ratios.test} | ({"val": ratios.val} if ratios.val else {})
     rng = np.random.default_rng([seed, 2])
     counts = _class_counts(labels)
     if counts.min() <= len(shares):
-        raise UserError(
-            f"{where}: class {counts.argmin()} has {counts.min()} images, too few for {len(shares) + 1} splits"
-        )
+        images = _images_of_smallest(counts, classes)
+        raise UserError(f"{where}: {images}, too few for {len(shares) + 1} splits")
     left, parts = np.arange(len(labels)), {}
     for split, share in shares.items():
         wanted = np.maximum(1, np.floor(share * counts + 0.5).astype(np.int64))
         parts[split] = _take(labels, left, np.minimum(wanted, _class_counts(labels[left]) - 1), rng)
         left = np.setdiff1d(left, parts[split], assume_unique=True)
     return {"train": left} | parts
+
+
+def _images_of_smallest(counts: np.ndarray, classes: Sequence[str], kind: str = "") -> str:
+    """Say how many images the smallest class has, by its name where that is known."""
+    label, count = int(counts.argmin()), counts.min()
+    name = f"'{printable(classes[label])}'" if classes else str(label)
+    return f"class {name} has {count} {kind}image{'' if count == 1 else 's'}"
 
 
 def _class_counts(labels: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The images of a job: packed arrays, cut into the splits that its seed decides."""
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,12 +10,15 @@ import torch
 
 from kd.data.augment import Augmenter
 from kd.data.packed import Packed
-from kd.data.splits import Split, class_map, classes_of, make_split
+from kd.data.splits import Split, class_map, classes_of, classes_taken, make_split
 from kd.data.store import ImageStore
 from kd.spec.digests import text_digest
+from kd.spec.errors import printable
 from kd.spec.job import Job
 
 TEST_RESIDENT_MB = 4096
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,14 @@ def cut(packed: Packed, job: Job, device: torch.device) -> Data:
     """Cut a packed data set as `load_data` does."""
     settings = job.loading()
     mapping = class_map(packed.classes, settings.class_subset)
+    names = classes_taken(packed.classes, mapping)
+    if settings.class_subset is not None:
+        log.info("class_subset takes, in the order of their labels: %s", ", ".join(map(printable, names)))
     own = "val" in packed.splits
     num_classes = int(mapping.max()) + 1
     share = job.student.classes if job.student else None
     known = np.arange(num_classes) if share is None else classes_of(share, num_classes, job.split_seed)
-    split = make_split(mapping[packed.labels["train"]], settings, job.split_seed, own_validation=own)
+    split = make_split(mapping[packed.labels["train"]], settings, job.split_seed, own, names)
     learnt = _rows_of(known, mapping[packed.labels["train"]])
     split = Split(np.intersect1d(split.train, learnt), np.intersect1d(split.validation, learnt))
     held_out, rows = ("val", _rows_of(known, mapping[packed.labels["val"]])) if own else ("train", split.validation)

@@ -19,6 +19,7 @@ Side = Annotated[int, Field(ge=1, le=4096)]
 """Pixels."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 ClassIndex = Annotated[int, Field(ge=0, le=1_000_000)]
+ClassName = Annotated[str, Field(max_length=255)]
 Weight = Annotated[float, Field(ge=0, le=1e9)]
 Temperature = Annotated[float, Field(gt=0, le=1e6)]
 
@@ -100,8 +101,9 @@ class DatasetSettings(Strict):
     subset_size: Count | None = None
     """Training images used, before the validation split is carved from them."""
     subset: Literal["stratified", "uniform"] = "stratified"
-    class_subset: list[Annotated[str, Field(max_length=255)]] | list[ClassIndex] | None = None
-    """Classes kept, by name or index; labels are renumbered in this order."""
+    class_subset: list[ClassName | ClassIndex] | None = None
+    """Classes kept, by name (2 is the class named 2), or by place from 0 where no class is named by a number; labels
+    are renumbered in this order."""
     validation: Share = 0.1
     """Share of the training images carved for validation (0 only if the source brings its own)."""
     resident_limit_mb: int = Field(default=4096, ge=0, le=100_000_000)

@@ -63,7 +63,8 @@ def check_dataset(name: str, dataset: DatasetSettings) -> None:
     if kept is not None:
         if len(set(kept)) < len(kept):
             raise UserError(f"{where}.class_subset: every class is named once, found {kept[:20]}")
-        outside = [one for one in kept if isinstance(one, int) and known is not None and one >= known]
+        last = (known or 0) - (dataset.source != "imagenet32")  # which names its classes from 1
+        outside = [one for one in kept if isinstance(one, int) and known is not None and one > last]
         if known is not None and outside:
             raise UserError(f"{where}.class_subset: {dataset.source} has classes 0 to {known - 1}, found {outside[0]}")
         named = CLASS_NAMES.get(dataset.source, ())

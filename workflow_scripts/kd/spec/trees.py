@@ -4,7 +4,7 @@ Held here because the workflow looks at the same files when it starts (kd.spec.c
 """
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -82,26 +82,27 @@ class _Stop:
 
 
 def walk(root: str | os.PathLike, below: Iterable[str] = ("",)) -> Iterator[Visit]:
-    """Visit the folders below a root, or below some of its folders, in order of their names, links followed.
+    """Visit the folders below a root, or below some of its folders, in order of their names; what links lead to last.
 
     A link to a folder that it lies in is passed over. No folder is listed twice, and nothing raises: what cannot be
     listed is told by its visit.
     """
     top = os.path.realpath(root)
-    waiting = []
+    waiting, linked = [], deque[_Stop]()
     for part in below:
         path = os.path.join(root, part)
         waiting.append(_Stop(part, path, os.path.realpath(path), (top,)))
     waiting.reverse()
     seen: dict[str, str] = {}
-    while waiting:
-        stop = waiting.pop()
+    while waiting or linked:
+        stop = waiting.pop() if waiting else linked.popleft()
         if stop.real in seen:
             yield Visit(stop.inside, again=seen[stop.real])
             continue
         seen[stop.real] = stop.inside
         visit, following = _visit(stop)
-        waiting.extend(reversed(following))
+        linked.extend(further for further in following if len(further.above) > len(stop.above))
+        waiting.extend(further for further in reversed(following) if len(further.above) == len(stop.above))
         yield visit
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kd.data.cifar_pickles import planes_to_pixels
+from kd.data.cifar_pickles import checked_labels, planes_to_pixels
 from kd.data.source import Block, Source, array_blocks
 from kd.data.unpickle import load_pickle
 from kd.spec.config import DatasetSettings
@@ -36,29 +37,32 @@ def open_source(settings: DatasetSettings) -> Source:
     return Source(_classes(root, 1 + int(labels["train"].max())), labels, blocks, encoded=False)
 
 
-def _batch(path: Path, key: str) -> np.ndarray:
+def _batch(path: Path, *keys: str) -> list[Any]:
     content = load_pickle(path)
-    if not isinstance(content, dict) or key not in content:
-        raise UserError(f"{path} is not a batch of downsampled ImageNet: it must hold data and labels")
-    return np.asarray(content[key])
+    if not isinstance(content, dict) or any(key not in content for key in keys):
+        raise UserError(f"{path} is not a batch of downsampled ImageNet: it must hold {' and '.join(keys)}")
+    return [content[key] for key in keys]
 
 
 def _labels(path: Path) -> np.ndarray:
-    labels = _batch(path, "labels").astype(np.int64) - 1
-    if labels.size == 0 or labels.min() < 0:
-        raise UserError(f"{path}: labels must count from 1, found {labels.min() + 1 if labels.size else 'none'}")
-    return labels
+    data, given = _batch(path, "data", "labels")
+    return checked_labels(given, len(planes_to_pixels(data, path)), path, first=1) - 1
 
 
 def _pixels(path: Path) -> np.ndarray:
-    return planes_to_pixels(_batch(path, "data"), path)
+    return planes_to_pixels(_batch(path, "data")[0], path)
 
 
 def _classes(root: Path, count: int) -> list[str]:
-    names = [str(number) for number in range(1, count + 1)]
-    if (root / CLASS_NAMES).is_file():
-        for line in (root / CLASS_NAMES).read_text(encoding="utf-8").splitlines():
-            fields = line.split()
-            if len(fields) >= 2 and fields[1].isdigit() and 1 <= int(fields[1]) <= count:
-                names[int(fields[1]) - 1] = fields[0]
-    return names
+    path = root / CLASS_NAMES
+    if not path.is_file():
+        return [str(number) for number in range(1, count + 1)]
+    try:
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    names = {int(fields[1]): fields[0] for fields in lines if len(fields) >= 2 and fields[1].isdecimal()}
+    missing = [number for number in range(1, count + 1) if number not in names]
+    if missing:
+        raise UserError(f"{path} names no class for label {missing[0]}, of which the batches have images")
+    return [names[number] for number in range(1, count + 1)]
