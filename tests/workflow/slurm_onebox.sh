@@ -2,8 +2,9 @@
 # A real Slurm on one machine: slurmctld and one slurmd for each node, with null devices standing in for GPUs.
 #   slurm_onebox.sh up FOLDER [NODES=2] [GPUS_PER_NODE=2] [CPUS_PER_NODE=2]
 #   slurm_onebox.sh down FOLDER
-# Needs root and the Debian packages slurm-wlm and munge. Everything lives in FOLDER, but for two links in /etc/slurm:
-# a job step of Snakemake's plugin drops SLURM_CONF from its environment, so only the default place is found by it.
+# Needs root and the Debian packages slurm-wlm and munge. Everything lives in FOLDER and a temporary folder, but for two
+# links in /etc/slurm: a job step of Snakemake's plugin drops SLURM_CONF from its environment, so only the default place
+# is found by it. `down` takes all of it away.
 set -euo pipefail
 
 usage() {
@@ -19,6 +20,9 @@ gpus=${4:-2}
 cpus=${5:-2}
 host=$(hostname -s 2>/dev/null || uname -n)
 conf=/etc/slurm
+socket=
+options=()
+export PATH=$PATH:/usr/sbin
 
 # A port of the loopback that nothing listens on, counted up from $1.
 free_port() {
@@ -27,17 +31,19 @@ free_port() {
     echo "$port"
 }
 
+# A munge of our own, with key, log and socket of our own: the machine's, if it has one, is left alone.
 start_munge() {
-    if munge -n >/dev/null 2>&1; then return; fi
-    install -d -o munge -g munge -m 0755 /run/munge /var/lib/munge /var/log/munge
-    # A key that this machine already has stays; a machine without one gets a random key.
-    if [ ! -s /etc/munge/munge.key ]; then
-        install -d -o munge -g munge -m 0700 /etc/munge
-        (umask 077 && head -c 1024 /dev/urandom >/etc/munge/munge.key)
-        chown munge:munge /etc/munge/munge.key
+    local name
+    # a socket's path may have 107 characters at most, which those of tests come near to
+    socket=$(mktemp -d "${TMPDIR:-/tmp}/munge.XXXXXX")
+    if [ ${#socket} -gt 90 ]; then
+        rmdir "$socket"
+        socket=$(mktemp -d /tmp/munge.XXXXXX)
     fi
-    setpriv --reuid munge --regid munge --clear-groups /usr/sbin/munged --force
-    : >"$folder/run/started_munge"
+    echo "$socket" >"$folder/run/munge"
+    (umask 077 && head -c 1024 /dev/urandom >"$socket/key")
+    for name in log seed pid; do options+=("--$name-file=$socket/$name"); done
+    munged --force --key-file="$socket/key" --socket="$socket/socket" "${options[@]}"
 }
 
 write_conf() {
@@ -53,6 +59,7 @@ SlurmctldPort=$port
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
+AuthInfo=socket=$socket/socket
 CredType=cred/munge
 SlurmctldPidFile=$folder/run/slurmctld.pid
 SlurmdPidFile=$folder/run/slurmd.%n.pid
@@ -97,7 +104,8 @@ up() {
             exit 3
         fi
     done
-    mkdir -p "$folder"/{state,spool,log,run} "$conf"
+    mkdir -p "$folder"/{state,spool,log,run}
+    if [ ! -d "$conf" ]; then mkdir "$conf" && : >"$folder/run/made_conf"; fi
     start_munge
     write_conf
     ln -sfn "$folder/slurm.conf" "$conf/slurm.conf"
@@ -135,10 +143,13 @@ down() {
         done
         kill -KILL "$pid" 2>/dev/null || true
     done
-    if [ -e "$folder/run/started_munge" ]; then
-        kill "$(cat /run/munge/munged.pid)" 2>/dev/null || true
-        rm -f "$folder/run/started_munge"
+    if [ -s "$folder/run/munge" ]; then
+        socket=$(cat "$folder/run/munge")
+        kill "$(cat "$socket/pid")" 2>/dev/null || true
+        rm -rf "$socket"
+        rm -f "$folder/run/munge"
     fi
+    if [ -e "$folder/run/made_conf" ]; then rmdir "$conf" 2>/dev/null || true; fi
 }
 
 case $command in

@@ -16,7 +16,7 @@ from checkout import copy_repository, environment
 
 ONEBOX = Path(__file__).with_name("slurm_onebox.sh")
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "srun", "squeue", "munged")
-LOCK = Path("/run/lock/kd-slurm-onebox.lock")  # per machine, as /etc/slurm is
+LOCK = "/etc"  # per machine, as /etc/slurm is; a lock on a folder leaves no file behind
 # What a shared file system, a busy controller and large nodes need is of no use on one machine.
 # --set-threads takes all words up to the next option, so it does not stand last.
 QUICK = [
@@ -85,7 +85,8 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("the Slurm daemons need root")
     folder = tmp_path_factory.mktemp("slurm")
-    with LOCK.open("w", encoding="utf-8") as lock:
+    lock = os.open(LOCK, os.O_RDONLY)
+    try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if reason := foreign_slurm():
             pytest.skip(reason)
@@ -97,6 +98,8 @@ def slurm(tmp_path_factory) -> Iterator[Path]:
             yield folder
         finally:
             subprocess.run([ONEBOX, "down", folder], check=False)
+    finally:
+        os.close(lock)
 
 
 def user_environment(home: Path) -> dict[str, str]:
