@@ -293,14 +293,22 @@ def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None
             raise UserError(f"{where}: method {name} is not defined for MixUp or CutMix, set both alphas to 0 for it")
     _check_momentum(experiment, variant, where)
     if variant.chain:
-        ((_, settings),) = variant.parts
-        for stage in range(1, stages(settings) + 1):
-            stage_settings(settings, stage, STUDENT_UPDATE, recipe.epochs)
+        _check_stages(variant, recipe, where)
     for pair in experiment.pairs:
         if variant.teacher is not None and variant.teacher not in pair.teachers:
             raise unknown(f"teacher in {where} for student {pair.student}", variant.teacher, pair.teachers)
         if variant.teachers == "many" and len(pair.teachers) < 2:
             raise UserError(f"{where}: {variant.name} needs several teachers, the pair has only {pair.teachers[0]}")
+
+
+def _check_stages(variant: Variant, recipe: Recipe, where: str) -> None:
+    """Refuse settings of a chain of half-stages that contradict each other or the recipe."""
+    ((_, settings),) = variant.parts
+    try:
+        for stage in range(1, stages(settings) + 1):
+            stage_settings(settings, stage, STUDENT_UPDATE, recipe.epochs)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
 
 
 def _check_momentum(experiment: Experiment, variant: Variant, where: str) -> None:

@@ -1,6 +1,7 @@
 """What pydantic found wrong, in plain English: the key as the user wrote it, what is allowed there, what was found."""
 
 import types
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -20,10 +21,11 @@ def plain_error(error: ValidationError, model: type[BaseModel], where: str) -> U
     if misspelt is not None:
         place = misspelt.owner_key
         return unknown(f"key in {place}" if place else "key", misspelt.loc[-1], misspelt.owner.model_fields)
-    # every form that a value may have complains about it: the one that got furthest was meant
-    first = problems[0]
-    rivals = [one for one in problems if one.field == first.field]
-    return UserError(max(rivals, key=lambda one: (len(one.loc), not one.kind.endswith("_type"))).sentence())
+    # every form that a value may have complains about it: the one that got furthest with the fewest faults was meant
+    rivals = [one for one in problems if one.field == problems[0].field]
+    faults = Counter(one.loc[:-1] for one in rivals)
+    meant = max(rivals, key=lambda one: (len(one.loc), -faults[one.loc[:-1]], not one.kind.endswith("_type")))
+    return UserError(meant.sentence())
 
 
 class _Problem:
