@@ -43,7 +43,16 @@ LONG = {"a": "a" * 100, "b": "b" * 100}
 def test_names_that_are_too_long_together_are_told():
     content = changed(("pairs", 1), {"teachers": list(LONG.values()), "student": "vgg8"})
     content["models"].update({name: {"arch": "resnet8"} for name in LONG.values()})
-    with pytest.raises(UserError, match="too long for the name of a file") as raised:
+    with pytest.raises(UserError, match="too long together for the name of a file") as raised:
+        check_experiment(content)
+    assert_plain(str(raised.value))
+
+
+def test_names_that_join_to_one_file_are_told():
+    content = changed(("datasets",), {"d": {"source": "digits"}, "d_x": {"source": "digits", "split_seed": 1}})
+    content["models"].update({name: {"arch": "resnet20"} for name in ("z", "x_z")})
+    content["pairs"] += [{"teachers": [name, "vgg13"], "student": "vgg8"} for name in ("z", "x_z")]
+    with pytest.raises(UserError, match=r"names join to 'd_x_z.*--vgg8_.*' in two ways") as raised:
         check_experiment(content)
     assert_plain(str(raised.value))
 

@@ -25,7 +25,7 @@ from kd.spec.consistency import (
 from kd.spec.designs import designs
 from kd.spec.errors import UserError, shown, unknown
 from kd.spec.links import with_links
-from kd.spec.names import check_lengths, check_name, check_names, check_variant_names
+from kd.spec.names import check_file_names, check_name, check_names, check_variant_names
 from kd.spec.plain import plain_error
 from kd.spec.reading import TEXTS, plain_values, read_configuration, read_values
 from kd.spec.variant import Variant
@@ -103,7 +103,7 @@ def _check_links(experiment: Experiment, links: Sequence[Variant]) -> None:
     section = experiment.continual or {}
     named = [section.get("student"), section.get("teacher"), *(link.network for link in links)]
     check_used(experiment, [name for name in named if isinstance(name, str)])
-    check_lengths(experiment, [link.folder for link in links])
+    check_file_names(experiment, [link.folder for link in links])
 
 
 def _check_networks(experiment: Experiment) -> None:

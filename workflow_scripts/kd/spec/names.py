@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from itertools import product
 
 from kd.spec.config import LONGEST_NAME, NAME_PATTERN, Experiment
 from kd.spec.errors import UserError, shown
@@ -17,6 +18,7 @@ ROWS = frozenset({"teacher", "student", "link", "none"})
 """Kinds of rows in runs.csv, and what stands there for no teacher."""
 LONGEST_FILE_NAME = 255
 """Bytes."""
+LONGEST_ENDING = len("_seed4294967295_stage100.log")
 OVERLAPS = "overlap"
 """The folder overlap--<student> holds the figure of all pairs of a student together."""
 
@@ -41,16 +43,23 @@ def check_variant_names(where: str, names: Iterable[str]) -> None:
     _apart(where, listed)
 
 
-def check_lengths(experiment: Experiment, folders: Iterable[str]) -> None:
-    """Refuse names that make a file's name, of which a log has the longest, longer than file systems take."""
-    dataset = max(experiment.datasets, key=len)
-    method = max(folders, key=len, default="")
-    for pair in experiment.pairs:
-        longest = max(len(f"{dataset}_{pair.name}_{method}_seed4294967295_stage100.log"), len(pair.name))
-        if longest > LONGEST_FILE_NAME:
+def check_file_names(experiment: Experiment, folders: Iterable[str]) -> None:
+    """Refuse names that together make one file's name twice or one too long; a log's joins them with '_'."""
+    first: dict[str, tuple[str, str, str]] = {}
+    teams = {f"{names}--{pair.student}" for pair in experiment.pairs for names in ("none", *pair.teachers)}
+    teams |= {pair.name for pair in experiment.pairs}
+    for names in product(experiment.datasets, sorted(teams), dict.fromkeys(folders)):
+        name = "_".join(names)
+        if len(name) + LONGEST_ENDING > LONGEST_FILE_NAME:
             raise UserError(
-                f"pairs: names of data set, teachers, student and method together are too long for the name of a file "
-                f"({longest} of {LONGEST_FILE_NAME} characters): shorten {shown(pair.name)}, {dataset} or {method}"
+                f"pairs: names of data set, teachers, student and method are too long together for the name of a file "
+                f"({len(name) + LONGEST_ENDING} of {LONGEST_FILE_NAME} characters): shorten {shown(name)}"
+            )
+        other = first.setdefault(name, names)
+        if other != names:
+            raise UserError(
+                f"names join to '{name}' in two ways, {' | '.join(other)} and {' | '.join(names)} (data set | pair | method), "
+                "and their logs would be one file: take other names"
             )
 
 
