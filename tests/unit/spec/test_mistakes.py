@@ -424,7 +424,7 @@ MORE: dict[str, tuple[Place, Any, str]] = {
     "class_text": (
         ("datasets", "few", "class_subset"),
         [0, 1, 2, "three"],
-        "datasets.few.class_subset[3]: must be a whole",
+        "datasets.few.class_subset: unknown class of digits 'three'",
     ),
     "stage_list": (("methods", 5, "teacher_adapt_epochs"), [1, 2, 3], "methods[5]: asib: teacher_adapt_epochs lists 3"),
     "batch": ((*R, "batch_size"), 64_000, "recipe.batch_size: there are at most 1797 training images"),

@@ -58,8 +58,8 @@ def check_file_names(experiment: Experiment, folders: Iterable[str]) -> None:
         other = first.setdefault(name, names)
         if other != names:
             raise UserError(
-                f"names join to '{name}' in two ways, {' | '.join(other)} and {' | '.join(names)} (data set | pair | method), "
-                "and their logs would be one file: take other names"
+                f"names join to '{name}' in two ways, {' | '.join(other)} and {' | '.join(names)} (data set | pair | "
+                "method), and their logs would be one file: take other names"
             )
 
 

@@ -46,8 +46,8 @@ def read_configuration(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} must hold keys and values, found {_kind(content)}")
     if TEMPLATE_KEY in content:
         raise UserError(
-            f"{path}: key {TEMPLATE_KEY} makes Snakemake run code out of the file before anything looks at it, which an "
-            "experiment never needs: write the values themselves"
+            f"{path}: key {TEMPLATE_KEY} makes Snakemake run code out of the file before anything looks at it, which "
+            "an experiment never needs: write the values themselves"
         )
     return content
 
