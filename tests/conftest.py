@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from names import fit
+from naming import fit
 
 # Before torch is imported anywhere: workers of pytest-xdist share the cores, and one thread each is faster than many.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from names import fit
+from naming import fit
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -71,3 +71,10 @@ def test_a_long_or_odd_value_is_named_by_its_argument(value, request):
     name = request.config.hook.pytest_make_parametrize_id
     assert name(config=request.config, val=value, argname="told") == "told"
     assert name(config=request.config, val="short", argname="told") is None, "left to pytest"
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """They are imported by their bare names."""
+    paths = [path for path in (REPOSITORY / "tests").rglob("*.py") if path.stem not in ("conftest", "__init__")]
+    names = [path.stem for path in paths]
+    assert [str(path) for path in paths if names.count(path.stem) > 1] == []
