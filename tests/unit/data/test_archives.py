@@ -190,6 +190,11 @@ BAD = {
         BODY + member("train/c", type=tarfile.SYMTYPE, linkname="a") + END,
         "train/c is a link to the folder train/a",
     ),
+    "line breaks in names": (
+        "a.tar",
+        BODY + member("train/a/x\n.png", type=tarfile.FIFOTYPE) + END,
+        r"train/a/x\\n\.png is a pipe",
+    ),
     "link to itself outside": (
         "a.tar",
         BODY + member("train/a/x.png", type=tarfile.LNKTYPE, linkname="../x.png") + END,
@@ -239,6 +244,24 @@ def test_links_count_as_the_pictures_they_lead_to(tmp_path, tree, suffix):
     data = packed(tmp_path / "p", archive_of(tree, tmp_path / f"a{suffix}"))
     assert np.bincount(data.labels["train"]).tolist() == [5, 6, 4]
     assert data.manifest["digests"] == packed(tmp_path / "q", root=tree).manifest["digests"]
+
+
+def test_links_that_tools_leave_are_passed_over(tmp_path, tree):
+    """Those in their folders, and those to files that are not there and would be no pictures."""
+    for name, target in ((".git/x.png", "nowhere"), ("__MACOSX/all", "../train"), ("latest", "../run-7")):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / name).symlink_to(target)
+    assert counted(archive_of(tree, tmp_path / "a.tar")) == [4, 4, 4]
+
+
+def test_archives_within_archives_are_passed_over_by_name(tmp_path, tree):
+    archive_of(tree, tree / "inner.zip")
+    data = packed(tmp_path / "p", archive_of(tree, tmp_path / "a.tar"))
+    assert np.bincount(data.labels["train"]).tolist() == [4, 4, 4]
+    assert data.manifest["passed_over"] == {".zip": 1}
+    outer = archive_of(tree, tmp_path / "b.tar", lambda name: name.endswith(".zip"))
+    with pytest.raises(UserError, match=r"holds no images; .*\.zip"):
+        counted(outer)
 
 
 def test_links_of_a_zip_count_too(tmp_path, tree):

@@ -25,7 +25,8 @@ import numpy as np
 from kd.data.folder_tree import Layout, Listing
 from kd.data.source import BLOCK_IMAGES, Block
 from kd.spec.cifar import ARCHIVE_SUFFIXES
-from kd.spec.errors import UserError
+from kd.spec.errors import UserError, printable
+from kd.spec.trees import holds_no_data
 
 BLOCK_BYTES = 2 << 20  # encoded bytes under way to a decoding process at once
 LARGEST_MEMBER = 1 << 30  # bytes; the largest picture that Pillow takes unasked has half of it as pixels
@@ -101,10 +102,13 @@ def _follow(links: Mapping[str, str], files: set[str], listing: Listing) -> Mapp
         if target in files:
             listing.add(name)
             also[target].append(name)
-        elif target in listing.folders or any(file.startswith(f"{target}/") for file in files):
-            raise UserError(f"{listing.where}: {name} is a link to the folder {target}: put the files themselves there")
-        else:
+        elif target not in listing.folders and not any(file.startswith(f"{target}/") for file in files):
             _refuse_picture(listing, name, "a link to a file that is not in the archives")
+        elif not any(map(holds_no_data, name.split("/"))):
+            raise UserError(
+                f"{listing.where}: {printable(name)} is a link to the folder {printable(target)}:"
+                " put the files themselves there"
+            )
     return also
 
 
@@ -113,7 +117,7 @@ def _refuse_picture(listing: Listing, name: str, what: str) -> None:
     before = len(listing.names)
     listing.add(name)
     if len(listing.names) > before:
-        raise UserError(f"{listing.where}: {name} is {what}")
+        raise UserError(f"{listing.where}: {printable(name)} is {what}")
 
 
 def _archive_blocks(
@@ -172,9 +176,9 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
         # Damaged offsets and streams make errors without a number, or EINVAL; the others are the disk's.
         if error.errno not in (None, errno.EINVAL):
             raise UserError(f"archive {path} cannot be read: {error.strerror}") from error
-        raise UserError(f"archive {path} is damaged or cut short: {error}") from error
+        raise UserError(f"archive {path} is damaged or cut short: {printable(str(error))}") from error
     except Exception as error:  # a damaged archive makes its readers fail in almost any way
-        reason = f": {error}" if isinstance(error, _TOLD) and str(error) else ""
+        reason = f": {printable(str(error))}" if isinstance(error, _TOLD) and str(error) else ""
         raise UserError(f"archive {path} is damaged or cut short{reason}") from error
 
 
@@ -191,7 +195,7 @@ def _unpacked(file: IO[bytes], head: bytes) -> IO[bytes]:
 def _safe_name(name: str, path: Path) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts or name.startswith("/"):
-        raise UserError(f"archive {path} has a member outside its own tree: {name}")
+        raise UserError(f"archive {path} has a member outside its own tree: {printable(name)}")
     return "/".join(parts)
 
 
@@ -212,7 +216,7 @@ def _check_no_bomb(path: Path, unpacked: int) -> None:
 
 def _check_size(path: Path, name: str, size: int) -> None:
     if size > LARGEST_MEMBER:
-        raise UserError(f"archive {path}: {name} has {size:,} bytes, too many for a picture")
+        raise UserError(f"archive {path}: {printable(name)} has {size:,} bytes, too many for a picture")
 
 
 def _zip_members(file: IO[bytes], path: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
@@ -232,7 +236,7 @@ def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, w
     if member.is_dir():
         return Member(name, "folder")
     if member.flag_bits & 1:
-        raise UserError(f"archive {path} is encrypted ({name}): make it without a password")
+        raise UserError(f"archive {path} is encrypted ({printable(name)}): make it without a password")
     # Opening compares the two records that an archive keeps of each member, so a damaged one is not passed over.
     with archive.open(member) as opened:
         if stat.S_ISLNK(member.external_attr >> 16):
