@@ -22,6 +22,11 @@ include: "rules/results.smk"
 include: "rules/benchmark.smk"
 
 
+# What a later job has not dropped already, now that everything is noted as done.
+onsuccess:
+    drop_finished(FOLDER)
+
+
 rule all:
     default_target: True
     input:

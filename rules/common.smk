@@ -28,7 +28,7 @@ from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, workflow_configuration
 from kd.spec.files import atomic_write
 from kd.spec.jobplan import JobPlan, Jobs
-from kd.spec.made import is_made
+from kd.spec.made import bring_to_the_present, drop_finished, is_made
 from kd.spec.plan import Run
 from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
 
@@ -86,24 +86,34 @@ if GPUS and LOCAL:
 # --- what is made again -------------------------------------------------------------------------
 # Results say themselves what they were made from (kd.spec.made), so that they are judged alike where Snakemake's notes
 # are lost, where results were copied, and where another rule makes the same. A job whose result was made from something
-# else than is asked has this file as a new input; for any other one it is ancient, which never is a reason to run.
+# else than is asked has this file as an input that is newer; for any other one it is ancient, no reason to run.
 OTHERWISE = ".snakemake/kd/settings_code_or_data_changed"
-TEN_YEARS = 10 * 365 * 24 * 3600
 
 if STARTED:
-    # other text each time, or Snakemake would find the input unchanged; newer than any result, whatever its clock says
+    # other text each time, or Snakemake would find the input unchanged
     atomic_write(OTHERWISE, secrets.token_hex(8))
-    os.utime(OTHERWISE, (os.stat(OTHERWISE).st_mtime + TEN_YEARS,) * 2)
-    # so Snakemake's own comparisons of commands, parameters and sets of inputs are not needed, unless asked for
-    if set(workflow.dag_settings.rerun_triggers) == set(RerunTrigger.all()):
-        workflow.dag_settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
-    # an output that was cut off has no record: there is nothing to ask the user
-    workflow.dag_settings.force_incomplete = True
+
+
+@cache
+def leave_comparing_to_us() -> None:
+    """Spare Snakemake its own comparisons of commands, parameters and sets of inputs, unless a user asks for them.
+
+    Settings are there from the first question of an input function on, before anything is compared.
+    """
+    settings = workflow.dag_settings
+    if set(settings.rerun_triggers) == set(RerunTrigger.all()):
+        settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
+    # an output that was cut off has no record: it is made again, and there is nothing to ask the user
+    settings.force_incomplete = True
 
 
 def judged(job: JobPlan, fresh: bool = True):
     """Return the input that makes a job run if its result is not what is asked (or not `fresh` for another reason)."""
-    return OTHERWISE if STARTED and not (fresh and is_made(job)) else ancient(OTHERWISE)
+    leave_comparing_to_us()
+    if not STARTED or (fresh and is_made(job)):
+        return ancient(OTHERWISE)
+    bring_to_the_present(Path(job.folder))
+    return OTHERWISE
 
 
 def reads(job_of):

@@ -21,7 +21,6 @@ def synergy_of(wildcards) -> JobPlan:
     return JOBS.synergy(run_of(wildcards))
 
 
-
 rule evaluate:
     input:
         reads(evaluation_of),

@@ -16,7 +16,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, required=True, help="JSON file of the runs: data set, student, strategy, seed, path")
+    parser.add_argument("--runs", type=Path, required=True, help="JSON file: what there is to know of every run")
     parser.add_argument("--report", required=True, help="the experiment's report settings as JSON")
     parser.add_argument("--out", type=Path, required=True, help="folder that holds tables/ and figures/")
     run(main, parser, "continual_report")

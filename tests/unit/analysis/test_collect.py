@@ -2,6 +2,7 @@ import csv
 import json
 
 import pytest
+from recorded import failed, finished, step
 
 from kd.analysis.collect import COLUMNS, collect
 from kd.analysis.runs import read_runs
@@ -25,6 +26,8 @@ EVALUATION = {"last": SCORES | {"test_top1": 69.0}, "best": SCORES, "test_top1_t
 def folder(root, name, **files):
     path = root / name
     path.mkdir(parents=True, exist_ok=True)
+    if "evaluation" in files:
+        finished(path, "evaluate")
     for stem, content in files.items():
         (path / f"{stem}.json").write_text(
             content if isinstance(content, str) else json.dumps(content), encoding="utf-8"
@@ -36,7 +39,10 @@ def planned(path, **more):
     run = {"experiment": "e", "dataset": "d", "pair": "a+b--s", "teachers": "a", "student": "s", "method": "kd"}
     rest = {"base_method": "kd", "seed": 0, "path": path, "teacher_paths": [], "prestage_paths": [], "kind": "student"}
     folders = {"taught_by": more.get("teacher_paths", [])}
-    return run | rest | folders | more
+    before = [step(folder, "train_teacher") for folder in more.get("teacher_paths", [])]
+    halves = [step(f"{path}/stage2/teacher_update", "asib_teacher_update")] if more.get("base_method") == "asib" else []
+    steps = [*halves, step(path, "train_student"), step(path, "evaluate")]
+    return run | rest | folders | {"made": {"steps": steps, "before": before}} | more
 
 
 def rows_of(tmp_path, *runs):
@@ -70,9 +76,6 @@ def test_a_finished_run(tmp_path):
     [
         ({}, "missing", "run.json and evaluation.json not found"),
         ({"run": RUN}, "missing", "evaluation.json not found"),
-        ({"failure": {"reason": "loss became NaN\nin epoch 2", "rule": "r"}}, "failed", "loss became NaN in epoch 2"),
-        ({"run": RUN, "failure": {"reason": "disk full"}}, "failed", "disk full"),
-        ({"failure": {}}, "failed", "no reason was recorded"),
         ({"run": RUN | {"status": "failed", "reason": "why"}, "evaluation": EVALUATION}, "failed", "why"),
         ({"run": RUN, "evaluation": '{"last":'}, "failed", "is not valid JSON"),
         ({"run": RUN, "evaluation": {"last": SCORES}}, "failed", "incomplete record: 'best'"),
@@ -90,21 +93,50 @@ def test_a_run_without_result_has_a_reason_and_no_numbers(tmp_path, files, statu
     assert all(row[key] == "" for key in COLUMNS if "top1" in key or "seconds" in key)
 
 
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({}, "loss became NaN\nin epoch 2"),
+        ({"run": RUN}, "disk full"),
+        ({"run": RUN, "evaluation": EVALUATION}, "again"),
+    ],
+    ids=["training", "evaluation", "old results"],
+)
+def test_a_failed_run_tells_the_reason_that_its_job_left(tmp_path, files, reason):
+    path = folder(tmp_path, "s", **files)
+    (tmp_path / "s" / "made" / "evaluate.json").unlink(missing_ok=True)
+    failed(path, "evaluate" if files else "train_student", reason)
+    (row,) = rows_of(tmp_path, planned(path))
+    assert (row["status"], row["reason"]) == ("failed", " ".join(reason.split()))
+    assert row["test_top1_best"] == ""
+
+
+def test_numbers_of_other_settings_are_not_shown(tmp_path):
+    path = folder(tmp_path, "s", run=RUN, evaluation=EVALUATION)
+    finished(path, "evaluate", identity="of a lower temperature")
+    failed(path, "train_student", "diverged at another learning rate", identity="of another learning rate")
+    (row,) = rows_of(tmp_path, planned(path))
+    assert (row["status"], row["test_top1_best"]) == ("missing", "")
+    assert row["reason"] == "made with other settings, code or data than are asked"
+
+
 def test_a_failed_half_stage_is_named(tmp_path):
     path = folder(tmp_path, "s")
-    folder(tmp_path, "s/stage2/teacher_update", failure={"reason": "loss became NaN"})
-    (row,) = rows_of(tmp_path, planned(path))
+    failed(tmp_path / "s/stage2/teacher_update", "asib_teacher_update", "loss became NaN")
+    (row,) = rows_of(tmp_path, planned(path, base_method="asib"))
     assert (row["status"], row["reason"]) == ("failed", "stage2/teacher_update: loss became NaN")
 
 
 def test_a_run_that_waits_for_a_failed_teacher_says_so(tmp_path):
-    teacher = folder(tmp_path, "t", failure={"reason": "disk full"})
+    teacher = folder(tmp_path, "t")
+    failed(teacher, "train_teacher", "disk full")
     (row,) = rows_of(tmp_path, planned(str(tmp_path / "s"), teacher_paths=[teacher]))
     assert (row["status"], row["reason"]) == ("missing", f"{teacher} failed before it: disk full")
 
 
 def test_a_finished_run_outlives_an_old_failure(tmp_path):
-    path = folder(tmp_path, "s", run=RUN, evaluation=EVALUATION, failure={"reason": "an earlier attempt"})
+    path = folder(tmp_path, "s", run=RUN, evaluation=EVALUATION)
+    failed(path, "train_student", "an earlier attempt")
     assert rows_of(tmp_path, planned(path))[0]["status"] == "ok"
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from recorded import failed, finished, step
 
 from kd.analysis.continual import (
     average_incremental_accuracy,
@@ -68,10 +69,12 @@ def run(folder, strategy, seed, matrix=None, reason=None):
     path = folder / strategy / f"seed{seed}"
     path.mkdir(parents=True)
     if matrix is not None:
+        finished(path, "continual_matrix")
         (path / "matrix.json").write_text(json.dumps(evaluated(matrix)), encoding="utf-8")
     if reason is not None:
-        (path / "failure.json").write_text(json.dumps({"reason": reason, "rule": "continual_run"}), encoding="utf-8")
-    return {"dataset": "toy", "student": "net", "strategy": strategy, "seed": seed, "path": str(path)}
+        failed(path, "continual_run", reason)
+    made = {"steps": [step(path, "continual_run"), step(path, "continual_matrix")], "before": []}
+    return {"dataset": "toy", "student": "net", "strategy": strategy, "seed": seed, "path": str(path), "made": made}
 
 
 def raised(by):

@@ -21,15 +21,18 @@ def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_users_mistake_is_one_line_and_a_status(tmp_path):
+    made = ("--made", str(tmp_path / "run" / "made" / "train_student.json"), "identity")
     done = script(
-        "train_student.py", "--settings", '{"seed": 0}', "--data", str(tmp_path), "--out", str(tmp_path / "run")
+        *("train_student.py", "--settings", '{"seed": 0}', "--data", str(tmp_path), "--out", str(tmp_path / "run")),
+        *made,
     )
     assert done.returncode == 1
     assert len(done.stderr.strip().splitlines()) == 1
     assert "ERROR --settings.dataset: is missing" in done.stderr
-    failure = json.loads((tmp_path / "run" / "failure.json").read_text(encoding="utf-8"))
+    failure = json.loads((tmp_path / "run" / "made" / "train_student.failure.json").read_text(encoding="utf-8"))
     assert failure["rule"] == "train_student"
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"failure.json", "train.log"}
+    assert failure["identity"] == "identity"
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"made", "train.log"}
 
 
 def test_preparing_a_wrong_data_set_leaves_nothing(tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -50,8 +51,14 @@ def finished(command: list[str], limit=None, **options) -> subprocess.CompletedP
 
 
 def job(folder: Path, body: str, *arguments: str, **options) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", JOB, body, "--data", "data", "--out", str(folder), *arguments]
+    # a job that keeps no record writes nothing of its own
+    made = ["--made", str(folder / "made" / "job.json"), "identity"] if options.pop("made", True) else []
+    command = [sys.executable, "-c", JOB, body, "--data", "data", "--out", str(folder), *made, *arguments]
     return finished(command, **options)
+
+
+def reason_in(folder: Path, rule: str = "job") -> dict:
+    return json.loads((folder / "made" / f"{rule}.failure.json").read_text(encoding="utf-8"))
 
 
 def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -110,12 +117,12 @@ def test_no_file_can_grow(tmp_path):
     assert re.search(r"ERROR cannot write \S*weights.bin: File too large; nor is the reason kept: cannot", told[1])
     warnings = [line for line in done.stderr.splitlines() if "WARNING" in line]
     assert len(warnings) == 2, "each log says once that it ends"
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"train.log"}
+    assert {path.name for path in (tmp_path / "run").rglob("*")} == {"train.log", "made"}
 
 
 def test_a_log_that_ends_does_not_end_the_job(tmp_path):
     body = "log.info('one'); log.info('two'); print('done')"
-    done = job(tmp_path / "run", body, "--log", str(tmp_path / "job.log"), limit=no_room)
+    done = job(tmp_path / "run", body, "--log", str(tmp_path / "job.log"), limit=no_room, made=False)
     assert done.returncode == 0
     assert "Traceback" not in done.stderr
     assert [line.split(" ", 1)[1] for line in done.stderr.splitlines() if "INFO" in line] == ["INFO one", "INFO two"]
@@ -168,8 +175,8 @@ def test_reasons_are_one_line_and_are_kept(body, told, tmp_path):
     lines = complaints(job(tmp_path, body))
     assert len(lines) == 1
     assert re.search(told, lines[0])
-    failure = json.loads((tmp_path / "failure.json").read_text(encoding="utf-8"))
-    assert failure["rule"] == "job"
+    failure = reason_in(tmp_path)
+    assert (failure["rule"], failure["identity"]) == ("job", "identity")
     assert lines[0].endswith(failure["reason"])
 
 
@@ -177,17 +184,24 @@ def test_an_unexpected_error_shows_where_it_came_from_and_keeps_its_reason(tmp_p
     done = job(tmp_path, "{}['key']")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    failure = json.loads((tmp_path / "failure.json").read_text(encoding="utf-8"))
-    assert failure["reason"] == "KeyError: 'key'"
+    assert reason_in(tmp_path)["reason"] == "KeyError: 'key'"
 
 
 @pytest.mark.parametrize(("stream", "body"), [("stdout", "print('x')"), ("stderr", "log.info('x')")])
 def test_what_cannot_be_printed_ends_no_job(stream, body, tmp_path):
     with (tmp_path / "printed").open("w", encoding="utf-8") as file:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | {stream: file}
-        done = job(tmp_path / "run", body, limit=no_room, capture_output=False, env={"PYTHONUNBUFFERED": ""}, **pipes)
+        done = job(
+            tmp_path / "run",
+            body,
+            limit=no_room,
+            made=False,
+            capture_output=False,
+            env={"PYTHONUNBUFFERED": ""},
+            **pipes,
+        )
     assert done.returncode == 0
-    assert not (tmp_path / "run" / "failure.json").exists()
+    assert not list((tmp_path / "run").rglob("*.failure.json"))
 
 
 def test_logs_are_utf_8_whatever_the_locale_and_never_stop_at_a_letter(tmp_path):
@@ -208,13 +222,39 @@ def test_the_reason_of_one_network_is_not_kept_in_the_place_of_its_result(tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_finished_job_says_what_its_result_was_made_from(tmp_path):
+    done = job(tmp_path, "write_json(out / 'seen.json', [str(p.name) for p in sorted((out / 'made').iterdir())])")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "seen.json").read_text(encoding="utf-8")) == ["job.failure.json"]
+    assert json.loads((tmp_path / "made" / "job.json").read_text(encoding="utf-8"))["identity"] == "identity"
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["job.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=str)
+def test_a_killed_job_leaves_a_reason_and_no_record(number, tmp_path):
+    assert job(tmp_path, "").returncode == 0
+    done = job(tmp_path, f"os.kill(os.getpid(), {int(number)}); import time; time.sleep(60)")
+    assert done.returncode != 0
+    assert not (tmp_path / "made" / "job.json").exists(), "an attempt takes back what an earlier one said"
+    told = "interrupted" if number == signal.SIGINT else "it was killed before it could say why"
+    assert reason_in(tmp_path)["reason"].startswith(told)
+
+
 def test_every_run_of_a_job_keeps_its_reason(tmp_path):
-    runs = [{"folder": str(tmp_path / name), "settings": "{}", "outputs": [], "tuned": []} for name in ("a", "b")]
-    command = [sys.executable, str(SCRIPTS / "train_students.py"), "--runs", json.dumps(runs), "--data", "d"]
-    told = complaints(finished(command))
+    runs = [
+        {
+            **{"folder": str(tmp_path / name), "settings": "{}", "outputs": [], "tuned": []},
+            **{"record": str(tmp_path / name / "made" / "train_student.json"), "identity": f"of {name}"},
+        }
+        for name in ("a", "b")
+    ]
+    (tmp_path / "runs.json").write_text(json.dumps(runs), encoding="utf-8")
+    script = str(SCRIPTS / "train_students.py")
+    told = complaints(finished([sys.executable, script, "--runs", str(tmp_path / "runs.json"), "--data", "d"]))
     for name in ("a", "b"):
-        failure = json.loads((tmp_path / name / "failure.json").read_text(encoding="utf-8"))
+        failure = reason_in(tmp_path / name, "train_student")
         assert told[0].endswith(failure["reason"])
+        assert failure["identity"] == f"of {name}"
         assert (tmp_path / name / "train.log").read_text(encoding="utf-8").splitlines() == told
 
 

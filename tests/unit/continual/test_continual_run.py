@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from kd.continual.evaluation import accuracy_matrices
 from kd.continual.jobs import UNFINISHED, planned_epochs
 from kd.engine.data import Data
 from kd.spec.continual import Continual, Strategy, parse_continual_job
+from kd.spec.made import drop_progress
 
 EVERYTHING = {
     "ce_classes": "current",
@@ -63,6 +65,11 @@ def test_an_interrupted_run_ends_bit_identical(world, epoch):
     here.train("broken", lambda row: seen.append(row["epoch"]))
     assert seen == list(range(epoch + 1, 7)), "not more than the epoch under way is lost"
     assert same(weights(here, "whole"), weights(here, "broken"))
+    shutil.rmtree(here.folder / "broken" / "checkpoints")
+    here.train("broken", lambda row: seen.append(row["epoch"]))
+    assert seen == list(range(epoch + 1, 7)), "a finished run that was not noted is not trained again"
+    assert same(weights(here, "whole"), weights(here, "broken"))
+    drop_progress(here.folder / "broken")
     assert not (here.folder / "broken" / UNFINISHED).exists()
 
 

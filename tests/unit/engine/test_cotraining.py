@@ -1,6 +1,5 @@
 """Methods trained side by side end as if each had been trained alone, interrupted or not."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from kd.analysis.collect import row_of
 from kd.engine import jobs
 from kd.engine.teachers import Onlookers
 from kd.spec.errors import DivergenceError
-from kd.spec.files import read_json
+from kd.spec.files import read_json, write_json
 from kd.spec.job import parse_job
 
 METHODS = ["kd", {"method": "crd", "negatives": 32}, "hint", {"method": "hint", "two_stage": True, "hint_epochs": 1}]
@@ -119,12 +118,15 @@ def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_
     runs = [
         {
             **{"settings": here.plan.student_job(here.run), "code": "test", "folder": str(files.folder)},
+            **{"record": str(files.folder / "made" / "train_student.json"), "identity": "asked"},
             **{"outputs": [], "pretrained": [], "tuned": []},
         }
         for here, files in pairs
     ]
     teachers = [str(path) for path in pairs[0][1].teachers]
-    arguments = ["--runs", json.dumps(runs), "--data", str(worlds[0].packed), "--teachers", *teachers]
+    listed = pairs[0][1].folder.parent / "runs.json"
+    write_json(listed, runs)
+    arguments = ["--runs", str(listed), "--data", str(worlds[0].packed), "--teachers", *teachers]
     command = [sys.executable, "-X", "importtime", script, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, errors="backslashreplace", check=False)
     assert done.returncode == 0, done.stderr
@@ -135,4 +137,5 @@ def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_
     logged = "".join(line for line in lines if line not in imports)
     for _, files in pairs:
         assert (files.folder / "run.json").exists()
+        assert read_json(files.folder / "made" / "train_student.json")["identity"] == "asked"
         assert (files.folder / "train.log").read_text(encoding="utf-8") == logged

@@ -17,6 +17,7 @@ from kd.models.build import build_model
 from kd.spec.config import ModelSettings, Recipe
 from kd.spec.files import read_json
 from kd.spec.job import parse_job
+from kd.spec.jobplan import Jobs
 
 CPU = torch.device("cpu")
 CHOICE = {
@@ -244,14 +245,15 @@ def test_one_shape_is_compiled_and_the_last_batch_runs_as_is(monkeypatch):
 
 
 def test_only_long_trainings_that_leave_the_precision_open_ask_for_measurements(world):
-    short = world("kd")
-    assert short.plan.tuned_for_student(short.run) == []
+    def tuned(here):
+        return Jobs(here.plan).student(here.run).inputs["tuned"]
+
+    assert tuned(world("kd")) == []
     long = world("kd", recipe={"epochs": 400})
     home = "results/unit/digits/tuned"
-    assert long.plan.tuned_for_student(long.run) == [f"{home}/resnet8/choice.json", f"{home}/wrn_16_1/choice.json"]
-    assert long.plan.tuned_for_teacher("digits", "resnet14") == [f"{home}/resnet14/choice.json"]
-    explicit = world("kd", recipe={"epochs": 400, "precision": "fp32"})
-    assert explicit.plan.tuned_for_student(explicit.run) == []
+    assert tuned(long) == [f"{home}/resnet8/choice.json", f"{home}/wrn_16_1/choice.json"]
+    assert Jobs(long.plan).teacher("digits", "resnet14", 0).inputs["tuned"] == [f"{home}/resnet14/choice.json"]
+    assert tuned(world("kd", recipe={"epochs": 400, "precision": "fp32"})) == []
 
 
 def test_networks_that_are_built_the_same_are_measured_once(world):

@@ -13,6 +13,7 @@ from kd.engine.training import Training
 from kd.methods.contract import STUDENT
 from kd.spec.errors import DivergenceError, UserError
 from kd.spec.job import parse_job
+from kd.spec.made import drop_progress
 
 METHODS = {
     "ce": "ce",
@@ -59,7 +60,23 @@ def test_an_interrupted_run_ends_bit_identical(world, method):
     assert not (here.folder / "broken" / "run.json").exists()
     here.train("broken")
     assert_same(states(here.folder / "whole"), states(here.folder / "broken"))
-    assert not (here.folder / "broken" / "resume.pt").exists(), "the resume file goes away on success"
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_a_finished_run_that_was_not_noted_is_written_again_and_not_trained(world, method):
+    """Snakemake is killed between the end of the job and its own note, and deletes what the job had written."""
+    here = world(method)
+    here.train("run")
+    before = states(here.folder / "run")
+    for path in [here.folder / "run" / "run.json", *(here.folder / "run" / "checkpoints").iterdir()]:
+        path.unlink()
+    epochs = []
+    here.train("run", epochs.append)
+    assert epochs == []
+    assert_same(before, states(here.folder / "run"))
+    assert (here.folder / "run" / "run.json").is_file()
+    drop_progress(here.folder / "run")
+    assert not (here.folder / "run" / "resume.pt").exists()
 
 
 def test_a_run_interrupted_twice_and_with_everything_on_ends_bit_identical(world):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorded import failed, finished, step
 
 from kd.analysis.collect import collect
 from kd.analysis.statistics import compute_statistics
@@ -80,16 +81,16 @@ class World:
                 **{"student": student, "method": method, "base_method": options.get("base", method), "seed": seed},
                 **{"path": str(folder), "teacher_paths": teacher_paths, "prestage_paths": prestages},
                 "taught_by": teacher_paths,
+                "made": {"steps": [step(folder, "train_student"), step(folder, "evaluate")], "before": []},
                 "kind": "teacher" if method == "teacher" else options.get("kind", "student"),
             }
         )
         folder.mkdir(parents=True, exist_ok=True)
         if options.get("reason"):
-            (folder / "failure.json").write_text(
-                json.dumps({"reason": options["reason"], "rule": "train_student"}), encoding="utf-8"
-            )
+            failed(folder, "train_student", options["reason"])
         elif accuracy is not None:
             write_run(folder, accuracy, seconds, ensemble=options.get("ensemble"))
+            finished(folder, "evaluate")
 
     def analyse(self):
         self.runs_csv, self.statistics = self.root / "runs.csv", self.root / "statistics.json"

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from recorded import finished, step
 
 from kd.reporting.continual import as_markdown, matrices, over_tasks, write_continual
 from kd.reporting.layout import continual_figures, continual_tables, figure_files
@@ -30,14 +31,21 @@ def runs(folder, tasks=3, strategies=("finetune", "replay")):
             images = {"test": [20] * tasks, "val": [5] * tasks}
             content = {"class_order": [], "sizes": [2] * tasks, "images": images, "test": split, "val": split}
             (path / "matrix.json").write_text(json.dumps(content), encoding="utf-8")
-            made.append({"dataset": "toy", "student": "net", "strategy": strategy, "seed": seed, "path": str(path)})
+            finished(path, "continual_matrix")
+            made.append(row(strategy, seed, path))
     return made
+
+
+def row(strategy, seed, path):
+    steps = [step(path, "continual_run"), step(path, "continual_matrix")]
+    names = {"dataset": "toy", "student": "net", "strategy": strategy, "seed": seed}
+    return {**names, "path": str(path), "made": {"steps": steps, "before": []}}
 
 
 @pytest.fixture
 def written(tmp_path):
     planned = runs(tmp_path / "runs")
-    planned.append({**planned[-1], "seed": 2, "path": str(tmp_path / "absent")})
+    planned.append(row(planned[-1]["strategy"], 2, tmp_path / "absent"))
     write_continual(planned, tmp_path / "out", Reporting())
     return tmp_path / "out"
 

@@ -131,9 +131,9 @@ def test_a_job_is_told_what_its_loss_reads_and_nothing_of_the_chain(make):
 def test_the_ensemble_is_of_the_generations_and_can_be_left_out():
     plan = born_again(generations=2)
     *_, last = by_path(plan).values()
-    assert plan.ensemble_folders(last) == [f"{HOME}/none--resnet8/born_again.gen1/seed0"]
+    assert [run.path for run in plan.ensemble_runs(last)] == ["digits/none--resnet8/born_again.gen1/seed0"]
     for other in (born_again(generations=2, ensemble=False), takd("resnet14")):
-        assert not any(other.ensemble_folders(run) for run in other.runs)
+        assert not any(other.ensemble_runs(run) for run in other.runs)
 
 
 def test_the_variants_row_is_the_last_run_and_costs_all_before_it():
@@ -217,7 +217,7 @@ def test_every_setting_that_the_plan_reads_changes_the_plan(name, key):
     def outline(**settings):
         needed = {"assistants": ["resnet14"]} if card(name).links == "assistants" else {}
         plan = plan_of("ce", "kd", {"method": name, **needed, **settings})
-        return [(run.path, plan.teaching_folders(run), plan.ensemble_folders(run)) for run in plan.runs]
+        return [(run.path, plan.teaching_folders(run), plan.ensemble_runs(run)) for run in plan.runs]
 
     assert outline(**{key: OTHER[key]}) != outline()
 

@@ -11,6 +11,7 @@ from typing import Any
 from kd.analysis.records import as_object, check_evaluation, check_run, read_metrics
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_write, read_json
+from kd.spec.made import is_as_asked, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,9 @@ Cache = dict[Path, Any]
 def collect(runs: Sequence[Mapping[str, Any]], out_csv: str | Path) -> None:
     """Write runs.csv, one row for each planned run in the order given, whether it finished or not.
 
-    `runs` holds IDENTITY, path, teacher_paths, prestage_paths and taught_by of each; accuracies are in percent,
-    times in seconds. A run without results has status failed or missing, its reason, and empty numbers.
+    `runs` holds IDENTITY, path, teacher_paths, prestage_paths, taught_by and made (kd.spec.jobplan) of each;
+    accuracies are in percent, times in seconds. Numbers made from something else than is asked are not shown; a run
+    without results has status failed or missing, its reason, and empty numbers.
     """
     cache: Cache = {}  # teachers are shared by every method: each file is read once
     buffer = io.StringIO()
@@ -50,8 +52,7 @@ def row_of(run: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
     folder = Path(run["path"])
     try:
         record, evaluation = _read(folder / "run.json", cache), _read(folder / "evaluation.json", cache)
-        _check(folder, record, evaluation)
-        problem = _problem(run, record, evaluation, cache)
+        problem = _problem(run, record, evaluation)
         if problem is None:
             return row | {"status": "ok"} | _results(record, evaluation) | _inherited(run, cache)
     except UserError as error:
@@ -63,18 +64,17 @@ def row_of(run: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
 
 def _check(folder: Path, record: Any, evaluation: Any) -> None:
     """Raise a UserError that names the file of a finished run that is damaged, metrics.csv included."""
-    if record is None or evaluation is None:
-        return
     check_run(folder / "run.json", record)
     check_evaluation(folder / "evaluation.json", evaluation)
     if os.path.lexists(folder / "metrics.csv"):
         read_metrics(folder / "metrics.csv", record.get("epochs"))
 
 
-def _problem(run: Mapping[str, Any], record: Any, evaluation: Any, cache: Cache) -> dict[str, str] | None:
+def _problem(run: Mapping[str, Any], record: Any, evaluation: Any) -> dict[str, str] | None:
     """Return status and reason of a run that has no usable result, None for one that has."""
-    if record is None or evaluation is None:
-        return _failure(run, cache) or {"status": "missing", "reason": _missing(run, record, evaluation, cache)}
+    if record is None or evaluation is None or not is_as_asked(run["made"]["steps"][-1]):
+        return _failure(run) or {"status": "missing", "reason": _missing(run, record, evaluation)}
+    _check(Path(run["path"]), record, evaluation)
     if record.get("status", "ok") != "ok":
         return {"status": "failed", "reason": record.get("reason") or f"run.json has status {record['status']}"}
     unusable = [which for which in ("last", "best") if _number(evaluation[which]["test_top1"]) is None]
@@ -83,25 +83,25 @@ def _problem(run: Mapping[str, Any], record: Any, evaluation: Any, cache: Cache)
     return None
 
 
-def _failure(run: Mapping[str, Any], cache: Cache) -> dict[str, str] | None:
-    """Return the recorded failure of the run itself or of a half-stage of its chain."""
-    folder = Path(run["path"])
-    for path in [folder / "failure.json", *sorted(folder.glob("stage*/*/failure.json"))]:
-        failure = _read(path, cache)
-        if failure is not None:
-            where = "" if path.parent == folder else f"{path.parent.relative_to(folder)}: "
-            return {"status": "failed", "reason": where + (failure.get("reason") or "no reason was recorded")}
+def _failure(run: Mapping[str, Any]) -> dict[str, str] | None:
+    """Return the reason that one of the run's own jobs left: of its training, a half-stage, or its evaluation."""
+    for step in run["made"]["steps"]:
+        reason = reason_of(step)
+        if reason is not None:
+            half = os.path.relpath(step["folder"], run["path"])
+            return {"status": "failed", "reason": reason if half == "." else f"{half}: {reason}"}
     return None
 
 
-def _missing(run: Mapping[str, Any], record: Any, evaluation: Any, cache: Cache) -> str:
-    """Return why a run was never made: a stage before it failed, or else which files are not there."""
-    for before in [*run["teacher_paths"], *run["prestage_paths"]]:
-        failure = _read(Path(before) / "failure.json", cache)
-        if failure is not None and _read(Path(before) / "run.json", cache) is None:
-            return f"{before} failed before it: {failure.get('reason') or 'no reason was recorded'}"
+def _missing(run: Mapping[str, Any], record: Any, evaluation: Any) -> str:
+    """Return why a run was never made: a job before it failed, or else what is not there."""
+    for before in run["made"]["before"]:
+        reason = reason_of(before)
+        if reason is not None:
+            return f"{before['folder']} failed before it: {reason}"
     files = (("run.json", record), ("evaluation.json", evaluation))
-    return f"{' and '.join(name for name, value in files if value is None)} not found"
+    absent = [name for name, value in files if value is None]
+    return f"{' and '.join(absent)} not found" if absent else "made with other settings, code or data than are asked"
 
 
 def _results(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[str, Any]:

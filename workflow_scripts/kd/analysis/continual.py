@@ -10,6 +10,7 @@ from kd.analysis.records import as_object, check_matrix
 from kd.analysis.statistics import paired_difference, summarise
 from kd.spec.errors import UserError
 from kd.spec.files import read_json
+from kd.spec.made import is_as_asked, reason_of
 
 Matrix = Sequence[Sequence[float | None]]
 Record = dict[str, Any]
@@ -58,12 +59,13 @@ def measures(record: Mapping[str, Any], split: str = "test") -> dict[str, float]
 def read_runs(runs: Sequence[Mapping[str, Any]]) -> list[Record]:
     """Return the runs with what their evaluations wrote, or with the reason why there is none.
 
-    A run has dataset, student, strategy, seed and path; a finished one gains `matrix` and `measures`.
+    A run has dataset, student, strategy, seed, path and made (kd.spec.jobplan); a finished one gains `matrix` and
+    `measures`.
     """
     found = []
     for run in runs:
         path = Path(run["path"]) / "matrix.json"
-        if path.is_file():
+        if path.is_file() and is_as_asked(run["made"]["steps"][-1]):
             try:
                 matrix = as_object(path, read_json(path))
                 check_matrix(path, matrix)
@@ -71,13 +73,13 @@ def read_runs(runs: Sequence[Mapping[str, Any]]) -> list[Record]:
             except UserError as error:
                 found.append({**run, "status": "failed", "reason": str(error)})
         else:
-            found.append({**run, "status": "failed", "reason": _reason(Path(run["path"]))})
+            found.append({**run, "status": "failed", "reason": _reason(run["made"])})
     return found
 
 
-def _reason(folder: Path) -> str:
-    path = folder / "failure.json"
-    return str(read_json(path)["reason"]) if path.is_file() else "not finished"
+def _reason(made: Mapping[str, Any]) -> str:
+    reasons = [reason_of(step) for step in (*made["steps"], *made["before"])]
+    return next((reason for reason in reasons if reason is not None), "not finished")
 
 
 def summaries(runs: Sequence[Record], confidence: float) -> list[Record]:

@@ -39,9 +39,9 @@ from kd.models.weights import load_weights, save_weights
 from kd.spec.continual import ContinualJob, Strategy
 from kd.spec.digests import canonical, text_digest
 from kd.spec.files import atomic_path, atomic_write, write_json
+from kd.spec.made import UNFINISHED
 
 log = logging.getLogger(__name__)
-
 
 
 State = dict[str, Any]

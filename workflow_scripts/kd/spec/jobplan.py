@@ -426,8 +426,8 @@ def _steps(steps: Sequence[JobPlan]) -> dict[str, Any]:
     return {"steps": [_noted(job) for job in steps], "before": [_noted(job) for job in before]}
 
 
-def _noted(job: JobPlan) -> dict[str, str]:
-    return {"folder": job.folder, "record": job.record, "identity": job.identity}
+def _noted(job: JobPlan) -> dict[str, str | None]:
+    return {"folder": job.folder, "record": job.record, "identity": job.identity, "data": job.data}
 
 
 def _all_before(job: JobPlan) -> list[JobPlan]:

@@ -1,10 +1,13 @@
 """What finished jobs say they were made from, and what unfinished ones leave as their reason.
 
-Snakemake's own notes lie in .snakemake: they are lost with it, and do not travel with copied results. So each job leaves
-a record beside its result, and a result is believed only while its record says what is asked.
+Snakemake's own notes lie in .snakemake: they are lost with it, and do not travel with copied results. So each job
+leaves a record beside its result, and a result is believed only while its record says what is asked.
 """
 
+import contextlib
+import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -44,7 +47,8 @@ class Note:
 def begin(note: Note, rule: str) -> None:
     """Take back what an earlier attempt said; a job that is killed leaves that as its reason."""
     note.record.unlink(missing_ok=True)
-    fail(note, rule, KILLED)
+    with contextlib.suppress(UserError):  # a disk that takes no reason may still take the result
+        fail(note, rule, KILLED)
 
 
 def fail(note: Note, rule: str, reason: str) -> None:
@@ -69,6 +73,14 @@ def drop_progress(folder: Path) -> None:
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
 
 
+def drop_finished(root: str | Path) -> None:
+    """Delete below a folder what finished trainings would go on from, once the workflow has noted all of them."""
+    for resume in list(Path(root).rglob(RESUME)):
+        records = [path for path in resume.parent.glob("made/*.json") if not path.name.endswith(FAILURE)]
+        if records:
+            drop_progress(resume.parent)
+
+
 def manifest_digest(folder: str | Path) -> str | None:
     """Return the digest of packed arrays, None where there are none."""
     try:
@@ -80,17 +92,43 @@ def manifest_digest(folder: str | Path) -> str | None:
 def is_made(job: JobPlan) -> bool:
     """Whether a job's result is there and was made from what is asked now."""
     record = read_record(job.record)
-    if record is None or record.get("identity") != job.identity:
+    if record is None or not _stands(record, job.identity, job.data):
         return False
-    if job.contents is not None and record.get("contents") != job.contents:
-        return False
-    now = None if job.data is None else _manifest_digest_once(job.data)
-    return now is None or record.get("data") == now
+    return job.contents is None or record.get("contents") == job.contents
+
+
+def is_as_asked(step: Mapping[str, Any]) -> bool:
+    """Whether the result of a job that `Jobs` noted for the tables was made from what is asked."""
+    record = read_record(step["record"])
+    return record is not None and _stands(record, step["identity"], step["data"])
+
+
+def reason_of(step: Mapping[str, Any]) -> str | None:
+    """Return why a job that `Jobs` noted for the tables has no result; what was said of another job is no reason."""
+    found = read_record(Path(step["record"]).with_suffix(FAILURE))
+    if found is None or found.get("identity") != step["identity"]:
+        return None
+    return str(found.get("reason") or "no reason was recorded")
+
+
+def _stands(record: Mapping[str, Any], identity: str, data: str | None) -> bool:
+    now = None if data is None else _manifest_digest_once(data)
+    # where the images are gone there is nothing to compare with
+    return record.get("identity") == identity and (now is None or record.get("data") == now)
 
 
 @cache
 def _manifest_digest_once(folder: str) -> str | None:
     return manifest_digest(folder)
+
+
+def bring_to_the_present(folder: Path) -> None:
+    """Touch files that a faster clock dated in the future: they would look newer than any reason to make them again."""
+    now = time.time()
+    for entry in folder.rglob("*") if folder.is_dir() else ():
+        with contextlib.suppress(OSError):
+            if entry.stat().st_mtime > now:
+                os.utime(entry)
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:

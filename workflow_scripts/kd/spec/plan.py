@@ -1,6 +1,6 @@
 """The runs of an experiment: which jobs there are, where they write, what each depends on."""
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 from kd.spec.architectures import module_of
 from kd.spec.cards import card
 from kd.spec.chain import stage_settings, stages
-from kd.spec.contents import Contents, contents_of
 from kd.spec.config import Experiment, ModelSettings, Pair, Recipe
+from kd.spec.contents import Contents, contents_of
 from kd.spec.designs import Design, designs
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
@@ -406,7 +406,7 @@ class Plan:
         return {name: first.setdefault(text, name) for name, text in built.items()}
 
     def tuned_networks(self, dataset: str, names: tuple[str, ...], recipe: Recipe) -> list[str]:
-        """Return the networks whose measured modes a training with such networks reads, in order; none if it reads none."""
+        """Return the networks whose measured modes a training with such networks reads, in order; maybe none."""
         if recipe.precision != "auto" or not self._worth_tuning(dataset):
             return []
         return [self.architectures[name] for name in names]

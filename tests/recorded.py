@@ -1,0 +1,21 @@
+"""Records of finished jobs and reasons of failed ones, as `kd.console.entry.run` leaves them."""
+
+from pathlib import Path
+
+from kd.spec.made import Note, fail, finish
+
+ASKED = "asked"
+
+
+def step(folder, rule) -> dict[str, str | None]:
+    """What the tables are told of a job: where its record is, and the identity that it must have."""
+    folder = Path(folder)
+    return {"folder": str(folder), "record": str(folder / "made" / f"{rule}.json"), "identity": ASKED, "data": None}
+
+
+def finished(folder, rule, identity=ASKED) -> None:
+    finish(Note(Path(step(folder, rule)["record"]), identity), None)
+
+
+def failed(folder, rule, reason, identity=ASKED) -> None:
+    fail(Note(Path(step(folder, rule)["record"]), identity), rule, reason)
