@@ -27,8 +27,8 @@ def run(main: Main, parser: argparse.ArgumentParser, rule: str) -> NoReturn:
     """Parse arguments, run `main` and end the process.
 
     With --made a job that ends well leaves a record of what its result was made from, with what `main` returns; any
-    other one leaves the reason, for the tables to show. A UserError, a full or read-only disk and too little memory are one
-    line on stderr and exit status 1; where the disk takes not even the reason, the same line says so.
+    other one leaves the reason, for the tables to show. A UserError, a full or read-only disk and too little memory are
+    one line on stderr and exit status 1; where the disk takes not even the reason, the same line says so.
     """
     parser.add_argument("--log", type=Path, help="file that gets the log of this attempt")
     parser.add_argument("--made", nargs=2, metavar=("FILE", "IDENTITY"), help="record of what the result is made from")
