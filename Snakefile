@@ -11,6 +11,7 @@ gc.set_threshold(100_000, 50, 1000)
 
 
 include: "rules/common.smk"
+include: "rules/jobs.smk"
 include: "rules/data.smk"
 include: "rules/tune.smk"
 include: "rules/teachers.smk"

@@ -1,16 +1,6 @@
 # ASIB: every half of every stage is a job that starts from the half before it.
 
 
-def teacher_update_of(wildcards) -> JobPlan:
-    """Return the teacher update that a rule's wildcards name."""
-    return JOBS.half(run_of(wildcards), int(wildcards.stage), "teacher_update")
-
-
-def student_update_of(wildcards) -> JobPlan:
-    """Return the student update that a rule's wildcards name."""
-    return JOBS.half(run_of(wildcards), int(wildcards.stage), "student_update")
-
-
 rule asib_teacher_update:
     input:
         reads(teacher_update_of),

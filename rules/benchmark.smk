@@ -1,11 +1,6 @@
 # How fast this machine trains, against a plain loop of the field's kind; not a part of any experiment.
 
 
-def benchmark_of(_) -> JobPlan:
-    """Return the measurement of this machine's speed, which has a folder of its own."""
-    return JobPlan("benchmark", "results/benchmark", BENCHMARK_OPTIONS, code_digest({"benchmark"}))
-
-
 rule benchmark:
     input:
         reads(benchmark_of),

@@ -165,28 +165,6 @@ wildcard_constraints:
     stage=r"[1-9]\d*",
 
 
-def run_of(wildcards, method: str | None = None) -> Run:
-    """Return the run that a rule's wildcards name, or that of another method of the same team and seed."""
-    teachers, _, student = wildcards.team.rpartition("--")
-    names = () if teachers == "none" else tuple(teachers.split("+"))
-    return Run(wildcards.dataset, names, student, method or wildcards.method, int(wildcards.seed))
-
-
-def companions(wildcards) -> list[Run]:
-    """Return the runs of a team and seed that are trained side by side."""
-    return [run_of(wildcards, method) for method in EXPERIMENT.co_train]
-
-
-def teacher_of(wildcards) -> JobPlan:
-    """Return the training of the teacher that a rule's wildcards name."""
-    return JOBS.teacher(wildcards.dataset, wildcards.teacher, int(wildcards.seed))
-
-
-def continual_of(wildcards) -> ContinualRun:
-    """Return the class-incremental run that a rule's wildcards name."""
-    return ContinualRun(wildcards.dataset, wildcards.student, wildcards.strategy, int(wildcards.seed))
-
-
 def work(job_of):
     """Return the resource functions of a training job: minutes and MB that grow with the work and with each attempt."""
     return {
@@ -200,18 +178,6 @@ TEACHER_FOLDER = f"{FOLDER}/{{dataset}}/teachers/{{teacher}}/seed{{seed}}"
 RUN_FOLDER = f"{FOLDER}/{{dataset}}/{{team}}/{{method}}/seed{{seed}}"
 CONTINUAL_FOLDER = f"{FOLDER}/{{dataset}}/continual/{{student}}/{{strategy}}/seed{{seed}}"
 CHAINS = any_of(name for name, variant in PLAN.variants.items() if variant.chain)
-
-
-@cache
-def evaluations() -> list[JobPlan]:
-    """Return the evaluations of all runs and teachers, or with allow_missing of those that there are as asked."""
-    jobs = [JOBS.evaluation(run) for run in PLAN.runs]
-    jobs += [JOBS.teacher_evaluation(*teacher) for teacher in PLAN.teachers]
-    return there(jobs, "evaluation.json")
-
-
-def there(jobs: list[JobPlan], file: str) -> list[JobPlan]:
-    """Return all jobs, or with allow_missing those whose file there is, as it is asked."""
-    if not ALLOW_MISSING:
-        return jobs
-    return [job for job in jobs if is_made(job) and Path(job.folder, file).is_file()]
+TASKS = range(1, PLAN.continual.num_tasks + 1) if PLAN.continual else ()
+RUNS = f"{FOLDER}/runs.csv"
+STATISTICS = f"{FOLDER}/statistics.json"

@@ -7,38 +7,8 @@ wildcard_constraints:
 
 if PLAN.continual:
 
-    TASKS = range(1, PLAN.continual.num_tasks + 1)
-
     localrules:
         continual_report,
-
-    def continual_job(wildcards) -> JobPlan:
-        """Return the training of the class-incremental run that a rule's wildcards name."""
-        return JOBS.continual(continual_of(wildcards))
-
-    def matrix_job(wildcards) -> JobPlan:
-        """Return the evaluation of the class-incremental run that a rule's wildcards name."""
-        return JOBS.matrix(continual_of(wildcards))
-
-    def synergy_outputs_job(wildcards) -> JobPlan:
-        """Return the pass of the finished chain that a rule's wildcards name."""
-        return JOBS.synergy_outputs(run_of(wildcards))
-
-    @cache
-    def matrices() -> list[JobPlan]:
-        """Return the evaluations of all class-incremental runs, or with allow_missing of those that there are."""
-        return there([JOBS.matrix(run) for run in PLAN.continual_runs], "matrix.json")
-
-    def continual_report_job(_) -> JobPlan:
-        """Return the report of class-incremental runs."""
-        settings = canonical([JOBS.continual_rows(), REPORT])
-        inputs = {"matrices": [f"{job.folder}/matrix.json" for job in matrices()]}
-        return JOBS.report("continual_report", settings, inputs, matrices())
-
-    def continual_report_inputs(wildcards) -> dict:
-        """Return the matrices that there are; with allow_missing the reasons of the others may have changed."""
-        job = continual_report_job(wildcards)
-        return {**job.inputs, "asked": judged(job, fresh=not ALLOW_MISSING)}
 
     rule continual_run:
         input:

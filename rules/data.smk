@@ -1,11 +1,6 @@
 # Images, packed once into arrays.
 
 
-def packing_of(wildcards) -> JobPlan:
-    """Return the packing of the data set that a rule's wildcards name."""
-    return JOBS.packing(wildcards.dataset)
-
-
 rule prepare_data:
     input:
         reads(packing_of),

@@ -1,26 +1,6 @@
 # The only rules that read the test split.
 
 
-def evaluation_of(wildcards) -> JobPlan:
-    """Return the evaluation of the run that a rule's wildcards name."""
-    return JOBS.evaluation(run_of(wildcards))
-
-
-def teacher_evaluation_of(wildcards) -> JobPlan:
-    """Return the evaluation of the teacher that a rule's wildcards name."""
-    return JOBS.teacher_evaluation(wildcards.dataset, wildcards.teacher, int(wildcards.seed))
-
-
-def single_of(wildcards) -> JobPlan:
-    """Return the evaluation in mode single of the run that a rule's wildcards name."""
-    return JOBS.single(run_of(wildcards), CHECKPOINT)
-
-
-def synergy_of(wildcards) -> JobPlan:
-    """Return the evaluation in mode synergy of the chain that a rule's wildcards name."""
-    return JOBS.synergy(run_of(wildcards))
-
-
 rule evaluate:
     input:
         reads(evaluation_of),

@@ -1,11 +1,6 @@
 # Students of every method that is one job; the baseline is the method ce.
 
 
-def student_of(wildcards) -> JobPlan:
-    """Return the training of the student that a rule's wildcards name."""
-    return JOBS.student(run_of(wildcards))
-
-
 rule train_student:
     input:
         reads(student_of),
@@ -36,21 +31,6 @@ rule train_student:
 
 
 if EXPERIMENT.co_train:
-
-    def together(wildcards) -> list[JobPlan]:
-        """Return the trainings of one job: each is what it would be alone, whose record is its own."""
-        return [JOBS.student(run) for run in companions(wildcards)]
-
-    def together_inputs(wildcards) -> dict:
-        """Return what all of them read, each file once."""
-        jobs = together(wildcards)
-        lists = ("tuned", "initial", "outputs", "pretrained")
-        return {
-            "data": jobs[0].inputs["data"],
-            "teachers": jobs[0].inputs["teachers"],
-            **{name: list(dict.fromkeys(file for job in jobs for file in job.inputs[name])) for name in lists},
-            "asked": judged(jobs[0], fresh=all(map(is_made, jobs))),
-        }
 
     rule train_students:
         input:

@@ -1,16 +1,6 @@
 # Teachers, fine-tuned or from scratch; what they make of one fixed view of the images; what a method prepares on them.
 
 
-def outputs_of(wildcards) -> JobPlan:
-    """Return the teacher's pass over one fixed view that a rule's wildcards name."""
-    return JOBS.teacher_outputs(wildcards.dataset, wildcards.teacher, int(wildcards.seed))
-
-
-def pretraining_of(wildcards) -> JobPlan:
-    """Return the pre-stage that a rule's wildcards name."""
-    return JOBS.pretraining(wildcards.dataset, wildcards.teacher, wildcards.method, int(wildcards.seed))
-
-
 rule train_teacher:
     input:
         reads(teacher_of),

@@ -1,11 +1,6 @@
 # How each network runs fastest on this machine, measured once for all runs of a data set that are long enough.
 
 
-def measurement_of(wildcards) -> JobPlan:
-    """Return the measurement of the network that a rule's wildcards name."""
-    return JOBS.measurement(wildcards.dataset, wildcards.network)
-
-
 rule tune:
     input:
         reads(measurement_of),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recorded import finished, step
 
 from kd.analysis.chain import join_chain
 from kd.analysis.collect import collect
@@ -115,13 +116,15 @@ def write_run(path: Path) -> Path:
     path.mkdir(parents=True)
     for name, content in GOOD.items():
         (path / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    finished(path, "evaluate")
     return path
 
 
 def planned(path: Path, seed: int, method: str = "kd", **more) -> dict:
     run = {"experiment": "e", "dataset": "d", "pair": "a--s", "teachers": "a", "student": "s", "method": method}
     rest = {"base_method": method, "seed": seed, "path": str(path), "kind": "student"}
-    return run | rest | {"teacher_paths": [], "prestage_paths": [], "taught_by": []} | more
+    made = {"steps": [step(path, "train_student"), step(path, "evaluate")], "before": []}
+    return run | rest | {"teacher_paths": [], "prestage_paths": [], "taught_by": [], "made": made} | more
 
 
 def tables_of(tmp_path: Path, *runs: dict) -> list[dict[str, str]]:
@@ -218,7 +221,9 @@ def continual(folder: Path, seed: int, content: bytes) -> dict:
     path = folder / f"seed{seed}"
     path.mkdir()
     (path / "matrix.json").write_bytes(content)
-    return {"dataset": "d", "student": "s", "strategy": "x", "seed": seed, "path": str(path)}
+    finished(path, "continual_matrix")
+    made = {"steps": [step(path, "continual_run"), step(path, "continual_matrix")], "before": []}
+    return {"dataset": "d", "student": "s", "strategy": "x", "seed": seed, "path": str(path), "made": made}
 
 
 @pytest.mark.parametrize("kind", MATRICES)
