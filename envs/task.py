@@ -55,6 +55,15 @@ def check_python() -> None:
         )
 
 
+def surroundings() -> dict[str, str]:
+    """This process's environment: UTF-8 whatever the locale is, and caches in .venv where the home takes none."""
+    found = {"PYTHONUTF8": "1", **os.environ}
+    if not os.access(Path("~").expanduser(), os.W_OK):  # a container's user often has none
+        found.setdefault("XDG_CACHE_HOME", str(VENV / "cache"))
+        found.setdefault("MPLCONFIGDIR", str(VENV / "cache" / "matplotlib"))
+    return found
+
+
 def registry_for_uv() -> dict[str, str]:
     """uv's setting for the index that pip is configured with, which uv by itself does not read."""
     if "UV_DEFAULT_INDEX" in os.environ or "UV_INDEX_URL" in os.environ:
@@ -90,7 +99,7 @@ def install_pins() -> int:
         files = [str(path) for path in PINS]
         # Compiled bytecode: without it the first start of every library costs two to three times as long.
         sync = [tool("uv"), "pip", "sync", "--quiet", "--compile-bytecode", "--python", tool("python"), *files]
-        if subprocess.call(sync, env={**os.environ, **registry_for_uv()}) == 0:
+        if subprocess.call(sync, env={**surroundings(), **registry_for_uv()}) == 0:
             return 0
     print("uv could not install the pins; pip tries.", file=sys.stderr)
     return subprocess.call([*pip, "--compile", *requirements])
@@ -119,7 +128,7 @@ def setup() -> int:
 def call(*command: str) -> int:
     """Run a program of the environment in the repository, with the environment first on its path."""
     path = os.pathsep.join([str(Path(tool("python")).parent), os.environ.get("PATH", os.defpath)])
-    environment = {**os.environ, "PATH": path, "VIRTUAL_ENV": str(VENV)}
+    environment = {**surroundings(), "PATH": path, "VIRTUAL_ENV": str(VENV)}
     environment.pop("PYTHONHOME", None)
     return subprocess.call([tool(command[0]), *command[1:]], cwd=ROOT, env=environment)
 

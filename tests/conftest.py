@@ -2,6 +2,8 @@
 
 import os
 import re
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 LONGEST_VALUE = 40
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep what libraries cache in a folder of this session, not in the user's home; all workers share it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        folder = Path(tempfile.mkdtemp(prefix="kd-tests-"))
+        os.environ["XDG_CACHE_HOME"] = str(folder)
+        os.environ["MPLCONFIGDIR"] = str(folder / "matplotlib")
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "inductor")
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ def copy_repository(target: Path) -> Path:
 
 def environment(**more: str) -> dict[str, str]:
     """A user's environment: this Python's tools first on the path, nothing of the test's own settings."""
-    dropped = ("SNAKEMAKE_", "PYTEST_", "COV_", "XDG_", "OMP_", "MKL_")
+    dropped = ("SNAKEMAKE_", "PYTEST_", "COV_", "XDG_CONFIG", "XDG_DATA", "TORCHINDUCTOR_", "OMP_", "MKL_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", os.defpath)])
     return {**kept, "PATH": path, **more}

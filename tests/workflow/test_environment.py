@@ -1,5 +1,7 @@
 """The pinned environment: one list of exact versions, the same for everybody."""
 
+import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -86,3 +88,25 @@ def test_a_group_of_tests_stays_together(request):
     if not getattr(request.config.option, "loadgroup", False):
         pytest.skip("tests are not distributed by group")
     assert request.node.nodeid.endswith("@probe")
+
+
+@pytest.fixture
+def task(monkeypatch):
+    """The task runner as a module; it is a script that no package holds."""
+    for name in ("XDG_CACHE_HOME", "MPLCONFIGDIR", "PYTHONUTF8"):
+        monkeypatch.delenv(name, raising=False)
+    spec = importlib.util.spec_from_file_location("task", ENVS / "task.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_home_that_takes_nothing_is_not_written_to(task, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert task.surroundings() == {**os.environ, "PYTHONUTF8": "1"}
+    monkeypatch.setenv("HOME", str(tmp_path / "absent"))
+    found = task.surroundings()
+    assert Path(found["XDG_CACHE_HOME"]).parent == task.VENV
+    assert found["MPLCONFIGDIR"].startswith(found["XDG_CACHE_HOME"])
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert task.surroundings()["XDG_CACHE_HOME"] == str(tmp_path)

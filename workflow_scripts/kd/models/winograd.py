@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from kd.spec.errors import UserError
 from kd.spec.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -197,7 +198,7 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return ctypes.CDLL(str(_built(compiler)))
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, UserError, subprocess.SubprocessError) as error:
         log.info("Winograd's convolutions cannot be built with %s (%s): they run as torch's", compiler, error)
         return None
 
@@ -216,7 +217,8 @@ def _built(compiler: str) -> Path:
 
 def compiler_cache() -> Path:
     """Return the folder of what compilers make: KD_CACHE, which the workflow sets, or one of the user's own."""
-    return Path(os.environ.get("KD_CACHE") or Path.home() / ".cache" / "kd-benchmark").absolute()
+    own = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(os.environ.get("KD_CACHE") or Path(own) / "kd-benchmark").absolute()
 
 
 def _cpu() -> str:
