@@ -37,9 +37,8 @@ RIGHT: dict[str, Any] = {
     "recipe": {
         "epochs": 10,
         "batch_size": 64,
-        "optimizer": "sgd",
+        "optimizer": "adamw",
         "lr": 0.05,
-        "momentum": 0.9,
         "betas": [0.9, 0.99],
         "weight_decay": 0.001,
         "schedule": "step",

@@ -82,7 +82,7 @@ NO_NUMBER = {
     "below": -7,
 }
 FOR_A_COUNT = {**NO_NUMBER, "fraction": 2.5, "most": 10**18}
-FOR_AN_AMOUNT = {**NO_NUMBER, "exponent": "1e999", "most": 1e30}
+FOR_AN_AMOUNT = {**NO_NUMBER, "exponent": "1e999", "most": 1e31}
 
 WRONG_NUMBERS = [
     pytest.param(place, value, id=f"{name}-{kind}")
@@ -427,6 +427,40 @@ MORE: dict[str, tuple[Place, Any, str]] = {
         "datasets.few.class_subset: unknown class of digits 'three'",
     ),
     "stage_list": (("methods", 5, "teacher_adapt_epochs"), [1, 2, 3], "methods[5]: asib: teacher_adapt_epochs lists 3"),
+    "gamma": (("teacher_recipe", "gamma"), 0.5, "teacher_recipe.gamma: does nothing with schedule cosine, found 0.5"),
+    "gamma_method": (
+        ("methods", 2, "recipe"),
+        {"schedule": "cosine", "milestones": [], "gamma": 0.3},
+        "methods[2].recipe.gamma: does nothing",
+    ),
+    "betas": (
+        ("methods", 2, "recipe"),
+        {"optimizer": "sgd", "betas": [0.5, 0.5]},
+        "methods[2].recipe.betas: does nothing",
+    ),
+    "momentum": ((*R, "momentum"), 0.5, "recipe.momentum: does nothing with optimizer adamw"),
+    "momentum_model": (
+        ("models", "teacher_a", "recipe"),
+        {"optimizer": "adam", "momentum": 0.5},
+        "models.teacher_a.recipe.mom",
+    ),
+    "hold": (("teacher_recipe", "grad_clip_hold"), 0.25, "teacher_recipe.grad_clip_hold: does nothing without"),
+    "ema": (("teacher_recipe", "ema_every"), "epoch", "teacher_recipe.ema_every: does nothing without ema_decay"),
+    "levels": (
+        ("methods", 5),
+        {"method": "asib", "use_partial_freeze": True, "teacher_freeze_levels": [1]},
+        "methods[5].teacher_freeze_levels: give one a teacher",
+    ),
+    "level": (
+        ("methods", 5),
+        {"method": "asib", "use_partial_freeze": True, "teacher_freeze_level": 5},
+        "methods[5]: freezing keeps the last 5 blocks of teacher_a, which has 4",
+    ),
+    "weights": (
+        ("models", "teacher_a", "pretrained"),
+        True,
+        "models.teacher_a.pretrained: true is for timm's networks",
+    ),
     "batch": ((*R, "batch_size"), 64_000, "recipe.batch_size: there are at most 1797 training images"),
     "unused": (
         ("models", "teacher_b"),

@@ -173,7 +173,8 @@ class Recipe(Strict):
     epochs: int = Field(ge=1, le=100_000)
     batch_size: int = Field(default=64, ge=2, le=1_000_000)
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
-    lr: float = Field(default=0.05, gt=0, le=100)
+    lr: float = Field(default=0.05, gt=0, le=1e30)
+    """A rate that is far too high is no mistake of the file: the run is told to diverge."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = False
     betas: tuple[Share, Share] = Field(default=(0.9, 0.999), strict=False)
@@ -188,7 +189,7 @@ class Recipe(Strict):
     lr_drops: int = Field(default=3, ge=0, le=1000)
     """Schedule plateau: training ends where one more drop would be due."""
     warmup_epochs: float = Field(default=0.0, ge=0, le=100_000)
-    min_lr: float = Field(default=0.0, ge=0, le=100)
+    min_lr: float = Field(default=0.0, ge=0, le=1e30)
     label_smoothing: Share = 0.0
     mixup_alpha: float = Field(default=0.0, ge=0, le=1000)
     cutmix_alpha: float = Field(default=0.0, ge=0, le=1000)

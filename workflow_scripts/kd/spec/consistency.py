@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from kd.spec.architectures import blocks_of
 from kd.spec.config import DatasetSettings, Experiment, ModelSettings, Recipe
-from kd.spec.errors import UserError, did_you_mean, unknown
+from kd.spec.errors import UserError, did_you_mean, shown, unknown
 from kd.spec.resources import TRAIN_IMAGES
 
 SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet32": 32}
@@ -39,6 +39,23 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"nesterov: belongs to optimizer sgd, found {recipe.optimizer}"
     if recipe.ema_start_decay is not None and recipe.ema_start_decay > (recipe.ema_decay or 0):
         yield f"ema_start_decay: must be at most ema_decay ({recipe.ema_decay:g}), found {recipe.ema_start_decay:g}"
+
+
+def check_given(recipe: Recipe, changes: Iterable[str], where: str) -> None:
+    """Refuse settings that were given and do nothing beside the rest of the recipe."""
+    off = {
+        "gamma": recipe.schedule not in {"step", "plateau"} and f"with schedule {recipe.schedule}",
+        "lr_drops": recipe.schedule != "plateau" and f"with schedule {recipe.schedule}",
+        "min_lr": recipe.schedule == "constant" and "with schedule constant",
+        "momentum": recipe.optimizer != "sgd" and f"with optimizer {recipe.optimizer}",
+        "betas": recipe.optimizer == "sgd" and "with optimizer sgd",
+        "grad_clip_hold": recipe.grad_clip_final is None and "without grad_clip_final",
+        "ema_every": recipe.ema_decay is None and "without ema_decay",
+        "ema_warmup_epochs": recipe.ema_start_decay is None and "without ema_start_decay",
+    }
+    for key in changes:
+        if off.get(key) and getattr(recipe, key) != Recipe.model_fields[key].default:
+            raise UserError(f"{where}.{key}: does nothing {off[key]}, found {shown(getattr(recipe, key))}")
 
 
 def check_images(recipe: Recipe, dataset: DatasetSettings, where: str) -> None:
@@ -99,6 +116,8 @@ def check_used(experiment: Experiment, more: Iterable[str]) -> None:
 def check_network(name: str, settings: ModelSettings) -> None:
     """Refuse more trained blocks than there are."""
     blocks = blocks_of(settings.arch)
+    if settings.pretrained is True and blocks is not None:
+        raise UserError(f"models.{name}.pretrained: true is for timm's networks, {settings.arch} takes a file's path")
     if blocks is not None and settings.freeze > blocks:
         raise UserError(f"models.{name}.freeze: {settings.arch} has {blocks} blocks, found {settings.freeze}")
 

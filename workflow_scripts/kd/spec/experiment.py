@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kd.spec.architectures import check_architecture
+from kd.spec.architectures import blocks_of, check_architecture
 from kd.spec.cards import card, card_names
 from kd.spec.chain import STUDENT_UPDATE, stage_settings, stages
 from kd.spec.cifar import CIFARS, check_root
@@ -16,6 +16,7 @@ from kd.spec.config import NAME_PATTERN, Experiment, ModelSettings, Recipe, Repo
 from kd.spec.consistency import (
     check_batch,
     check_dataset,
+    check_given,
     check_images,
     check_network,
     check_recipe,
@@ -80,6 +81,7 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
     for where, recipe in (("recipe", experiment.recipe), ("teacher_recipe", experiment.teacher_recipe)):
         if recipe is not None:
             check_recipe(recipe, where)
+            check_given(recipe, recipe.model_fields_set, where)
             check_batch(experiment, recipe, where)
     _check_networks(experiment)
     _check_datasets(experiment)
@@ -115,6 +117,7 @@ def _check_networks(experiment: Experiment) -> None:
         for base in _recipes_of(experiment, name):
             recipe = merged_recipe(base, settings.recipe, f"models.{name}.recipe")
             check_recipe(recipe, f"models.{name}.recipe" if settings.recipe else "recipe")
+            check_given(recipe, settings.recipe, f"models.{name}.recipe")
 
 
 def _recipes_of(experiment: Experiment, name: str) -> list[Recipe]:
@@ -285,6 +288,7 @@ def _part(name: object, settings: dict[str, Any], where: str) -> tuple[str, dict
 def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None:
     recipe = merged_recipe(experiment.recipe, variant.recipe, f"{where}.recipe")
     check_recipe(recipe, f"{where}.recipe" if variant.recipe else "recipe")
+    check_given(recipe, variant.recipe, f"{where}.recipe")
     for dataset in experiment.datasets.values():
         check_images(recipe, dataset, f"{where}.recipe")
     mixing = recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0
@@ -293,7 +297,7 @@ def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None
             raise UserError(f"{where}: method {name} is not defined for MixUp or CutMix, set both alphas to 0 for it")
     _check_momentum(experiment, variant, where)
     if variant.chain:
-        _check_stages(variant, recipe, where)
+        _check_stages(experiment, variant, recipe, where)
     for pair in experiment.pairs:
         if variant.teacher is not None and variant.teacher not in pair.teachers:
             raise unknown(f"teacher in {where} for student {pair.student}", variant.teacher, pair.teachers)
@@ -301,7 +305,7 @@ def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None
             raise UserError(f"{where}: {variant.name} needs several teachers, the pair has only {pair.teachers[0]}")
 
 
-def _check_stages(variant: Variant, recipe: Recipe, where: str) -> None:
+def _check_stages(experiment: Experiment, variant: Variant, recipe: Recipe, where: str) -> None:
     """Refuse settings of a chain of half-stages that contradict each other or the recipe."""
     ((_, settings),) = variant.parts
     try:
@@ -309,6 +313,28 @@ def _check_stages(variant: Variant, recipe: Recipe, where: str) -> None:
             stage_settings(settings, stage, STUDENT_UPDATE, recipe.epochs)
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
+    if settings["use_partial_freeze"]:
+        _check_freezing(experiment, settings, where)
+
+
+def _check_freezing(experiment: Experiment, settings: Mapping[str, Any], where: str) -> None:
+    """Refuse levels of partial freezing beyond the blocks of a pair's networks, as far as those are known."""
+    of_teachers, each = _listed(settings["teacher_freeze_level"]), settings["teacher_freeze_levels"]
+    of_student = [settings["student_freeze_level"], *(settings["student_freeze_schedule"] or [])]
+    for pair in experiment.pairs:
+        if each is not None and len(each) != len(pair.teachers):
+            raise UserError(
+                f"{where}.teacher_freeze_levels: give one a teacher, found {len(each)} for {len(pair.teachers)} ({pair.name})"
+            )
+        levels = [(name, of_teachers if each is None else [each[i]]) for i, name in enumerate(pair.teachers)]
+        for name, wanted in (*levels, (pair.student, of_student)):
+            blocks = blocks_of(model_settings(experiment, name).arch)
+            if blocks is not None and max(wanted) > blocks:
+                raise UserError(f"{where}: freezing keeps the last {max(wanted)} blocks of {name}, which has {blocks}")
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _check_momentum(experiment: Experiment, variant: Variant, where: str) -> None:
