@@ -323,9 +323,7 @@ def _check_freezing(experiment: Experiment, settings: Mapping[str, Any], where: 
     of_student = [settings["student_freeze_level"], *(settings["student_freeze_schedule"] or [])]
     for pair in experiment.pairs:
         if each is not None and len(each) != len(pair.teachers):
-            raise UserError(
-                f"{where}.teacher_freeze_levels: give one a teacher, found {len(each)} for {len(pair.teachers)} ({pair.name})"
-            )
+            raise UserError(f"{where}.teacher_freeze_levels: give one a teacher of {pair.name}, found {len(each)}")
         levels = [(name, of_teachers if each is None else [each[i]]) for i, name in enumerate(pair.teachers)]
         for name, wanted in (*levels, (pair.student, of_student)):
             blocks = blocks_of(model_settings(experiment, name).arch)
