@@ -71,3 +71,14 @@ def test_a_source_with_its_own_validation_is_cut_by_class_too(packed, tmp_path):
     own = classes_of(ClassShare(**SHARES["left"]), 10, 3)
     assert seen(data.train) == seen(data.validation) == set(own.tolist())
     assert len(data.validation) == int(np.isin(labels, own).sum())
+
+
+def test_the_classes_of_a_subset_are_named(packed, caplog):
+    job = parse_job(plan_of().teacher_job("digits", "left", 3))
+    dataset = {**job.dataset, "class_subset": [7, "2", 3], "subset_size": 60}
+    with caplog.at_level("INFO"):
+        data = load_data(packed, job.model_copy(update={"dataset": dataset, "student": None}), torch.device("cpu"))
+    assert data.taken == ["7", "2", "3"]
+    assert "class_subset takes, in the order of their labels: 7, 2, 3" in caplog.messages
+    labels = np.load(packed / "train_labels.npy")
+    assert set(labels[data.train._indices].tolist()) == {2, 3, 7}

@@ -1,4 +1,5 @@
 import base64
+import json
 import re
 from html.parser import HTMLParser
 
@@ -71,6 +72,14 @@ def test_the_page_shows_what_a_reader_looks_for_and_repeats_itself(small):
     html = page(small)
     assert [piece for piece in PIECES if piece not in html] == []
     assert page(small) == html
+
+
+def test_the_page_names_the_classes_of_a_subset(small):
+    assert "Classes of a class_subset" not in page(small)
+    for path in small.root.rglob("run.json"):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        path.write_text(json.dumps({**record, "classes": ["2", "<3>"]}), encoding="utf-8")
+    assert "<tr><th>Classes of a class_subset</th><td>2, &lt;3&gt;</td></tr>" in page(small)
 
 
 def test_a_page_without_any_result(world):

@@ -32,6 +32,8 @@ class Data:
     image_size: int
     digest: str
     """Digest of which images are in which split."""
+    taken: list[str] | None
+    """Names of the classes that `class_subset` takes, in the order of their labels; None where all are taken."""
     _packed: Packed
     _class_map: np.ndarray
     _device: torch.device
@@ -48,7 +50,10 @@ def load_data(folder: Path, job: Job, device: torch.device) -> Data:
 
     A network that learns a share of the classes has their training and validation images only; labels stay the same.
     """
-    return cut(Packed(folder), job, device)
+    data = cut(Packed(folder), job, device)
+    if data.taken is not None:
+        log.info("class_subset takes, in the order of their labels: %s", ", ".join(map(printable, data.taken)))
+    return data
 
 
 def cut(packed: Packed, job: Job, device: torch.device) -> Data:
@@ -56,8 +61,6 @@ def cut(packed: Packed, job: Job, device: torch.device) -> Data:
     settings = job.loading()
     mapping = class_map(packed.classes, settings.class_subset)
     names = classes_taken(packed.classes, mapping)
-    if settings.class_subset is not None:
-        log.info("class_subset takes, in the order of their labels: %s", ", ".join(map(printable, names)))
     own = "val" in packed.splits
     num_classes = int(mapping.max()) + 1
     share = job.student.classes if job.student else None
@@ -74,6 +77,7 @@ def cut(packed: Packed, job: Job, device: torch.device) -> Data:
         num_classes=num_classes,
         image_size=packed.image_size,
         digest=text_digest(split.train.tobytes().hex() + split.validation.tobytes().hex()),
+        taken=None if settings.class_subset is None else names,
         _packed=packed,
         _class_map=mapping,
         _device=device,

@@ -386,6 +386,7 @@ def record_of(bench: Workbench, files: Files, result: Result) -> dict[str, Any]:
         "flops": {"train": result.flops},
         "params": _parameters(bench),
         "images": {"train": len(bench.data.train), "validation": len(bench.data.validation)},
+        **({} if bench.data.taken is None else {"classes": bench.data.taken}),
         "epochs": len(result.rows),
         "best_epoch": result.best_epoch,
         "validation": validation_of(result.rows[-1] if result.rows else {}),

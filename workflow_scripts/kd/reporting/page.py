@@ -217,6 +217,7 @@ def _provenance(sources: Sources, records: Sequence[Mapping[str, Any]], command:
         ("Command", command),
         ("Seeds", text.listing([str(seed) for seed in sources.meta["seeds"]])),
         ("Seed of the teachers", str(sources.meta.get("teacher_seed", "same"))),
+        ("Classes of a class_subset", _distinct([", ".join(record.get("classes") or []) for record in records])),
         ("Runs", f"{finished} finished of {len(sources.runs)} rows in runs.csv"),
         ("Devices", _distinct([row["device"] for row in sources.runs])),
         ("Versions", _distinct([_pairs(record.get("versions") or {}) for record in records])),
