@@ -145,3 +145,5 @@ class LogFile(logging.Handler):
         except OSError as error:
             self.ended = True
             log.warning("%s ends here: %s", self.path, error.strerror)
+        except Exception:  # a line that cannot be formatted is shown on stderr and ends no job
+            self.handleError(record)
