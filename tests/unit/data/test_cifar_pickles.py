@@ -92,6 +92,7 @@ def test_what_is_fetched_is_one_whole_file(tmp_path, monkeypatch, official, sour
 
     monkeypatch.setattr(utils, "download_url", fake)
     root = tmp_path / "new" / "root"
+    (root / ".download-killed").mkdir(parents=True)
     for _ in range(2):
         fetched = packed(root, tmp_path / "p", source, download=True)
     assert asked == [(CIFARS[source].archive, CIFARS[source].archive, 32)]

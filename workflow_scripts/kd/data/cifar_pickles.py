@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import shutil
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +23,9 @@ from kd.spec.config import DatasetSettings
 from kd.spec.errors import UserError, printable
 
 LARGEST_LABEL = 99_999
+UNFINISHED = ".download-"
+SILENCE = 60.0
+"""Seconds without an answer after which a download has failed."""
 
 Load = Callable[[str], Any]
 """Returns the content of the batch of a name."""
@@ -71,7 +76,9 @@ def _fetched(cifar: Cifar, root: Path) -> Form | None:
         with _alone(root):
             form = find_form(cifar, root)
             if not _usable(cifar, form):
-                with TemporaryDirectory(prefix=".download-", dir=root) as folder:
+                for left in root.glob(f"{UNFINISHED}*"):  # by a job that was killed
+                    shutil.rmtree(left, ignore_errors=True)
+                with TemporaryDirectory(prefix=UNFINISHED, dir=root) as folder, _no_endless_wait():
                     download_url(known.url, folder, cifar.archive, known.tgz_md5)
                     os.replace(Path(folder) / cifar.archive, root / cifar.archive)
                 form = find_form(cifar, root)
@@ -91,6 +98,16 @@ def _alone(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _no_endless_wait() -> Iterator[None]:
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _check_sums(cifar: Cifar, form: Form) -> None:
