@@ -83,7 +83,7 @@ if __name__ == "__main__":
     parser.add_argument("--methods", nargs="+", default=["kd"], help="cards; kd+dot combines two; all is every card")
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--precision", help="of the engine: auto, fp32, bf16 or fp16; the reference loop is fp32")
+    parser.add_argument("--precision", help="of the engine: auto, fp32, tf32, bf16 or fp16; the reference loop is fp32")
     parser.add_argument(
         "--recipe", nargs="+", default=[], metavar="KEY=VALUE", help="further recipe keys of the engine"
     )

@@ -34,7 +34,7 @@ def main(arguments: argparse.Namespace) -> None:
     job = parse_job(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
-    from kd.engine.jobs import Files, evaluate_network
+    from kd.engine.jobs import Files, evaluate_network, evaluated_in
 
     files = Files(data=arguments.data, folder=arguments.out)
     found = {
@@ -51,6 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
     report: dict[str, Any] = {name: scores(splits, teacher) for name, splits in found.items()}
     report["ensemble"] = {name: together(arguments.members, name, splits["test"]) for name, splits in found.items()}
     report["test_top1_tracked_max"] = tracked_maximum(arguments.out / "metrics.csv")
+    report["made"] = evaluated_in(job)
     write_json(arguments.out / "evaluation.json", report)
     drop_progress(arguments.out)
 

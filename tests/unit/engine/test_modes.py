@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from kd.engine import jobs, runner, tune
 from kd.engine.modes import Mode, Modes, choose_modes
+from kd.engine.outputs import teacher_outputs
 from kd.engine.precision import Precision
 from kd.engine.team import Team
 from kd.methods.contract import STUDENT, Stage, Update
@@ -239,6 +240,67 @@ def test_one_shape_is_compiled_and_the_last_batch_runs_as_is(monkeypatch):
     for size in (4, 4, 3, 4):
         run(torch.randn(size, 3, 8, 8), ())
     assert seen == [4, 4, 4]
+
+
+# --- what ran, and who says so ----------------------------------------------------------------------
+
+
+def test_a_job_of_each_kind_asks_for_float32(world, tmp_path, monkeypatch):
+    """cuDNN's convolutions are rounded to TF32 until somebody says otherwise."""
+    here = world("kd", recipe={"precision": "fp32"})
+    files, teacher = here.files("run"), here.files("asked").teachers[:1]
+    outputs = parse_job(here.plan.outputs_job("digits", "wrn_16_1", 0))
+    best = files.folder / "checkpoints" / "best.safetensors"
+    kinds = {
+        "training": lambda: jobs.train_student(here.job(), files, lambda row: None),
+        "evaluation": lambda: jobs.evaluate_network(here.job(), files, best),
+        "single": lambda: jobs.evaluate_single(here.job(), files, best),
+        "outputs": lambda: teacher_outputs(outputs, jobs.Files(here.packed, tmp_path / "outputs", teachers=teacher)),
+    }
+    for kind, run in kinds.items():
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+        run()
+        assert not torch.backends.cudnn.allow_tf32, kind
+
+
+def test_a_log_says_how_each_network_runs_and_the_record_what_ran(world, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    here = world("kd")
+    here.train("plain")
+    assert (
+        "student resnet8 in fp32, channels-last, torch; teacher0 wrn_16_1 in fp32, channels-last, torch" in caplog.text
+    )
+    monkeypatch.setattr(winograd, "library", lambda: None)
+    world("kd", recipe={"kernels": "winograd"}).train("without a compiler")
+    for run in ("plain", "without a compiler"):
+        record = read_json(here.folder / run / "run.json")["hardware"]["kernels"]
+        plain = {"precision": "fp32", "channels_last": True, "kernels": "torch"}
+        assert record == {role: {"trained": plain, "frozen": plain} for role in ("student", "teacher0")}, run
+
+
+@pytest.mark.parametrize(
+    ("mode", "device", "ran"),
+    [
+        (Mode("fp32", True, "winograd"), "cuda", "torch"),
+        (Mode("bf16", True, "winograd"), "cpu", "torch"),
+        (Mode("fp32", True, "compiled"), "cpu", "compiled"),
+        (Mode("fp32", True, "torch"), "cpu", "torch"),
+    ],
+    ids=str,
+)
+def test_kernels_that_a_device_or_format_does_not_have_are_not_recorded(mode, device, ran):
+    model = build_model(ModelSettings(arch="resnet8x4"), 10, 8)
+    assert runner.as_run(model, mode, torch.device(device)).kernels == ran
+
+
+def test_finished_weights_are_evaluated_by_the_recipe_and_never_compiled():
+    assert jobs.evaluation_mode(Recipe(epochs=1), CPU) == Mode("fp32", True, "torch")
+    assert jobs.evaluation_mode(Recipe(epochs=1, precision="bf16", kernels="compiled"), CPU) == Mode("bf16")
+
+
+def test_a_measurement_on_a_gpu_never_picks_tf32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert {mode.precision for mode in tune.modes_to_try(Recipe(epochs=1), torch.device("cuda"))} == {"bf16", "fp32"}
 
 
 # --- which measurements an experiment asks for ----------------------------------------------------

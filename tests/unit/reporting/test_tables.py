@@ -1,5 +1,6 @@
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -172,3 +173,48 @@ def test_other_devices_are_told(small):
     path = small.root / "toy" / "big--small" / "kd-small" / "seed0" / "run.json"
     path.write_text(path.read_text(encoding="utf-8").replace("Some CPU", "Other CPU"), encoding="utf-8")
     assert "different devices" in write(small.analyse())["md"]
+
+
+def made(world, methods, precision, kernels="torch", evaluated="fp32"):
+    """Write down how some methods' runs were made, as trainings and evaluations do."""
+    for run in world.runs:
+        folder = Path(run["path"])
+        if run["method"] in methods and (folder / "run.json").exists():
+            mode = {"precision": precision, "channels_last": True, "kernels": kernels}
+            record, evaluation = (json.loads((folder / f"{name}.json").read_text()) for name in ("run", "evaluation"))
+            record["hardware"]["kernels"] = {"student": {"trained": mode, "frozen": mode}}
+            evaluation["made"] = {"device": "cpu", "precision": evaluated}
+            (folder / "run.json").write_text(json.dumps(record))
+            (folder / "evaluation.json").write_text(json.dumps(evaluation))
+
+
+def test_a_caption_says_in_which_format_and_with_which_kernels_the_numbers_were_made(small):
+    made(small, {run["method"] for run in small.runs} - {"teacher"}, "bf16", "compiled")
+    made(small, {"teacher"}, "fp32")  # measured by itself, as every network is
+    tables = write(small.analyse())
+    assert "Students were trained in bfloat16 with compiled kernels and evaluated in float32." in tables["md"]
+    assert "Attention" not in tables["md"]
+    rows = list(csv.DictReader(small.runs_csv.open()))
+    assert {(row["precision"], row["kernels"], row["eval_precision"]) for row in rows if row["method"] == "kd"} == {
+        ("bf16", "compiled", "fp32")
+    }
+
+
+def test_a_table_of_rows_made_in_different_ways_warns(small):
+    made(small, {"ce"}, "fp32")
+    made(small, {"kd", "crd"}, "bf16")
+    tables = write(small.analyse())
+    warning = (
+        "Attention: these numbers were made in different number formats or with different kernels, of which a part of "
+        "the differences may come (float32 with torch's kernels, evaluated in float32: ce; bfloat16 with torch's "
+        "kernels, evaluated in float32: crd and kd)."
+    )
+    assert f"**{warning}**" in tables["md"]
+    assert json.loads(tables["json"])["sections"][0]["warning"] == warning
+    assert "Attention: these numbers" in tables["tex"]
+
+
+def test_records_that_do_not_say_how_they_were_made_are_no_reason_to_warn(small):
+    tables = write(small)
+    assert "Attention" not in tables["md"]
+    assert "Students were trained in" not in tables["md"]

@@ -23,6 +23,7 @@ COLUMNS = [
     *["test_nll_best", "test_ece_best", "test_top1_tracked_max", "teacher_test_top1", "agreement_best"],
     *["ensemble_top1_last", "ensemble_top1_best"],
     *["train_seconds", "teacher_seconds", "pretrain_seconds", "device", "peak_memory_mb"],
+    *["precision", "kernels", "eval_precision"],
     *["train_flops", "teacher_flops", "pretrain_flops"],
     *["student_params", "extra_params_train", "extra_params_inference", "path"],
 ]
@@ -123,7 +124,8 @@ def _results(record: Mapping[str, Any], evaluation: Mapping[str, Any]) -> dict[s
         "extra_params_train": parameters.get("extra_train"),
         "extra_params_inference": parameters.get("extra_inference"),
     }
-    return {key: _number(value) for key, value in numbers.items()} | {"device": _device(record)}
+    made = {**_made(record), "eval_precision": str((evaluation.get("made") or {}).get("precision") or "")}
+    return {key: _number(value) for key, value in numbers.items()} | {"device": _device(record)} | made
 
 
 def _inherited(run: Mapping[str, Any], cache: Cache) -> dict[str, Any]:
@@ -158,6 +160,12 @@ def _part(record: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 def _number(value: Any) -> float | None:
     known = isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
     return value if known else None
+
+
+def _made(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the number format and the kernels that the student was trained with."""
+    student = ((record.get("hardware") or {}).get("kernels") or {}).get("student") or {}
+    return {key: str((student.get("trained") or {}).get(key) or "") for key in ("precision", "kernels")}
 
 
 def _device(record: Mapping[str, Any]) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 from kd.analysis.collect import COLUMNS, IDENTITY
 from kd.spec.errors import UserError
 
-TEXT = {*IDENTITY, "status", "reason", "teacher_test_top1", "device", "path"} - {"seed"}
+MADE = ("precision", "kernels", "eval_precision")
+"""How a run's numbers were made."""
+TEXT = {*IDENTITY, "status", "reason", "teacher_test_top1", "device", "path", *MADE} - {"seed"}
 NUMBERS = [column for column in COLUMNS if column not in TEXT and column != "seed"]
 TEACHER = "teacher"  # the method of a teacher's own row
 LINK = "link"  # the kind of a run on the way to the last of a chain of runs

@@ -15,7 +15,7 @@ from kd.benchmark.reference import Reference
 from kd.benchmark.settings import LOOPS, STEP_PARTS, Entry
 from kd.benchmark.world import World
 from kd.engine.jobs import Workbench
-from kd.engine.precision import make_deterministic, training_device
+from kd.engine.precision import allow_tf32, set_kernels, training_device
 from kd.methods.contract import Stage
 
 PEAKS = 3
@@ -120,7 +120,7 @@ def build_reference(bench: Workbench, world: World) -> Reference:
 
 def build_engine(bench: Workbench, world: World) -> Engine:
     """Return the engine's loop of a job."""
-    make_deterministic(bench.job.recipe.deterministic)
+    set_kernels(bench.job.recipe)
     return Engine(bench, stage_of(bench), world.folder, _fixed(bench))
 
 
@@ -140,6 +140,7 @@ def _peaks(device: torch.device, precision: str) -> dict[str, float]:
 @cache
 def _peak(device: torch.device, precision: str) -> float:
     """Return the best of several tries, made once a process."""
+    allow_tf32(precision == "tf32")
     return max(matrix_flops(device, precision) for _ in range(PEAKS))
 
 

@@ -10,7 +10,7 @@ from kd.engine.checkpoint import ResumeFile
 from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
 from kd.engine.history import Row
 from kd.engine.jobs import Workbench
-from kd.engine.precision import make_deterministic
+from kd.engine.precision import set_kernels
 from kd.engine.teachers import Onlookers
 from kd.engine.training import Training
 from kd.methods.contract import STUDENT, Batch, Stage
@@ -40,7 +40,7 @@ class Engine:
 
     def run(self, steps: int) -> None:
         """Train on so many batches."""
-        make_deterministic(self.bench.job.recipe.deterministic)
+        set_kernels(self.bench.job.recipe)
         for _ in range(steps):
             batch = self.fetch()
             self.training.step(batch, self.onlookers.outputs(batch))

@@ -85,6 +85,10 @@ def _introduction() -> str:
     )
 
 
+def _precision(hardware: Record) -> str:
+    return {"measured": "what was measured fastest"}.get(hardware["precision"], hardware["precision"])
+
+
 def _conditions(entry: Record) -> str:
     """Return on what and when an entry was measured."""
     hardware, settings, measured = entry["hardware"], entry["settings"], entry["measured"]
@@ -95,7 +99,7 @@ def _conditions(entry: Record) -> str:
     images = "synthetic" if entry["part"] == "scale" else ", ".join(settings["data"]) or "synthetic"
     commits = ", ".join(dict.fromkeys(_commit(one["git"]) for one in measured))
     return (
-        f"{where}{bf16}; torch {entry['versions']['torch']}; engine in {hardware['precision']}; images: {images}; "
+        f"{where}{bf16}; torch {entry['versions']['torch']}; engine in {_precision(hardware)}; images: {images}; "
         f"{settings['repeats']} repeats of {settings['images']} images; {entry['clock']} seconds; load average of the "
         f"machine {min(load):.1f} to {max(load):.1f}; commit {commits}."
     )

@@ -108,7 +108,8 @@ def benchmark(settings: Settings, part: str, path: Path, start: Start = Start())
 def _conditions(settings: Settings) -> dict[str, Any]:
     """Return, as JSON would, what decides the figures of a part: figures of different conditions never mix."""
     device = training_device()
-    precision = choose_precision(settings.precision, device).name
+    measured = settings.precision == "auto"
+    precision = "measured" if measured else choose_precision(settings.precision, device).name
     found = {
         "settings": settings.model_dump(mode="json", exclude={"methods"}),
         "hardware": {**hardware(device, precision), "fast_bf16": has_fast_bf16(device)},

@@ -31,7 +31,7 @@ class Settings(Strict):
     methods: list[Entry] = Field(default=["kd"], min_length=1)
     """Card names, or entries as in an experiment file."""
     batch_size: int = Field(default=64, ge=2)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """What the engine runs in; the reference loop is always fp32."""
     recipe: dict[str, Any] = {}
     """Further recipe keys of the engine, such as {channels_last: false}."""

@@ -11,7 +11,7 @@ from kd.data.store import ImageStore
 from kd.engine.data import load_data
 from kd.engine.evaluation import predict
 from kd.engine.modes import choose_modes
-from kd.engine.precision import training_device
+from kd.engine.precision import set_kernels, training_device
 from kd.engine.runner import make_trainable
 from kd.models.build import build_model
 from kd.models.weights import load_weights
@@ -27,6 +27,7 @@ def accuracy_matrices(job: ContinualJob, data_folder: Path, weights: Sequence[Pa
     the classes of the image's own task may be answered (task-incremental). `weights` are those after each task.
     """
     device = training_device()
+    set_kernels(job.recipe)
     data = load_data(data_folder, job, device)
     tasks = make_tasks(data.num_classes, job.num_tasks, job.class_order, job.seed)
     mode = choose_modes(job.recipe, device).frozen

@@ -27,7 +27,7 @@ from kd.engine.history import write_metrics
 from kd.engine.jobs import Files, Workbench, record_of
 from kd.engine.modes import choose_modes
 from kd.engine.outputs import read_outputs
-from kd.engine.precision import make_deterministic, training_device
+from kd.engine.precision import set_kernels, training_device
 from kd.engine.teachers import Onlookers
 from kd.engine.team import Team, deploy
 from kd.engine.training import OnEpoch, Result, Training
@@ -114,7 +114,7 @@ class Task:
 
 def train_run(job: ContinualJob, files: Files, on_epoch: OnEpoch) -> Result:
     """Train a student on all tasks and write its weights after each of them, history and record."""
-    make_deterministic(job.recipe.deterministic)
+    set_kernels(job.recipe)
     data = load_data(files.data, job, training_device())
     tasks = make_tasks(data.num_classes, job.num_tasks, job.class_order, job.seed)
     files.folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from kd.engine.data import Data, load_data
 from kd.engine.evaluation import Predictions, accuracies, observations, predict
 from kd.engine.feed import derived_seed
 from kd.engine.history import Row, write_metrics
-from kd.engine.modes import Modes, choose_modes
+from kd.engine.modes import COMPILED, TORCH, Mode, Modes, choose_modes
 from kd.engine.outputs import read_outputs
-from kd.engine.precision import Precision, make_deterministic, training_device
+from kd.engine.precision import Precision, set_kernels, training_device
 from kd.engine.provenance import git_state, hardware, peak_memory_mb, versions
 from kd.engine.resolve import build_method
 from kd.engine.runner import make_trainable
@@ -34,6 +34,7 @@ from kd.models.freezing import freeze
 from kd.models.reuse import added_parameters, deployment, redeploy
 from kd.models.weights import load_weights, read_state, save_tensors, save_weights
 from kd.spec.cards import MethodSettings, card
+from kd.spec.config import Recipe
 from kd.spec.digests import canonical, text_digest
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_write, read_json, write_json
@@ -161,9 +162,10 @@ def _team_report(bench: Workbench) -> dict[str, float]:
 def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predictions]:
     """Return what finished weights make of the validation and test images, as 'val' and 'test'."""
     device = training_device()
+    set_kernels(job.recipe)
     data = load_data(files.data, job, device)
     model = _finished(job, data, weights)
-    mode = choose_modes(job.recipe, device).frozen
+    mode = evaluation_mode(job.recipe, device)
     make_trainable(model, mode, device)
     precision = mode.on(device)
     stores = {"val": (data.validation, 0), "test": (data.test, FEATURE_IMAGES)}
@@ -175,9 +177,22 @@ def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predict
     }
 
 
+def evaluation_mode(recipe: Recipe, device: torch.device) -> Mode:
+    """Return how finished weights are evaluated: by the recipe, never by what was measured, and never compiled."""
+    mode = choose_modes(recipe, device).frozen
+    return replace(mode, kernels=TORCH) if mode.kernels == COMPILED else mode
+
+
+def evaluated_in(job: Job) -> dict[str, str]:
+    """Return what evaluation.json says of how its numbers were made."""
+    device = training_device()
+    return {"device": device.type, "precision": evaluation_mode(job.recipe, device).precision}
+
+
 def evaluate_single(job: Job, files: Files, weights: Path) -> dict[str, dict[str, float]]:
     """Return top-1 in percent of finished weights on the training, validation and test images, by split."""
     device = training_device()
+    set_kernels(job.recipe)
     data = load_data(files.data, job, device)
     modes = choose_modes(job.recipe, device)
     team = Team({STUDENT: _finished(job, data, weights)}, device, {STUDENT: modes})
@@ -221,7 +236,7 @@ def prepare(job: Job, files: Files, companion: Workbench | None = None) -> Workb
     A companion trained in the same process lends its images and its teachers where they are the same.
     """
     device = training_device()
-    make_deterministic(job.recipe.deterministic)
+    set_kernels(job.recipe)
     data = _borrowed_data(job, companion) or load_data(files.data, job, device)
     method = build_method(job.method, len(job.teachers))
     models = _models(job, files, data, method)
@@ -379,7 +394,7 @@ def record_of(bench: Workbench, files: Files, result: Result) -> dict[str, Any]:
         "versions": versions(),
         "hardware": {
             **hardware(device, bench.precision.name),
-            "kernels": {role: modes.record() for role, modes in bench.team.modes.items()},
+            "kernels": {role: modes.record() for role, modes in bench.team.ran().items()},
         },
         "seconds": {"train": round(result.seconds, 3)},
         "peak_memory_mb": peak_memory_mb(device),

@@ -12,7 +12,7 @@ from torch import Tensor
 from kd.engine.data import load_data
 from kd.engine.flops import FlopCounter
 from kd.engine.modes import choose_modes
-from kd.engine.precision import Precision, make_deterministic, training_device
+from kd.engine.precision import Precision, set_kernels, training_device
 from kd.engine.provenance import git_state, hardware, peak_memory_mb, versions
 from kd.engine.runner import make_trainable
 from kd.engine.teachers import fixed_view
@@ -37,7 +37,7 @@ def teacher_outputs(job: Job, files: "Files") -> None:
     Only the training part of the split is ever sent to the teacher; validation images are not.
     """
     device = training_device()
-    make_deterministic(job.recipe.deterministic)
+    set_kernels(job.recipe)
     data = load_data(files.data, job, device)
     (settings,), (weights,) = job.teachers, files.teachers
     teacher = build_model(settings, data.num_classes, data.image_size)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from kd.spec.config import Recipe
 from kd.spec.errors import UserError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,7 +40,7 @@ class Precision:
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Return the context that forward passes run in."""
-        if self.name == "fp32":
+        if self.name not in DTYPES:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=DTYPES[self.name])
 
@@ -49,13 +50,28 @@ class Precision:
 
 
 def choose_precision(name: str, device: torch.device) -> Precision:
-    """Resolve 'auto' to what the device does well; fp16 on a CPU is a UserError."""
-    if name == "auto":
-        fallback = "fp16" if device.type == "cuda" else "fp32"
-        name = "bf16" if has_fast_bf16(device) else fallback
-    if name == "fp16" and device.type == "cpu":
-        raise UserError("recipe.precision: fp16 needs a GPU, found a CPU; allowed there are auto, fp32 and bf16")
-    return Precision(name, device)
+    """Resolve 'auto', where nothing was measured, to float32; what the device does not have is a UserError."""
+    if name in {"fp16", "tf32"} and device.type == "cpu":
+        raise UserError(f"recipe.precision: {name} needs a GPU, found a CPU; allowed there are auto, fp32 and bf16")
+    if name == "tf32" and not has_fast_bf16(device):  # both came with the same generation
+        raise UserError("recipe.precision: tf32 needs a GPU of compute capability 8.0 or later; allowed here is fp32")
+    return Precision("fp32" if name == "auto" else name, device)
+
+
+def set_kernels(recipe: Recipe) -> None:
+    """Ask torch for the kernels that a recipe means, once at the start of a job."""
+    make_deterministic(recipe.deterministic)
+    allow_tf32(recipe.precision == "tf32")
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let float32 products on a GPU be rounded to TF32's 10 bits, or see that they are float32.
+
+    Convolutions are rounded unless somebody says otherwise. These names and not the newer fp32_precision: they set both
+    kinds of flags, and torch refuses to read the one kind where only the other was set.
+    """
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def make_deterministic(enabled: bool) -> None:

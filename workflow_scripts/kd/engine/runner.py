@@ -4,15 +4,16 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from kd.engine.modes import COMPILED, WINOGRAD, Mode
+from kd.engine.modes import COMPILED, TORCH, WINOGRAD, Mode
 from kd.models.base import TappedModel
 from kd.models.folding import folded
-from kd.models.winograd import use_direct, use_winograd
+from kd.models.winograd import runs_winograd, use_direct, use_winograd
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,14 @@ def make_trainable(model: TappedModel, mode: Mode, device: torch.device) -> None
         use_winograd(model)
     else:
         use_direct(model)
+
+
+def as_run(model: TappedModel, mode: Mode, device: torch.device, frozen: bool = False) -> Mode:
+    """Return a mode with torch's kernels in place of those that this network does not have on this machine."""
+    native = device.type == "cpu" and mode.precision == "fp32" and runs_winograd(model)
+    lost = mode.kernels == WINOGRAD and not native
+    lost = lost or (mode.kernels == COMPILED and (model.arch, frozen) in Compiled.failed)
+    return replace(mode, kernels=TORCH) if lost else mode
 
 
 class Runner:
@@ -72,11 +81,13 @@ class Compiled:
     """
 
     paused = False
+    failed: ClassVar[set[tuple[str, bool]]] = set()
+    """What could not be compiled in this process: architecture, and whether frozen."""
 
     def __init__(self, model: TappedModel, frozen: bool) -> None:
         from torch._functorch import config
 
-        self.model, self._shape = model, torch.Size()
+        self.model, self._frozen, self._shape = model, frozen, torch.Size()
         self._copied = frozen and next(model.parameters()).is_cuda
         # a graph that several backward passes go through (losses with momenta of their own) keeps its buffers
         config.donated_buffer = False
@@ -101,6 +112,7 @@ class Compiled:
             reason = str(error).strip().splitlines()[0]
             log.warning("%s cannot be compiled and runs as is: %s", self.model.arch, reason)
             self._run = None
+            Compiled.failed.add((self.model.arch, self._frozen))
             return self.model(images, taps)
         if self._copied:  # the next replay of a CUDA graph writes over what the last one returned
             return logits.clone(), {name: tap.clone() for name, tap in found.items()}

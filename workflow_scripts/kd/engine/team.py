@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kd.engine.modes import COMPILED, TORCH, Mode, Modes
 from kd.engine.precision import Precision
-from kd.engine.runner import Runner, make_trainable
+from kd.engine.runner import Runner, as_run, make_trainable
 from kd.methods.contract import EXTRA, STUDENT, Context, Method, Output, Stage
 from kd.models.base import TappedModel
 from kd.models.freezing import apply_freezing, keep_frozen_in_eval
@@ -92,6 +92,15 @@ class Team:
     def compiles(self) -> bool:
         """Whether a role runs compiled code, in which nobody can count operations."""
         return any(mode.kernels == COMPILED for modes in self.modes.values() for mode in (modes.trained, modes.frozen))
+
+    def ran(self) -> dict[str, Modes]:
+        """Return by role how networks run here: what was chosen, or torch's kernels where those are not to be had."""
+        found = {}
+        for role, model in self.models.items():
+            modes = self._modes(role)
+            trained = as_run(model, modes.trained, self.device)
+            found[role] = Modes(trained, as_run(model, modes.frozen, self.device, frozen=True))
+        return found
 
     def _modes(self, role: str, precision: str = "fp32") -> Modes:
         plain = Mode(precision, channels_last=False)

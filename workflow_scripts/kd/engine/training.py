@@ -126,10 +126,17 @@ class Training:
         onlookers = [role for role in self.team.models if role not in self.trained]
         self.team.fold(onlookers)
         self.onlookers.enter(onlookers, recipe)
+        log.info("stage '%s' on a %s: %s", stage.name, self.team.device.type, self._described())
         if state is None:
             self.result.flops += self.onlookers.flops_before
         if self._stage_is_over():
             self._leave()
+
+    def _described(self) -> str:
+        """Return how each network of the stage runs."""
+        ran = self.team.ran()
+        modes = {role: ran[role].trained if role in self.trained else ran[role].frozen for role in ran}
+        return "; ".join(f"{role} {self.team.models[role].arch} in {mode}" for role, mode in modes.items())
 
     def _stage_is_over(self) -> bool:
         return self.epoch >= self.epochs or (self.plateau is not None and self.plateau.over)

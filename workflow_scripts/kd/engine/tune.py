@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from kd.engine.data import load_data
 from kd.engine.modes import AUTO, COMPILED, TORCH, WINOGRAD, Mode, Modes
-from kd.engine.precision import has_fast_bf16, make_deterministic, runs_bf16, training_device
+from kd.engine.precision import has_fast_bf16, runs_bf16, set_kernels, training_device
 from kd.engine.provenance import hardware, versions
 from kd.engine.team import Team
 from kd.methods.contract import STUDENT, Stage, Update
@@ -71,7 +71,7 @@ class Candidate:
 def tune(job: Job, files: "Files") -> None:
     """Write choice.json, which trainings read, and measured.json, what it rests on."""
     device = training_device()
-    make_deterministic(job.recipe.deterministic)
+    set_kernels(job.recipe)
     data = load_data(files.data, job, device)
     size = min(job.recipe.batch_size, len(data.train))
     images, labels, _ = next(iter(data.train.batches(torch.arange(size), size)))

@@ -73,6 +73,11 @@ def use_winograd(model: nn.Module, frozen: bool = False) -> int:
     return len(found)
 
 
+def runs_winograd(model: nn.Module) -> bool:
+    """Whether some convolution of a model can run as Winograd's here."""
+    return any(isinstance(module, nn.Conv2d) and _fits(module) for module in model.modules()) and library() is not None
+
+
 def use_direct(model: nn.Module) -> None:
     """Let every convolution of a model run as torch's again."""
     for module in model.modules():

@@ -31,6 +31,7 @@ def caption_of(
         "Times, memory and FLOPs are means a run; total time and FLOPs include the teachers and the pre-stage in full, "
         "and a multiply-add counts as two FLOPs.",
         *_devices(students),
+        *_formats(students),
         *_published(raws),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
@@ -114,6 +115,53 @@ def _devices(students: Sequence[Raw]) -> list[str]:
     if len(devices) < 2:
         return []
     return [f"Times come from different devices and do not compare across them: {text.listing(devices)}."]
+
+
+FORMATS = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def _formats(students: Sequence[Raw]) -> list[str]:
+    """Return which number format and kernels made the numbers, where all of them have the same."""
+    made = _made(students)
+    if len(made) != 1:
+        return []
+    ((precision, kernels, evaluated),) = made
+    where = f" and evaluated in {_format(evaluated)}" if evaluated else ""
+    return [f"Students were trained in {_format(precision)} with {_kernels(kernels)}{where}."]
+
+
+def mixed_formats(raws: Sequence[Raw]) -> str:
+    """Return a warning where rows of one table were made in different ways, empty where they were not."""
+    made = _made([raw for raw in raws if raw["role"] == "student"])
+    if len(made) < 2:
+        return ""
+    parts = [
+        f"{_format(precision)} with {_kernels(kernels)}"
+        + (f", evaluated in {_format(evaluated)}" if evaluated else "")
+        + f": {text.listing(names)}"
+        for (precision, kernels, evaluated), names in made.items()
+    ]
+    return (
+        "Attention: these numbers were made in different number formats or with different kernels, of which a part of "
+        f"the differences may come ({'; '.join(parts)})."
+    )
+
+
+def _made(raws: Sequence[Raw]) -> dict[tuple[str, str, str], list[str]]:
+    """Return the methods by format and kernels of their training and format of their evaluation."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for raw in raws:
+        for made in raw["made"]:
+            found.setdefault(made, []).append(raw["method"])
+    return found
+
+
+def _format(precision: str) -> str:
+    return FORMATS.get(precision, precision)
+
+
+def _kernels(kernels: str) -> str:
+    return {"torch": "torch's kernels", "winograd": "Winograd's convolutions"}.get(kernels, f"{kernels} kernels")
 
 
 def _published(raws: Sequence[Raw]) -> list[str]:

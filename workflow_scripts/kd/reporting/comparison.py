@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from kd.analysis.published import published_beside
-from kd.analysis.runs import LINK, TEACHER, RunRow, by_group, distinct, grouped, read_runs
+from kd.analysis.runs import LINK, MADE, TEACHER, RunRow, by_group, distinct, grouped, read_runs
 from kd.reporting import text
-from kd.reporting.caption import BASELINE, Raw, caption_of
+from kd.reporting.caption import BASELINE, Raw, caption_of, mixed_formats
 from kd.spec.cards import Card
 from kd.spec.config import Reporting
 from kd.spec.files import read_json
@@ -60,6 +60,8 @@ class Section:
     rows: list[Row]
     notes: list[tuple[str, str]]
     """Mark (or '') and text, for what failed or is missing and for the sources of published numbers."""
+    warning: str = ""
+    """What a reader must not miss, above the table."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _section(
     notes += [("", sentence) for raw in raws for sentence in _ensemble(raw, sources.report)]
     notes += [("", sentence) for raw in raws for sentence in _published_sources(raw)]
     caption = caption_of(dataset, sources.report, sources.meta, raws, differences)
-    return Section(dataset, pair, caption, columns, rows, notes)
+    return Section(dataset, pair, caption, columns, rows, notes, mixed_formats(raws))
 
 
 def _order(raw: Raw) -> tuple[int, float, str]:
@@ -132,6 +134,7 @@ def _raw(sources: Sources, record: Raw, differences: Sequence[Raw], runs: Sequen
     raw["total_seconds"] = _sum(raw, "seconds")
     raw["total_flops"] = _sum(raw, "flops")
     raw["devices"] = sorted({row["device"] for row in finished} - {""})
+    raw["made"] = sorted({tuple(row[key] for key in MADE) for row in finished if row["precision"]})
     raw["differences"] = {one["reference"]: one for one in differences}
     raw["published"] = _published(sources, raw)
     return raw

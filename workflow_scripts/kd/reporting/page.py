@@ -220,10 +220,17 @@ def _provenance(sources: Sources, records: Sequence[Mapping[str, Any]], command:
         ("Classes of a class_subset", _distinct([", ".join(record.get("classes") or []) for record in records])),
         ("Runs", f"{finished} finished of {len(sources.runs)} rows in runs.csv"),
         ("Devices", _distinct([row["device"] for row in sources.runs])),
+        ("Number formats and kernels", _distinct([_made(row) for row in sources.runs])),
         ("Versions", _distinct([_pairs(record.get("versions") or {}) for record in records])),
         ("Git", _distinct([one for one in git if one])),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _made(row: Mapping[str, Any]) -> str:
+    """Return how a run was trained and evaluated, empty where its record does not say."""
+    evaluated = f", evaluated in {row['eval_precision']}" if row["eval_precision"] else ""
+    return f"{row['precision']}, {row['kernels']}{evaluated}" if row["precision"] else ""
 
 
 def _git(state: Any) -> str:

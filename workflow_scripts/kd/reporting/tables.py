@@ -73,6 +73,7 @@ def as_json(sections: Sequence[Section], meta: Mapping[str, Any]) -> str:
                 "dataset": section.dataset,
                 "pair": section.pair,
                 "caption": section.caption,
+                "warning": section.warning,
                 "rows": [row.raw for row in section.rows],
                 "notes": [{"mark": mark, "text": sentence} for mark, sentence in section.notes],
             }
@@ -96,7 +97,8 @@ def _markdown_section(section: Section) -> list[str]:
     lines.append(_pipes(["---" if index == 0 else "---:" for index in range(len(section.columns))]))
     lines += [_pipes(_markdown_cells(row, section)) for row in section.rows]
     notes = [f"- {f'<sup>{mark}</sup> ' if mark else ''}{text.markdown(sentence)}" for mark, sentence in section.notes]
-    return [heading, "\n".join(lines), text.markdown(section.caption), *(["\n".join(notes)] if notes else [])]
+    warning = [f"**{text.markdown(section.warning)}**"] if section.warning else []
+    return [heading, *warning, "\n".join(lines), text.markdown(section.caption), *(["\n".join(notes)] if notes else [])]
 
 
 def _markdown_cells(row: Row, section: Section) -> list[str]:
@@ -132,7 +134,7 @@ def _latex_section(section: Section) -> str:
         *_latex_rows(section),
         r"\bottomrule",
         r"\end{tabular}}",
-        *[rf"\par\footnotesize {_latex_note(mark, sentence)}" for mark, sentence in section.notes],
+        *[rf"\par\footnotesize {_latex_note(mark, sentence)}" for mark, sentence in _latex_notes(section)],
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
@@ -164,6 +166,10 @@ def _latex_cells(row: Row, section: Section) -> list[str]:
     if row.marks:
         cells["accuracy"] += rf"\textsuperscript{{{','.join(row.marks)}}}"
     return list(cells.values())
+
+
+def _latex_notes(section: Section) -> list[tuple[str, str]]:
+    return [("", section.warning), *section.notes] if section.warning else section.notes
 
 
 def _latex_note(mark: str, sentence: str) -> str:

@@ -206,8 +206,10 @@ class Recipe(Strict):
     ema_start_decay: float | None = Field(default=None, ge=0, lt=1)
     """Decay at the start, from where it goes to ema_decay on a line over ema_warmup_epochs; None is ema_decay."""
     ema_warmup_epochs: float = Field(default=5.0, gt=0, le=100_000)
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: what is fastest here, found for each network by the rule `tune` where training is long enough to pay it."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """fp32: float32, on a GPU too; tf32: a GPU's products of float32 rounded to 10 bits; auto: what is fastest here of
+    fp32 and bf16 (fp16 on older GPUs), found for each network by the rule `tune` where training is long enough to pay
+    it, else fp32."""
     channels_last: bool | Literal["auto"] = "auto"
     """Memory layout of images and features; auto: measured with precision auto, else true."""
     kernels: Literal["auto", "torch", "winograd", "compiled"] = "auto"
