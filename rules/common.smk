@@ -12,6 +12,7 @@ if SCRIPTS not in sys.path:
     sys.path.append(SCRIPTS)  # last: script names must not hide anything
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.settings.types import RerunTrigger
 
 from kd.reporting.layout import (
@@ -28,6 +29,7 @@ from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, workflow_configuration
 from kd.spec.files import atomic_write
 from kd.spec.jobplan import JobPlan, Jobs
+from kd.spec.lengths import misfits
 from kd.spec.made import bring_to_the_present, drop_finished, is_made
 from kd.spec.plan import Run
 from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
@@ -70,6 +72,11 @@ THREADS = EXPERIMENT.threads
 
 # Started by a user, and not by Snakemake itself for one of its jobs.
 STARTED = workflow.exec_mode.name == "DEFAULT"
+
+# Allowed, and hardly meant.
+if STARTED:
+    for sentence in misfits(EXPERIMENT):
+        logger.warning(f"Longer than the training: {sentence}.")
 
 # Run on this machine, and not handed to a cluster.
 LOCAL = STARTED and workflow.resource_settings.nodes is None

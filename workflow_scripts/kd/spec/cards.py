@@ -33,6 +33,20 @@ class MethodSettings(Strict):
         def __getattr__(self, name: str) -> Any: ...
 
 
+class Length(Strict):
+    """What a setting that counts epochs is the length of, and in which epochs it has to fit."""
+
+    of: Literal["ramp", "wait", "stage"]
+    """ramp: something rises or falls over them; wait: something is off for them (of a switch: for one while it is off);
+    stage: a stage of its own lasts them."""
+    within: str = ""
+    """The setting that holds the epochs in which they pass; '' is the recipe's."""
+    spans: bool = False
+    """Whether they pass in the whole chain (epochs_span) where schedules run through it."""
+    needs: list[str] = []
+    """Settings without which, off or 0, it does nothing."""
+
+
 class Setting(Strict):
     """One setting of a card."""
 
@@ -47,6 +61,8 @@ class Setting(Strict):
     """Decides which runs there are and is not read by the loss."""
     uncombined: str = ""
     """Why, where it is on, the loss cannot be added to another's."""
+    epochs: Length | None = None
+    """Where it is a length in epochs, of what: one that does not fit is told before the first job (kd.spec.lengths)."""
     momentum_offset: bool = False
     """Is taken from and added to the recipe's momentum, which only SGD has."""
     min: float | None = None
