@@ -181,11 +181,13 @@ def made(world, methods, precision, kernels="torch", evaluated="fp32"):
         folder = Path(run["path"])
         if run["method"] in methods and (folder / "run.json").exists():
             mode = {"precision": precision, "channels_last": True, "kernels": kernels}
-            record, evaluation = (json.loads((folder / f"{name}.json").read_text()) for name in ("run", "evaluation"))
+            record, evaluation = (
+                json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("run", "evaluation")
+            )
             record["hardware"]["kernels"] = {"student": {"trained": mode, "frozen": mode}}
             evaluation["made"] = {"device": "cpu", "precision": evaluated}
-            (folder / "run.json").write_text(json.dumps(record))
-            (folder / "evaluation.json").write_text(json.dumps(evaluation))
+            (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+            (folder / "evaluation.json").write_text(json.dumps(evaluation), encoding="utf-8")
 
 
 def test_a_caption_says_in_which_format_and_with_which_kernels_the_numbers_were_made(small):
@@ -194,7 +196,7 @@ def test_a_caption_says_in_which_format_and_with_which_kernels_the_numbers_were_
     tables = write(small.analyse())
     assert "Students were trained in bfloat16 with compiled kernels and evaluated in float32." in tables["md"]
     assert "Attention" not in tables["md"]
-    rows = list(csv.DictReader(small.runs_csv.open()))
+    rows = list(csv.DictReader(small.runs_csv.open(encoding="utf-8")))
     assert {(row["precision"], row["kernels"], row["eval_precision"]) for row in rows if row["method"] == "kd"} == {
         ("bf16", "compiled", "fp32")
     }
