@@ -45,22 +45,8 @@ def without_encoding(source: str) -> list[str]:
         name = ast.unparse(call.func).rpartition(".")[2]
         owner = call.func.value if isinstance(call.func, ast.Attribute) else None
         given = {keyword.arg: keyword.value for keyword in call.keywords}
-<<<<<<< HEAD
         if isinstance(owner, ast.Name) and owner.id in OPEN_BYTES:
             continue
-=======
-        if isinstance(owner, ast.Name) and owner.id in {
-            "Image",
-            "archive",
-            "os",
-            "tarfile",
-            "zipfile",
-            "gzip",
-            "lzma",
-            "bz2",
-        }:
-            continue  # opens bytes
->>>>>>> e726674 (Tell lengths in epochs that a training is too short for before the first job, declared on the cards)
         modes = [*call.args, *([given["mode"]] if "mode" in given else [])]
         binary = any(isinstance(mode, ast.Constant) and "b" in str(mode.value) for mode in modes[-1:])
         binary |= "buffering" in given  # which nothing but bytes can be without

@@ -32,12 +32,6 @@ def misfits(experiment: Experiment) -> list[str]:
 
 def _of_recipe(recipe: Recipe, where: str) -> Iterator[str]:
     """Yield what a recipe plans for epochs that it does not have."""
-    late = [milestone for milestone in recipe.milestones if milestone >= max(1, recipe.epochs)]
-    if late:
-        listed = ", ".join(f"{milestone:g}" for milestone in late)
-        yield f"{where}.milestones: {listed} of {recipe.epochs} epochs, so the learning rate does not fall there"
-    if recipe.patience is not None and recipe.patience >= recipe.epochs:
-        yield f"{where}.patience: {recipe.patience} of {recipe.epochs} epochs, so the learning rate never drops"
     if recipe.ema_start_decay is not None and recipe.ema_warmup_epochs > recipe.epochs:
         yield f"{where}.ema_warmup_epochs: {recipe.ema_warmup_epochs:g} of {recipe.epochs} epochs, so it never ends"
 
