@@ -310,7 +310,13 @@ def _check_stages(experiment: Experiment, variant: Variant, recipe: Recipe, wher
     ((_, settings),) = variant.parts
     try:
         for stage in range(1, stages(settings) + 1):
-            stage_settings(settings, stage, STUDENT_UPDATE, recipe.epochs)
+            at_stage = stage_settings(settings, stage, STUDENT_UPDATE, recipe.epochs)
+            _, epochs = at_stage.get("epochs_span") or (0, at_stage["student_epochs"])
+            if recipe.warmup_epochs >= epochs:
+                raise UserError(
+                    f"recipe.warmup_epochs ({recipe.warmup_epochs:g}) must be below the epochs of the student update, "
+                    f"found {epochs:g} in stage {stage}"
+                )
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     if settings["use_partial_freeze"]:
