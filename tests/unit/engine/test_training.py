@@ -266,7 +266,7 @@ def test_the_selected_weights_of_a_student_teach_the_next(world, origin, tmp_pat
     files = jobs.Files(here.packed, tmp_path / "next", teachers=[best])
     bench = jobs.prepare(parse_job(here.plan.student_job(run)), files)
     for key, value in load_file(best).items():
-        assert torch.equal(bench.team.models["teacher0"].state_dict()[key], value), key
+        assert torch.equal(bench.team.models["teacher0"].state_dict()[key].cpu(), value), key
     jobs.train_student(parse_job(here.plan.student_job(run)), files, lambda row: None)
     record = json.loads((tmp_path / "next" / "run.json").read_text(encoding="utf-8"))
     assert record["params"]["student"] == sum(p.numel() for p in bench.team.models[STUDENT].parameters())

@@ -58,7 +58,7 @@ class Runner:
             use = copy.deepcopy(model).eval().requires_grad_(False)
         use.to(memory_format=mode.memory_format)  # type: ignore[call-overload]
         use_direct(use)
-        if mode.kernels == WINOGRAD and mode.precision == "fp32":
+        if mode.kernels == WINOGRAD and mode.precision == "fp32" and images.device.type == "cpu":
             use_winograd(use, frozen=True)
         return cls(use, mode, frozen=True)
 
