@@ -99,6 +99,6 @@ def _opaque(opened: Image.Image, remarks: Counter[str]) -> Image.Image:
 def _note(opened: Image.Image, remarks: Counter[str]) -> None:
     # whatever is wrong with later frames or with EXIF, the picture itself has been read by now
     with contextlib.suppress(Exception):
-        remarks[TURNED] += opened.getexif().get(_ORIENTATION, 1) in range(2, 9)
+        remarks[TURNED] += "exif" in opened.info and opened.getexif().get(_ORIENTATION, 1) in range(2, 9)
     with contextlib.suppress(Exception):
         remarks[FRAMES] += bool(getattr(opened, "is_animated", False))

@@ -112,9 +112,9 @@ def write_block(block: Block, target: Target, image_size: int | None) -> Written
             continue
         data = pixels.tobytes()
         _write_row(target, int(position), data)
-        for channel in range(3):
-            written.histogram[channel] += np.bincount(pixels[channel].ravel(), minlength=256)
-        written.remarks[ONE_COLOUR] += bool((pixels == pixels[:, :1, :1]).all())
+        counts = np.array([np.bincount(channel.ravel(), minlength=256) for channel in pixels])
+        written.histogram += counts
+        written.remarks[ONE_COLOUR] += bool((counts.max(axis=1) == pixels[0].size).all())
         if len(written.sums) < 2:
             written.sums.add(zlib.crc32(data))
     return written

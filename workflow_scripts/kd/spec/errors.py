@@ -90,6 +90,8 @@ def shown(value: object) -> str:
 
 def printable(text: str) -> str:
     """Return text with line breaks and all else that cannot be printed written as escapes."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
