@@ -314,7 +314,7 @@ CONTRADICTIONS: dict[str, tuple[Place, Any, str]] = {
     "clip_alone": ((*R, "grad_clip"), 0.0, "grad_clip_final needs a grad_clip above 0"),
     "ratios": ((*D, "split_ratios"), {"train": 0.9, "test": 0.5}, "datasets.digits.split_ratios: train + val + test"),
     "ratios_nan": ((*D, "split_ratios"), {"train": math.nan, "test": 0.5}, "datasets.digits.split_ratios.train"),
-    "subset": (("datasets", "few", "subset_size"), 2, "datasets.few.subset_size: needs an image"),
+    "subset": (("datasets", "few", "subset_size"), 2, "datasets.few.subset_size: needs 2 of each of 3 classes"),
     "classes_twice": (("datasets", "few", "class_subset"), ["0", "1", "0"], "datasets.few.class_subset"),
     "classes_one": (("datasets", "few", "class_subset"), [0], "at least two different classes"),
     "classes_outside": (("datasets", "few", "class_subset"), [3, 10], "datasets.few.class_subset"),
@@ -461,6 +461,9 @@ MORE: dict[str, tuple[Place, Any, str]] = {
         True,
         "models.teacher_a.pretrained: true is for timm's networks",
     ),
+    "subset_large": (("datasets", "few", "subset_size"), 4000, "datasets.few.subset_size: digits has 1797 images"),
+    "validation": (("datasets", "few", "validation"), 0.0, "datasets.few.validation: digits has no validation split"),
+    "tap": (("methods", 3, "student_taps"), ["a\nb"], "methods[3].student_taps[0]: must be a name"),
     "batch": ((*R, "batch_size"), 64_000, "recipe.batch_size: there are at most 1797 training images"),
     "unused": (
         ("models", "teacher_b"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, create_model
 
-from kd.spec.config import Name, Strict
+from kd.spec.config import LONGEST_NAME, NAME_PATTERN, Name, Strict
 from kd.spec.errors import unknown
 from kd.spec.plain import plain_error
 from kd.spec.reading import LOADER
@@ -79,6 +79,8 @@ class Setting(Strict):
             kind = TYPES[name]
             if name in {"int", "float"}:
                 kind = Annotated[kind, Field(ge=self.min, le=self.max, gt=self.above)]
+            elif name == "str" and not self.plan:
+                kind = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
             if name != self.type:
                 kind = Annotated[list[kind], Field(max_length=MOST_LISTED)]  # bounds hold for every value
         if self.per_stage:

@@ -6,11 +6,12 @@ from itertools import pairwise
 from kd.spec.architectures import blocks_of
 from kd.spec.config import DatasetSettings, Experiment, ModelSettings, Recipe
 from kd.spec.errors import UserError, did_you_mean, shown, unknown
-from kd.spec.resources import TRAIN_IMAGES
 
 SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet32": 32}
 """Side of the images of a source in pixels, where image_size does not change it."""
 CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "imagenet32": 1000, "imagenet100": 100}
+IMAGES = {"digits": 1797, "cifar10": 50_000, "cifar100": 50_000, "imagenet32": 1_281_167}
+"""No training split has more."""
 CLASS_NAMES = {
     "digits": tuple("0123456789"),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -88,17 +89,29 @@ def check_dataset(name: str, dataset: DatasetSettings) -> None:
         strange = [one for one in kept if isinstance(one, str) and named and one not in named]
         if strange:
             raise UserError(f"{where}.class_subset: {unknown(f'class of {dataset.source}', strange[0], named)}")
-    classes = len(kept) if kept is not None else known or 2
-    if dataset.subset_size is not None and dataset.subset_size < classes:
+    _check_numbers(where, dataset, len(kept) if kept is not None else known or 2)
+
+
+def _check_numbers(where: str, dataset: DatasetSettings, classes: int) -> None:
+    """Refuse subsets and validation splits that cannot be taken, as far as the source is known."""
+    size, most = dataset.subset_size, IMAGES.get(dataset.source)
+    carved = dataset.source in {"digits", "cifar10", "cifar100"} and not (
+        dataset.split_ratios and dataset.split_ratios.val
+    )
+    if carved and dataset.validation == 0:
         raise UserError(
-            f"{where}.subset_size: needs an image for each of {classes} classes, found {dataset.subset_size}"
+            f"{where}.validation: {dataset.source} has no validation split of its own, give a share above 0"
         )
+    least = 2 if carved else 1  # of a class: one to train with and one to validate with
+    if size is not None and size < least * classes:
+        raise UserError(f"{where}.subset_size: needs {least} of each of {classes} classes, found {size}")
+    if size is not None and most is not None and size > most:
+        raise UserError(f"{where}.subset_size: {dataset.source} has {most} images, found {size}")
 
 
 def check_batch(experiment: Experiment, recipe: Recipe, where: str) -> None:
     """Refuse a batch larger than every data set; the default of a file that says nothing of batches is let be."""
-    known = {**TRAIN_IMAGES, "digits": 1797}
-    images = [dataset.subset_size or known.get(dataset.source) for dataset in experiment.datasets.values()]
+    images = [dataset.subset_size or IMAGES.get(dataset.source) for dataset in experiment.datasets.values()]
     most = max((count for count in images if count is not None), default=None)
     if most is not None and None not in images and "batch_size" in recipe.model_fields_set and recipe.batch_size > most:
         raise UserError(f"{where}.batch_size: there are at most {most} training images, found {recipe.batch_size}")
