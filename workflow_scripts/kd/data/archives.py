@@ -37,7 +37,7 @@ _CHUNK = 1 << 20
 _LONGEST_HEADER = 16 << 20
 _LONGEST_LINK = 4096
 
-_TOLD = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError)
+_TOLD = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 """Errors whose own words help; others (struct.error, UnicodeDecodeError, ...) only say that bytes are wrong."""
 
 
@@ -176,7 +176,8 @@ def members(path: Path, wanted: Callable[[str], bool]) -> Iterator[Member]:
         # Damaged offsets and streams make errors without a number, or EINVAL; the others are the disk's.
         if error.errno not in (None, errno.EINVAL):
             raise UserError(f"archive {path} cannot be read: {error.strerror}") from error
-        raise UserError(f"archive {path} is damaged or cut short: {printable(str(error))}") from error
+        reason = "" if error.errno else f": {printable(str(error))}"
+        raise UserError(f"archive {path} is damaged or cut short{reason}") from error
     except Exception as error:  # a damaged archive makes its readers fail in almost any way
         reason = f": {printable(str(error))}" if isinstance(error, _TOLD) and str(error) else ""
         raise UserError(f"archive {path} is damaged or cut short{reason}") from error
