@@ -94,6 +94,7 @@ def _check_paths(paths: list[Path]) -> None:
 def _follow(links: Mapping[str, str], files: set[str], listing: Listing) -> Mapping[str, list[str]]:
     """Add links to files as files of the listing; return for each file under which names it is there too."""
     also = defaultdict(list)
+    folders = {place[:end] for place in files for end in _ends_of_folders(place)} | listing.folders if links else set()
     for name in links:
         target, passed = links[name], {name}
         while target in links and target not in passed:
@@ -102,7 +103,7 @@ def _follow(links: Mapping[str, str], files: set[str], listing: Listing) -> Mapp
         if target in files:
             listing.add(name)
             also[target].append(name)
-        elif target not in listing.folders and not any(file.startswith(f"{target}/") for file in files):
+        elif not target or target not in folders:
             _refuse_picture(listing, name, "a link to a file that is not in the archives")
         elif not any(map(holds_no_data, name.split("/"))):
             raise UserError(
@@ -110,6 +111,10 @@ def _follow(links: Mapping[str, str], files: set[str], listing: Listing) -> Mapp
                 " put the files themselves there"
             )
     return also
+
+
+def _ends_of_folders(name: str) -> Iterator[int]:
+    return (place for place, letter in enumerate(name) if letter == "/")
 
 
 def _refuse_picture(listing: Listing, name: str, what: str) -> None:
@@ -207,8 +212,7 @@ def _target(name: str, leads_to: str) -> str:
 
 
 def _check_no_bomb(path: Path, unpacked: int) -> None:
-    packed = path.stat().st_size
-    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * packed:
+    if unpacked > BOMB_BYTES and unpacked > BOMB_RATIO * (packed := path.stat().st_size):
         raise UserError(
             f"archive {path} says that its {packed:,} bytes unpack to {unpacked:,}, over {BOMB_RATIO} times as many:"
             " it is damaged or made to fill memory"
