@@ -7,6 +7,7 @@ whenever the requirement files have changed since.
 
 import argparse
 import ast
+import getpass
 import hashlib
 import importlib.util
 import os
@@ -56,9 +57,13 @@ def check_python() -> None:
 
 
 def surroundings() -> dict[str, str]:
-    """This process's environment: UTF-8 whatever the locale is, and caches in .venv where the home takes none."""
+    """This process's environment: UTF-8 whatever the locale is; a name and caches where the user has none."""
     found = {"PYTHONUTF8": "1", **os.environ}
-    if not os.access(Path("~").expanduser(), os.W_OK):  # a container's user often has none
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # a container's user may be a mere number; Snakemake and torch ask for a name
+        found["USER"] = f"user{os.getuid()}"
+    if not os.access(Path("~").expanduser(), os.W_OK):  # nor need there be a home
         found.setdefault("XDG_CACHE_HOME", str(VENV / "cache"))
         found.setdefault("MPLCONFIGDIR", str(VENV / "cache" / "matplotlib"))
     return found

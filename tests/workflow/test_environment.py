@@ -110,3 +110,12 @@ def test_a_home_that_takes_nothing_is_not_written_to(task, monkeypatch, tmp_path
     assert found["MPLCONFIGDIR"].startswith(found["XDG_CACHE_HOME"])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert task.surroundings()["XDG_CACHE_HOME"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_a_user_who_is_a_mere_number_gets_a_name(task, monkeypatch, error):
+    def getuser():
+        raise error
+
+    monkeypatch.setattr(task.getpass, "getuser", getuser)
+    assert task.surroundings()["USER"] == f"user{os.getuid()}"
