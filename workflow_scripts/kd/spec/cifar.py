@@ -82,6 +82,19 @@ class Form:
     official: bool
     """Whether size speaks for what is downloaded, so that its checksums must hold."""
 
+    def example(self, root: Path) -> str:
+        """Return the name of one thing of it that lies in the root."""
+        return "train" if self.kind == "class folders" else str(self.paths[0].relative_to(root))
+
+
+SHOWN = {
+    "files": "official files",
+    "archive": "the official archive",
+    "class archives": "archives of classes",
+    "class folders": "folders of classes",
+}
+"""Forms in a sentence."""
+
 
 def find_form(cifar: Cifar, root: Path) -> Form | None:
     """Return the one form in which a folder holds a data set; None where it holds nothing that can be used.
@@ -98,7 +111,7 @@ def find_form(cifar: Cifar, root: Path) -> Form | None:
     except OSError as error:
         raise UserError(f"root {root} cannot be looked into: {error.strerror}") from error
     if len(forms) > 1:
-        held = " and ".join(f"{form.kind} ({form.paths[0].name})" for form in forms)
+        held = " and ".join(f"{SHOWN[form.kind]} ({form.example(root)})" for form in forms)
         raise UserError(f"root {root} holds a data set in several forms, {held}: leave one of them there")
     return forms[0] if forms else None
 
