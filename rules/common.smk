@@ -58,10 +58,11 @@ JOBS = Jobs(PLAN, lambda rule: str(workflow.get_rule(rule).shellcmd))
 
 # This Python and these scripts, wherever Snakemake was started from, and what changes no result: kept out of the
 # commands, whose text is part of what results are made from.
-shell.prefix(
+PREFIX = (
     f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; SCRIPTS={shlex.quote(SCRIPTS)}; "
     f"export KD_CACHE={shlex.quote(EXPERIMENT.cache)} KD_JOBS_PER_GPU={EXPERIMENT.jobs_per_gpu}; "
 )
+shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake formats it: a folder's name may have braces
 
 FOLDER = PLAN.folder
 

@@ -1,6 +1,7 @@
 """What a wrong experiment file gets: one sentence that names the key, what was found and what is allowed."""
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -142,7 +143,7 @@ report: {references: [both]}
 
 
 def test_numbers_with_an_exponent_are_floats_wherever_a_number_stands(tmp_path):
-    (tmp_path / "unit.yaml").write_text(NUMBERS.replace("FOLDER", str(tmp_path)), encoding="utf-8")
+    (tmp_path / "unit.yaml").write_text(NUMBERS.replace("FOLDER", json.dumps(str(tmp_path))), encoding="utf-8")
     experiment = load_experiment(tmp_path / "unit.yaml")
     recipe, images = experiment.recipe, experiment.datasets["images"]
     assert (recipe.lr, recipe.milestones, recipe.betas) == (1e-4, [0.5], (0.9, 0.99))
