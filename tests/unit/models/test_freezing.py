@@ -8,7 +8,8 @@ from torch import nn
 
 from kd.models.adapters import add_adapter
 from kd.models.build import build_model
-from kd.models.freezing import LAYER_NORMS, Freezing, apply_freezing, freeze, keep_frozen_in_eval
+from kd.models.freezing import LAYER_NORMS, Freezing, apply_freezing, freeze, keep_frozen_in_eval, refuse_frozen_draws
+from kd.models.weights import save_weights
 from kd.spec.config import ModelSettings
 from kd.spec.errors import UserError
 
@@ -144,3 +145,46 @@ def test_a_residual_adapter_trains_at_every_level(arch):
     apply_freezing(model, Freezing(0))
     adapter = model.get_submodule(model.adapter_path)
     assert parameters_of(adapter, model.head()) == trained(model)
+
+
+@pytest.mark.parametrize(
+    ("arch", "level", "freeze_bn", "name"),
+    [
+        ("resnet8", 0, False, "stem.0.weight"),
+        ("resnet8", 1, False, "stem.0.weight"),
+        ("resnet8", -1, True, "stem.1.weight"),
+        ("timm:test_resnet", 0, True, "net.conv1.0.weight"),
+    ],
+    ids=["head", "last-block", "norms", "timm"],
+)
+def test_what_was_drawn_at_random_is_not_frozen(tmp_path, arch, level, freeze_bn, name):
+    fresh = build_model(ModelSettings(arch=arch), 10, 32)
+    freeze(fresh, level, freeze_bn)
+    with pytest.raises(UserError, match=f"^freeze: {arch} would keep {name} as it was drawn at random"):
+        refuse_frozen_draws(fresh)
+    save_weights(build_model(ModelSettings(arch=arch), 7, 32), tmp_path / "w.safetensors")
+    trained = build_model(ModelSettings(arch=arch, pretrained=str(tmp_path / "w.safetensors")), 10, 32)
+    freeze(trained, level, freeze_bn)
+    refuse_frozen_draws(trained)  # the head is fresh, and trains
+
+
+@pytest.mark.parametrize("arch", ["resnet8", "timm:test_resnet"])
+def test_a_net_that_trains_whole_may_be_fresh(arch):
+    fresh = build_model(ModelSettings(arch=arch), 10, 32)
+    freeze(fresh, -1)
+    refuse_frozen_draws(fresh)
+
+
+@pytest.mark.parametrize("small", [True, False], ids=["small", "large"])
+def test_the_first_layer_of_a_pretrained_resnet_is_frozen_as_it_was_learnt(tmp_path, small):
+    path = tmp_path / "w.safetensors"
+    save_weights(build_model(ModelSettings(arch="timm:resnet18", small_input=False), 7, 32), path)
+    settings = ModelSettings(arch="timm:resnet18", pretrained=str(path), small_input=small, freeze=0, freeze_bn=True)
+    kernels = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        model = build_model(settings, 10, 32)
+        freeze(model, settings.freeze, settings.freeze_bn)
+        refuse_frozen_draws(model)
+        kernels.append(model.net.conv1.weight)
+    assert torch.equal(*kernels)

@@ -1,12 +1,15 @@
 """timm models behind the same taps: CNNs and ViTs, small stems, weights from files."""
 
 import copy
+import hashlib
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from kd.models.build import build_model
+from kd.models.timm_adapter import shrink_stem
 from kd.models.weights import save_weights
 from kd.spec.config import ModelSettings
 from kd.spec.errors import UserError
@@ -115,8 +118,6 @@ def test_small_stems_keep_the_resolution(arch, first, side):
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_convnext_large_stem_has_stride_one_and_no_norm():
-    from kd.models.timm_adapter import shrink_stem
-
     net = timm.create_model("convnext_atto", dims=(192, 16, 16, 16), depths=(1, 1, 1, 1), num_classes=3)
     weight = net.stem[0].weight.clone()
     shrink_stem(net)
@@ -154,6 +155,92 @@ def test_vit_position_embeddings_are_resized_by_timms_filter(tmp_path):
     torch.save(first.net.state_dict(), path)
     second = build("timm:test_vit", size=32, pretrained=str(path))
     assert torch.equal(second.net.blocks[3].mlp.fc1.weight, first.net.blocks[3].mlp.fc1.weight)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_what_the_filter_resampled_is_told(tmp_path, prefix, caplog):
+    path = tmp_path / "w.pth"
+    first = build("timm:test_vit", size=64)
+    torch.save({prefix + name: value for name, value in first.net.state_dict().items()}, path)
+    model = build("timm:test_vit", size=32, pretrained=str(path))
+    assert model.origin.adapted == ("net.pos_embed",)
+    assert model.origin.not_loaded == ()
+    assert "pos_embed resampled for another size" in caplog.text
+
+
+def test_a_pretrained_first_kernel_is_resampled_for_small_images_and_told(tmp_path, caplog):
+    path = tmp_path / "w.safetensors"
+    first = build("timm:resnet18", small_input=False)
+    save_weights(first, path)
+    small = build("timm:resnet18", pretrained=str(path))
+    assert small.net.conv1.weight.shape == (64, 3, 3, 3)
+    assert small.origin.record() == {
+        "file": str(path),
+        "digest": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "entry": "",
+        "loaded": 102,  # of resnet18's 122 entries all but the counters of its 20 norms
+        "not_loaded": [],
+        "adapted": ["net.conv1.weight"],
+    }
+    assert "the first kernel, trained with 7x7 pixels, is resampled to 3x3" in caplog.text
+    torch.manual_seed(1)
+    again = build_model(ModelSettings(arch="timm:resnet18", pretrained=str(path)), 10, 32)
+    assert torch.equal(again.net.conv1.weight, small.net.conv1.weight)
+    as_it_is = build("timm:resnet18", pretrained=str(path), small_input=False)
+    assert torch.equal(as_it_is.net.conv1.weight, first.net.conv1.weight)
+    assert as_it_is.origin.adapted == ()
+
+
+def test_a_resampled_kernel_answers_to_a_picture_as_the_whole_one_to_the_picture_enlarged():
+    """Smooth pictures and filters: what a 7x7 kernel sees is 7/3 times as large, and the answers go together."""
+    net = timm.create_model("resnet18", num_classes=2)
+    generator = torch.Generator().manual_seed(0)
+    kernel = functional.interpolate(torch.randn(64, 3, 3, 3, generator=generator), size=7, mode="bilinear")
+    net.conv1.weight.data.copy_(kernel)
+    assert shrink_stem(net, trained=True) == ["conv1.weight"]
+    images = functional.interpolate(torch.randn(8, 3, 8, 8, generator=generator), size=24, mode="bicubic")
+    whole = functional.conv2d(functional.interpolate(images, size=56, mode="bilinear"), kernel, padding=3)
+    middle = ((torch.arange(24) + 0.5) * 7 / 3 - 0.5).round().long()
+    expected, found = whole[:, :, middle][:, :, :, middle], net.conv1(images)
+    together = torch.corrcoef(torch.stack([expected.flatten(), found.flatten()]))[0, 1]
+    assert together > 0.9
+    assert 0.7 < found.std() / expected.std() < 1.4  # so that a frozen BatchNorm's statistics stay about right
+
+
+def test_a_fresh_net_has_no_origin():
+    assert build("timm:resnet18").origin is None
+
+
+def test_a_head_for_other_classes_is_told(tmp_path, caplog):
+    path = tmp_path / "w.pth"
+    torch.save({"state_dict": build("timm:test_vit", classes=7).net.state_dict()}, path)
+    model = build("timm:test_vit", pretrained=str(path))
+    assert model.origin.entry == "state_dict"
+    assert model.origin.not_loaded == ("net.head.bias", "net.head.weight")
+    assert "head.bias, head.weight not loaded (another number of classes)" in caplog.text
+
+
+def test_both_heads_of_a_distilled_transformer_are_told(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save(build("timm:deit_tiny_distilled_patch16_224", classes=7).net.state_dict(), path)
+    model = build("timm:deit_tiny_distilled_patch16_224", pretrained=str(path))
+    heads = ("net.head.bias", "net.head.weight", "net.head_dist.bias", "net.head_dist.weight")
+    assert model.origin.not_loaded == heads
+
+
+@pytest.mark.parametrize("classes", [1000, 10])
+def test_weights_that_timm_fetches_are_told(monkeypatch, classes):
+    def without_network(name, pretrained, **options):
+        assert pretrained
+        return create(name, pretrained=False, **options)
+
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", without_network)
+    origin = build("timm:resnet18", classes=classes, pretrained=True).origin
+    assert origin.file.startswith("timm:resnet18")
+    assert origin.adapted == ("net.conv1.weight",)
+    assert origin.not_loaded == (() if classes == 1000 else ("net.fc.bias", "net.fc.weight"))
+    assert origin.loaded == 102 - len(origin.not_loaded)
 
 
 def test_weights_of_another_network(tmp_path):

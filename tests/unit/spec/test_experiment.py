@@ -98,6 +98,27 @@ def changed(path: str, value):
         ("pairs.0.teachers", ["resnet14"], "asib needs several teachers"),
         ("pairs.0.teachers", ["resnet14", "resnet14"], "teachers of a pair must differ"),
         ("models", {"resnet14": {"arch": "resnet14", "pretrained": "gone.pt"}}, "file gone.pt does not exist"),
+        (
+            "models",
+            {"resnet14": {"arch": "resnet14", "train": False}},
+            "train: false .* give its weights as pretrained",
+        ),
+        ("models", {"resnet14": {"arch": "resnet14", "freeze": 0}}, "freeze would keep layers as they were drawn"),
+        ("models", {"resnet14": {"arch": "resnet14", "freeze_bn": True}}, "freeze_bn would keep layers as they were"),
+        *(
+            ("models", {"resnet14": {"arch": "resnet14", "pretrained": __file__, "train": False, **more}}, sentence)
+            for more, sentence in [
+                ({"freeze": 0}, "train: false .*, freeze does not belong to it"),
+                ({"freeze_bn": True}, "train: false .*, freeze_bn does not belong to it"),
+                ({"recipe": {"lr": 0.1}}, "train: false .*, recipe does not belong to it"),
+                ({"classes": {"overlap": 0.5, "side": "first"}}, "train: false .*, classes does not belong to it"),
+            ]
+        ),
+        (
+            "models",
+            {"resnet8": {"arch": "resnet8", "pretrained": __file__, "train": False}},
+            r"models\.resnet8\.train: only a teacher is used as it is, resnet8 is a student",
+        ),
         ("seeds", [0, 0], "seeds must differ"),
         ("seeds", [], "seeds: "),
         ("recipe.warmup_epochs", 4.0, r"warmup_epochs \(4\) must be below epochs \(4\)"),

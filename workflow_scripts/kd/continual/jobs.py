@@ -34,7 +34,7 @@ from kd.engine.training import OnEpoch, Result, Training
 from kd.methods.contract import STUDENT, teacher
 from kd.models.base import TappedModel
 from kd.models.build import build_model
-from kd.models.freezing import freeze
+from kd.models.freezing import freeze, refuse_frozen_draws
 from kd.models.weights import load_weights, save_weights
 from kd.spec.continual import ContinualJob, Strategy
 from kd.spec.digests import canonical, text_digest
@@ -156,6 +156,8 @@ def _team(task: Task) -> Team:
     settings = job.student if task.before is None else job.student.model_copy(update={"pretrained": False})
     models: dict[str, TappedModel] = {STUDENT: build_model(settings, task.seen, size)}
     freeze(models[STUDENT], settings.freeze, settings.freeze_bn)
+    if task.before is None:
+        refuse_frozen_draws(models[STUDENT])
     if task.before is not None:
         grow(models[STUDENT], task.before["student"])
         if task.strategy.prev_kd_weight > 0:

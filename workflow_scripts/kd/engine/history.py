@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 def write_metrics(path: Path, rows: list[Row]) -> None:
     """Write metrics.csv; columns in the order in which they first appear, empty where a row has none."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["epoch"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()

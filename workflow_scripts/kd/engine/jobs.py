@@ -28,9 +28,9 @@ from kd.engine.teachers import Onlookers, fixed_view
 from kd.engine.team import Team, deploy
 from kd.engine.training import OnEpoch, Result, Training
 from kd.methods.contract import STUDENT, Method, Stage, peer, teacher
-from kd.models.base import TappedModel
+from kd.models.base import Origin, TappedModel
 from kd.models.build import build_model
-from kd.models.freezing import freeze
+from kd.models.freezing import freeze, refuse_frozen_draws
 from kd.models.reuse import added_parameters, deployment, redeploy
 from kd.models.weights import load_weights, read_state, save_tensors, save_weights
 from kd.spec.cards import MethodSettings, card
@@ -85,16 +85,54 @@ class Workbench:
     team: Team
     method: Method
     precision: Precision
+    origin: Origin | None = None
+    """What the student was built from, None of one that was initialised afresh."""
 
 
 def train_student(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
     """Train a student (or, with the card ce, a teacher) and write its run folder."""
     bench = prepare(job, files)
+    if job.student is not None and not job.student.train:
+        return _keep_as_it_is(bench, files)
     result = _train(bench, files, bench.method.plan(), on_epoch)
     student = bench.team.models[STUDENT]
     _save_student(files.folder, job, student, result)
     _finish(bench, files, result)
     return result
+
+
+def _keep_as_it_is(bench: Workbench, files: Files) -> Result:
+    """Write the run folder of a finished teacher: its weights as they were given, no epoch, no cost."""
+    job, team, data = bench.job, bench.team, bench.data
+    assert job.student is not None, "a teacher's job names its network"
+    _refuse_unfinished(bench.origin)
+    weights = {name: value.detach().cpu().clone() for name, value in team.models[STUDENT].state_dict().items()}
+    reading = (data.validation, data.augmenter, bench.precision, job.recipe.eval_batch_size)
+    top = accuracies(team, bench.method, *reading, [STUDENT], heads=False)[STUDENT]
+    log.info("%s is used as it is: top-1 on validation %.2f %%", job.student.pretrained, top)
+    if top * data.num_classes <= 100:
+        log.warning("that is no better than chance: are the file's classes those of the data, in the same order?")
+    result = Result(last=weights, best=weights)
+    write_settings(job, files.folder)
+    write_metrics(files.folder / "metrics.csv", [])
+    _save_student(files.folder, job, team.models[STUDENT], result)
+    _finish(bench, files, result, more={"trained": False, "validation": {"val_top1": top}})
+    return result
+
+
+def _refuse_unfinished(origin: Origin | None) -> None:
+    """Raise a UserError for weights that would not be used as they are."""
+    assert origin is not None, "the configuration asks for weights"
+    if origin.not_loaded:
+        raise UserError(
+            f"train: false uses {origin.file} as it is, but it does not give {', '.join(origin.not_loaded)} "
+            "(a head for another number of classes): train the teacher, or give one that learnt these classes"
+        )
+    if origin.adapted:
+        raise UserError(
+            f"train: false uses {origin.file} as it is, but {', '.join(origin.adapted)} had to take another shape: "
+            "set small_input: false and the image_size that it was trained with, or train the teacher"
+        )
 
 
 def train_students(jobs: Sequence[Job], folders: Sequence[Files], on_epoch: OnEpoch) -> list[Result | UserError]:
@@ -242,6 +280,7 @@ def prepare(job: Job, files: Files, companion: Workbench | None = None) -> Workb
     models = _models(job, files, data, method)
     if companion is not None and companion.job.teachers == job.teachers:
         models |= {role: model for role, model in companion.team.models.items() if role.startswith("teacher")}
+    origin = models[STUDENT].origin if STUDENT in models else None
     modes = _modes(job, files, models, device)
     team = Team(models, device, modes)
     torch.manual_seed(derived_seed(job.seed, "extra"))
@@ -255,7 +294,7 @@ def prepare(job: Job, files: Files, companion: Workbench | None = None) -> Workb
     team.taps.update(method.role_taps)
     # the scaler's: that of the network that is trained, if there is one
     precision = modes[next(iter(modes))].trained.on(device)
-    return Workbench(job, data, team, method, precision)
+    return Workbench(job, data, team, method, precision, origin)
 
 
 def _modes(job: Job, files: Files, models: Mapping[str, TappedModel], device: torch.device) -> dict[str, Modes]:
@@ -287,6 +326,7 @@ def _models(job: Job, files: Files, data: Data, method: Method) -> dict[str, Tap
             torch.manual_seed(derived_seed(job.seed, "student" if k == 0 else peer(k)))
             model = build_model(job.student, *size)
             freeze(model, job.student.freeze, job.student.freeze_bn)
+            refuse_frozen_draws(model)
             models[STUDENT if k == 0 else peer(k)] = model
     for k, settings in enumerate(job.teachers):
         model = build_model(settings, *size)
@@ -332,9 +372,9 @@ def _training(bench: Workbench, files: Files, on_epoch: OnEpoch) -> Training:
     """Write what will be trained and return the training, which goes on from a resume file of the same run."""
     job, folder = bench.job, files.folder
     folder.mkdir(parents=True, exist_ok=True)
-    settings = job.model_dump(mode="json")
-    atomic_write(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=True))
-    stamp = text_digest(canonical([settings, files.code, files.digest()]))
+    settings = write_settings(job, folder)
+    initial = bench.origin.digest if bench.origin else ""
+    stamp = text_digest(canonical([settings, files.code, files.digest(), initial]))
     return Training(
         bench.team,
         bench.method,
@@ -346,6 +386,13 @@ def _training(bench: Workbench, files: Files, on_epoch: OnEpoch) -> Training:
         on_epoch,
         _onlookers(bench, files),
     )
+
+
+def write_settings(job: Job, folder: Path) -> dict[str, Any]:
+    """Write config.yaml, what a job was told, and return it."""
+    settings = job.model_dump(mode="json")
+    atomic_write(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=True))
+    return settings
 
 
 def _onlookers(bench: Workbench, files: Files) -> Onlookers:
@@ -390,6 +437,7 @@ def record_of(bench: Workbench, files: Files, result: Result) -> dict[str, Any]:
     return {
         "status": "ok",
         "settings": bench.job.model_dump(mode="json"),
+        "pretrained": bench.origin and bench.origin.record(),
         "digests": {"code": files.code, "inputs": files.digest(), "split": bench.data.digest},
         "versions": versions(),
         "hardware": {
@@ -443,11 +491,14 @@ def describe(job: Job) -> str:
     teachers = " + ".join(model.arch for model in job.teachers) or "no teacher"
     student = job.student.arch if job.student else "pre-stage"
     stage = f", stage {job.stage} {job.half}" if job.stage else ""
-    return f"{names}: {teachers} -> {student}, seed {job.seed}{stage}, {job.recipe.epochs} epochs"
+    length = f"{job.recipe.epochs} epochs" if job.student is None or job.student.train else "used as it is"
+    return f"{names}: {teachers} -> {student}, seed {job.seed}{stage}, {length}"
 
 
 def planned_epochs(job: Job) -> int:
     """Return how many epochs a job will train, all of its stages counted."""
+    if job.student is not None and not job.student.train:
+        return 0
     method = build_method(job.method, len(job.teachers))
     if job.student is None:
         stages = [method.pretrain_plan()]

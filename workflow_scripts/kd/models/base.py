@@ -2,6 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +28,27 @@ class Keep:
 NECK = "neck"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a network's initial weights came from, and which of its own they are."""
+
+    file: str
+    digest: str
+    """SHA-256 of the file, '' of weights that timm fetched."""
+    entry: str
+    """The key in the file under which they stood, '' for none."""
+    loaded: int
+    """How many of the network's parameters and buffers were loaded (BatchNorm's counters are not counted)."""
+    not_loaded: tuple[str, ...] = ()
+    """Those that are initialised afresh."""
+    adapted: tuple[str, ...] = ()
+    """Those that were made from others of another shape: a first kernel, position embeddings."""
+
+    def record(self) -> dict[str, Any]:
+        """Return what a run's record says about it."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+
 class TappedModel(nn.Module, ABC):
     """A classifier whose inner features can be read by name.
 
@@ -46,6 +69,8 @@ class TappedModel(nn.Module, ABC):
             if stage_taps is None
             else stage_taps
         )
+        self.origin: Origin | None = None
+        """What was loaded into it when it was built, None of a network that was initialised afresh."""
         self.adapter_path: str | None = None
         """Where a residual adapter was put (kd.models.adapters), None without one."""
         self.adapter_hidden: int | None = None

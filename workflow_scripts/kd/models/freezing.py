@@ -63,6 +63,17 @@ def apply_freezing(model: TappedModel, freezing: Freezing) -> None:
     keep_frozen_in_eval(model)
 
 
+def refuse_frozen_draws(model: TappedModel) -> None:
+    """Raise a UserError if something that nothing will train was initialised at random when the network was built."""
+    drawn = None if model.origin is None else set(model.origin.not_loaded)
+    still = [n for n, p in model.named_parameters() if not p.requires_grad and (drawn is None or n in drawn)]
+    if still:
+        raise UserError(
+            f"freeze: {model.arch} would keep {still[0]} as it was drawn at random (one of {len(still)} parameters): "
+            "give weights that hold it (pretrained), or freeze less"
+        )
+
+
 def keep_frozen_in_eval(model: nn.Module) -> None:
     """Put frozen BatchNorm back to eval mode; to be called after every `model.train()`."""
     for name in getattr(model, _FROZEN, ()):

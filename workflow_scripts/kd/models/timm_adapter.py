@@ -4,11 +4,13 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import timm
+from timm.layers import resample_patch_embed
 from timm.models._manipulate import group_with_matcher
 from timm.models.convnext import ConvNeXt
 from timm.models.efficientnet import EfficientNet
@@ -16,12 +18,23 @@ from timm.models.mobilenetv3 import MobileNetV3
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-from kd.models.base import Keep, TappedModel, stage_names, with_twins
-from kd.models.weights import State, first_difference, fit, head_names, load_fitted, misfit, read_state
+from kd.models.base import Keep, Origin, TappedModel, stage_names, with_twins
+from kd.models.weights import (
+    State,
+    first_difference,
+    fit,
+    head_names,
+    load_fitted,
+    misfit,
+    read_state,
+    without_prefixes,
+)
 from kd.spec.architectures import TIMM_PREFIX
 from kd.spec.errors import UserError
 
 log = logging.getLogger(__name__)
+
+Change = Callable[[nn.Module, bool], list[str]]
 
 _STEM = re.compile(r"stem|conv_stem|conv1|bn1|act1|features\.(conv|norm)0")
 _UNMATCHED = "?"  # no parameter has this name, so timm's matcher files it where it files the head
@@ -120,31 +133,41 @@ def build(arch: str, num_classes: int, pretrained: bool | str, small_input: bool
     """
     name = arch.removeprefix(TIMM_PREFIX)
     net = _create(name, num_classes, pretrained is True, image_size)
-    change: Callable[[nn.Module], None] = shrink_stem if small_input else _unchanged
+    change: Change = shrink_stem if small_input else _unchanged
+    origin = None
     if isinstance(pretrained, str):
-        _load_file(net, arch, pretrained, change)
+        origin = _load_file(net, arch, pretrained, change)
     else:
-        change(net)
+        adapted = change(net, pretrained)
+        origin = _fetched(net, num_classes, adapted) if pretrained else None
     for module in net.modules():
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]  # else it would overwrite a tapped feature
-    return TimmModel(arch, num_classes, net)
+    model = TimmModel(arch, num_classes, net)
+    model.origin = origin and _within(origin, "net.")
+    return model
 
 
-def shrink_stem(net: nn.Module) -> None:
-    """Make the stem keep the resolution of small images, where the family has a known way to do so."""
+def shrink_stem(net: nn.Module, trained: bool = False) -> list[str]:
+    """Make the stem keep the resolution of small images, where the family has a known way to do so.
+
+    Return the names of weights that had to take another shape for it; those of a `trained` net are kept as far as they
+    can be.
+    """
     if isinstance(net, ResNet):
-        _shrink_resnet(net)
-    elif isinstance(net, EfficientNet | MobileNetV3):
+        return _shrink_resnet(net, trained)
+    if isinstance(net, EfficientNet | MobileNetV3):
         net.conv_stem.stride = (1, 1)  # the weights stay
     elif isinstance(net, ConvNeXt):
         _shrink_convnext(net)
     else:
         log.info("small_input: the stem of %s stays as it is", type(net).__name__)
+    return []
 
 
-def _unchanged(net: nn.Module) -> None:
+def _unchanged(net: nn.Module, trained: bool = False) -> list[str]:
     """Leave the stem alone."""
+    return []
 
 
 def _watch(net: ResNet, taps: Sequence[str]) -> dict[str, tuple[str, str]]:
@@ -164,8 +187,13 @@ def _watch(net: ResNet, taps: Sequence[str]) -> dict[str, tuple[str, str]]:
     return ends
 
 
-def _shrink_resnet(net: ResNet) -> None:
-    """Replace the stem by a fresh 3x3 convolution of stride 1 (a deep stem only loses its stride); no max-pooling."""
+def _shrink_resnet(net: ResNet, trained: bool) -> list[str]:
+    """Replace the stem by a 3x3 convolution of stride 1 (a deep stem only loses its stride); no max-pooling.
+
+    A trained kernel becomes the 3x3 one that answers to a picture as the 7x7 one does to the same picture enlarged
+    (the pseudo-inverse resize of FlexiViT, Beyer et al. 2023): what is behind it goes on seeing what it learnt on.
+    """
+    adapted = []
     if isinstance(net.conv1, nn.Sequential):
         for layer in net.conv1:
             if isinstance(layer, nn.Conv2d):
@@ -173,8 +201,17 @@ def _shrink_resnet(net: ResNet) -> None:
     else:
         fresh = nn.Conv2d(net.conv1.in_channels, net.conv1.out_channels, 3, 1, 1, bias=net.conv1.bias is not None)
         nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
+        if trained:
+            kernel = resample_patch_embed(net.conv1.weight.detach(), [3, 3], interpolation="bilinear")
+            fresh.weight.data.copy_(kernel)
+            if fresh.bias is not None and net.conv1.bias is not None:
+                fresh.bias.data.copy_(net.conv1.bias.detach())
+            side = net.conv1.kernel_size[0]
+            log.warning("small_input: the first kernel, trained with %dx%d pixels, is resampled to 3x3", side, side)
+            adapted = ["conv1.weight"]
         net.conv1 = fresh
     net.maxpool = nn.Identity()  # type: ignore[assignment]
+    return adapted
 
 
 def _shrink_convnext(net: ConvNeXt) -> None:
@@ -213,33 +250,60 @@ def _create(name: str, num_classes: int, pretrained: bool, image_size: int) -> n
         raise UserError(f"timm:{name}: {task} failed: {reason}") from error
 
 
-def _load_file(net: nn.Module, arch: str, path: str | Path, change: Callable[[nn.Module], None]) -> None:
+def _load_file(net: nn.Module, arch: str, path: str | Path, change: Change) -> Origin:
     """Load a file into the net and change its stem: a file may come from before that change or from after it."""
     state, metadata = read_state(path)
     optional = head_names(net, nn.ModuleList(_classifiers(net)))
-    before = _fit_any(net, state, optional)
+    before, adapted = _fit_any(net, state, optional)
     if before is not None:
-        load_fitted(net, before, optional, path)
-        change(net)
-        return
+        origin = load_fitted(net, before, path, metadata, adapted)
+        return replace(origin, adapted=(*adapted, *change(net, True)))
     difference = first_difference(net.state_dict(), state, optional)
-    change(net)
+    change(net, False)
     after = fit(net, state, optional)
     if after is None:
         raise misfit(path, arch, difference, metadata)
-    load_fitted(net, after, optional, path)
+    return load_fitted(net, after, path, metadata)
 
 
-def _fit_any(net: nn.Module, state: State, optional: set[str]) -> State | None:
-    """Fit the state as it is, or as timm's filter for the family rewrites it (foreign names, position embeddings)."""
+def _fit_any(net: nn.Module, state: State, optional: set[str]) -> tuple[State | None, list[str]]:
+    """Fit the state as it is, or as timm's filter for the family rewrites it (foreign names, position embeddings).
+
+    Return the names of the weights that the filter gave another shape, too.
+    """
     fitted = fit(net, state, optional)
     convert = getattr(sys.modules[type(net).__module__], "checkpoint_filter_fn", None)
     if fitted is not None or convert is None:
-        return fitted
-    try:
-        return fit(net, convert(dict(state), net), optional)
-    except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError, AssertionError):
-        return None  # the filter met names it does not know: weights of another family
+        return fitted, []
+    for candidate in without_prefixes(state):
+        try:
+            fitted = fit(net, convert(dict(candidate), net), optional)
+        except (KeyError, IndexError, AttributeError, TypeError, ValueError, RuntimeError, AssertionError):
+            continue  # the filter met names it does not know: weights of another family
+        if fitted is not None:
+            adapted = [n for n, value in fitted.items() if n in candidate and candidate[n].shape != value.shape]
+            if adapted:
+                log.warning("%s resampled for another size of images or patches", ", ".join(adapted))
+            return fitted, adapted
+    return None, []
+
+
+def _fetched(net: nn.Module, num_classes: int, adapted: Sequence[str]) -> Origin:
+    """Return what timm loaded: everything, but a head only where the classes are as many as those that it knows."""
+    config: dict[str, Any] = net.pretrained_cfg  # type: ignore[assignment]
+    head = head_names(net, nn.ModuleList(_classifiers(net))) if config.get("num_classes") != num_classes else set()
+    names = [name for name in net.state_dict() if not name.endswith("num_batches_tracked")]
+    fresh = sorted(name for name in names if name in head)
+    tag = ".".join(filter(None, (config.get("architecture"), config.get("tag"))))
+    if fresh:
+        log.warning("%s not loaded (another number of classes), initialised afresh", ", ".join(fresh))
+    return Origin(f"timm:{tag}", "", "", len(names) - len(fresh), tuple(fresh), tuple(adapted))
+
+
+def _within(origin: Origin, prefix: str) -> Origin:
+    """Return the same with the names that the weights have within a larger module."""
+    names = {key: tuple(prefix + name for name in getattr(origin, key)) for key in ("not_loaded", "adapted")}
+    return replace(origin, **names)
 
 
 def _feature_modules(net: nn.Module) -> list[str]:

@@ -1,8 +1,8 @@
 """Reading and writing weights: strictly for this project's checkpoints, by name or by order for foreign ones."""
 
+import hashlib
 import json
 import logging
-import pickle
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kd.models.base import TappedModel
+from kd.models.base import Origin, TappedModel
+from kd.models.torch_files import read_torch_file
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_path
 
@@ -21,8 +22,7 @@ log = logging.getLogger(__name__)
 State = dict[str, Tensor]
 
 _ABOUT = "about"  # the one key of metadata, which holds notes and checksum
-_WRAPPERS = ("state_dict", "model", "model_state_dict", "net")  # keys under which training scripts put the weights
-_PREFIXES = ("module.", "_orig_mod.", "net.", "model.")  # what DataParallel, torch.compile and wrappers prepend
+_PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "backbone.")  # of DataParallel, torch.compile, wrappers
 _COUNTER = "num_batches_tracked"  # absent from old checkpoints, and not needed to classify
 
 
@@ -70,7 +70,8 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
 def load_pretrained(model: TappedModel, path: str | Path) -> None:
     """Start a network from a file: this project's checkpoint, or a foreign one with the same layers in the same order.
 
-    A head for another number of classes stays as initialised, with a log line; any other difference is a UserError.
+    A head for another number of classes stays as initialised; any other difference is a UserError. What was loaded and
+    what was not is told in the log and kept as `model.origin`.
     """
     state, metadata = read_state(path)
     names = head_names(model, model.head())
@@ -78,30 +79,38 @@ def load_pretrained(model: TappedModel, path: str | Path) -> None:
     if fitted is None:
         difference = first_difference(dict(_state(model)), state, names)
         raise misfit(path, model.arch, difference, metadata)
-    load_fitted(model, fitted, names, path)
+    model.origin = load_fitted(model, fitted, path, metadata)
 
 
 def read_state(path: str | Path) -> tuple[State, dict[str, str]]:
-    """Return the tensors and the metadata of a .safetensors or torch file; nothing is unpickled but weights."""
+    """Return the tensors and the notes of a .safetensors or torch file; nothing is unpickled but weights.
+
+    Of a torch file with several entries it is the averaged weights; the notes then say which, as 'entry'.
+    """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: there is no such file of weights")
+    if path.suffix != ".safetensors" and not _looks_like_safetensors(path):
+        state, entry = read_torch_file(path)
+        return state, {"entry": entry} if entry else {}
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                metadata = dict(file.metadata() or {})
-            return _checked(load_file(path), metadata, path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+        return _checked(load_file(path), metadata, path)
     except UserError:
         raise
-    except Exception as error:  # a damaged pickle raises almost anything
-        # torch's own text would advise to load the file unsafely.
-        refused = isinstance(error, pickle.UnpicklingError)
-        reason = "it is damaged or holds more than tensors" if refused else " ".join(str(error).split()) or repr(error)
+    except Exception as error:  # a damaged header raises almost anything
+        reason = " ".join(str(error).split()) or repr(error)
         raise UserError(
             f"{path} cannot be read as weights (.safetensors, or a torch file of tensors): {reason}"
         ) from error
-    return _unwrap(content, path), {}
+
+
+def _looks_like_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: with the length of a header within the file, and a brace."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" and 8 + int.from_bytes(start[:8], "little") <= path.stat().st_size
 
 
 def _checked(state: State, metadata: dict[str, str], path: Path) -> tuple[State, dict[str, str]]:
@@ -121,7 +130,7 @@ def fit(model: nn.Module, state: State, optional: set[str]) -> State | None:
     same sequence. Entries in `optional` (the head) may differ in shape; they are then left out.
     """
     expected = dict(_state(model))
-    for candidate in _without_prefixes(state):
+    for candidate in without_prefixes(state):
         if not first_difference(expected, candidate, optional):
             return _usable(expected, candidate)
     paired = _pair_by_order(expected, state, optional)
@@ -131,12 +140,36 @@ def fit(model: nn.Module, state: State, optional: set[str]) -> State | None:
     return _usable(expected, paired)
 
 
-def load_fitted(model: nn.Module, fitted: State, optional: set[str], path: str | Path) -> None:
-    """Copy a state that `fit` returned into the model, telling the log which parts of the head stay fresh."""
-    fresh = sorted(optional - set(fitted))
-    if fresh:
-        log.info("%s: %s not loaded (another number of classes), initialised afresh", path, ", ".join(fresh))
+def load_fitted(
+    model: nn.Module, fitted: State, path: str | Path, metadata: Mapping[str, str], adapted: Collection[str] = ()
+) -> Origin:
+    """Copy a state that `fit` returned into the model, and say what of the model it was, in the log too."""
+    expected = dict(_state(model))
+    for name, value in fitted.items():
+        if expected[name].is_floating_point() and not value.is_floating_point():
+            raise UserError(f"{path}: '{name}' holds {value.dtype} and no fractions, so it is no weight as it is")
+        if not bool(torch.isfinite(value).all()):
+            raise UserError(f"{path}: '{name}' holds values that are not finite")
     model.load_state_dict(fitted, strict=False)
+    names = [name for name, _ in _state(model) if not name.endswith(_COUNTER)]
+    fresh = sorted(name for name in names if name not in fitted)
+    with Path(path).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    origin = Origin(
+        file=str(path),
+        digest=digest,
+        entry=metadata.get("entry", ""),
+        loaded=len(names) - len(fresh),
+        not_loaded=tuple(fresh),
+        adapted=tuple(adapted),
+    )
+    log.info("%s: %d parameters and buffers loaded", path, origin.loaded)
+    types = {value.dtype for value in fitted.values() if value.is_floating_point()} - {torch.float32}
+    if types:
+        log.info("%s: stored as %s, used as float32", path, ", ".join(sorted(map(str, types))))
+    if fresh:
+        log.warning("%s: %s not loaded (another number of classes), initialised afresh", path, ", ".join(fresh))
+    return origin
 
 
 def first_difference(
@@ -180,17 +213,7 @@ def _shape(value: Tensor) -> str:
     return "x".join(str(side) for side in value.shape) or "scalar"
 
 
-def _unwrap(content: object, path: Path) -> State:
-    """Return the state dict of a torch file that holds it plainly or under a usual key."""
-    for _ in range(2):
-        if isinstance(content, Mapping) and content and all(isinstance(value, Tensor) for value in content.values()):
-            return dict(content)
-        if isinstance(content, Mapping):
-            content = next((content[key] for key in _WRAPPERS if key in content), None)
-    raise UserError(f"{path} holds no state dict, neither plainly nor under one of the keys {', '.join(_WRAPPERS)}")
-
-
-def _without_prefixes(state: State) -> list[State]:
+def without_prefixes(state: State) -> list[State]:
     """Return the state as it is, then with each known prefix removed that all its names share."""
     candidates = [state]
     while prefix := next((known for known in _PREFIXES if all(name.startswith(known) for name in state)), None):

@@ -26,6 +26,7 @@ def caption_of(
         seeds_sentence(students, report.confidence),
         *paired_sentences(differences, report.confidence),
         teacher_sentence(meta, students),
+        *_finished(meta, students),
         _order(students) + _bold(students),
         *_links(raws),
         "Times, memory and FLOPs are means a run; total time and FLOPs include the teachers and the pre-stage in full, "
@@ -87,6 +88,18 @@ def teacher_sentence(meta: Mapping[str, Any], students: Sequence[Raw]) -> str:
     if seed == "same":
         return "Each seed distils a teacher trained with that seed, so the intervals include the teacher's variation."
     return f"All seeds distil the one teacher of seed {seed}: the intervals are conditional on that checkpoint."
+
+
+def _finished(meta: Mapping[str, Any], students: Sequence[Raw]) -> list[str]:
+    """Return what is not known of teachers that were used as they were given."""
+    taught = {name for raw in students for name in raw["teachers"].split("+")}
+    names = [name for name in meta.get("finished", []) if name in taught]
+    if not names:
+        return []
+    return [
+        f"{text.listing(names)}: used as given, the same weights for every seed; what its training cost is in no time "
+        "and no FLOPs, and it may have been trained on validation images."
+    ]
 
 
 def _order(students: Sequence[Raw]) -> str:

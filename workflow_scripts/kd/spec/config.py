@@ -261,6 +261,9 @@ class ModelSettings(Strict):
     """True: timm's own weights; a string: a .safetensors or torch file."""
     small_input: bool = True
     """Give timm models a stem that keeps the resolution of small images."""
+    train: bool = True
+    """For teachers: false uses the weights of `pretrained` as they are, those of a finished teacher. Its classes must
+    be the data set's, in the order of the packed manifest (of class folders: by name)."""
     freeze: int = Field(default=-1, ge=-1, le=200)
     """k: the last k blocks and the head train; 0: the head only; -1: everything."""
     freeze_bn: bool = False
@@ -268,6 +271,21 @@ class ModelSettings(Strict):
     """For teachers: they train and select their epoch on images of these classes only, and keep a head of all."""
     recipe: dict[str, Any] = {}
     """Recipe keys that differ for this network, e.g. {lr: 0.01} for MobileNetV2."""
+
+    @model_validator(mode="after")
+    def _frozen_and_finished_have_weights(self) -> Self:
+        frozen = {"freeze": self.freeze != -1, "freeze_bn": self.freeze_bn}
+        training = {**frozen, "classes": self.classes is not None, "recipe": bool(self.recipe)}
+        for key, given in training.items():
+            if given and not self.train:
+                raise ValueError(f"train: false uses a finished network as it is, {key} does not belong to it")
+            if given and not self.pretrained and key in frozen:
+                raise ValueError(
+                    f"{key} would keep layers as they were drawn at random: give pretrained or leave it out"
+                )
+        if not (self.train or self.pretrained):
+            raise ValueError("train: false uses a finished network as it is: give its weights as pretrained")
+        return self
 
 
 class Pair(Strict):

@@ -89,7 +89,7 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
     names = [variant.name for variant in listed]
     _check_co_trained(experiment.co_train, {variant.name: variant for variant in listed})
     _check_assistants(experiment, listed)
-    _check_class_shares(experiment, listed)
+    _check_teachers_only(experiment, listed)
     # the default stands in an experiment's record too, where nobody asked for it
     asked_for = experiment.report.references != Reporting().references
     for reference in experiment.report.references:
@@ -168,14 +168,16 @@ def _check_assistants(experiment: Experiment, listed: Sequence[Variant]) -> None
         check_architecture(model_settings(experiment, link.network).arch)
 
 
-def _check_class_shares(experiment: Experiment, listed: Sequence[Variant]) -> None:
-    """Refuse a share of the classes for networks that learn from teachers: a student's images are its data set's."""
+def _check_teachers_only(experiment: Experiment, listed: Sequence[Variant]) -> None:
+    """Refuse what only teachers may have: a share of the classes (a student has its data set's), and no training."""
     students = {pair.student for pair in experiment.pairs}
     students |= {link.network for variant in listed for link in variant.lineage if link.network is not None}
     students |= {str((experiment.continual or {}).get("student"))}
     for name, settings in experiment.models.items():
         if settings.classes is not None and name in students:
             raise UserError(f"models.{name}.classes: only a teacher learns a share of the classes, {name} is a student")
+        if not settings.train and name in students:
+            raise UserError(f"models.{name}.train: only a teacher is used as it is, {name} is a student")
 
 
 def checked(model: type[Settings], content: Mapping[str, Any], where: str) -> Settings:

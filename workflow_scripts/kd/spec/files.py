@@ -141,10 +141,10 @@ def whole_crc32(path: str | Path) -> int:
     return found
 
 
-def check_zip(path: str | Path) -> None:
+def check_zip(path: str | Path, remedy: str = "delete it and run again") -> None:
     """Compare the checksums in a zip archive (.npz and torch's files are such) with its content.
 
-    Errors: UserError for a damaged archive; none for a file of another kind.
+    Errors: UserError for a damaged archive, with what to do about it; none for a file of another kind.
     """
     if not zipfile.is_zipfile(path):
         return
@@ -152,6 +152,6 @@ def check_zip(path: str | Path) -> None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:  # a damaged archive raises almost anything: zlib's errors, NotImplementedError...
-        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): delete it and run again") from error
+        raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): {remedy}") from error
     if damaged is not None:
-        raise UserError(f"{path} is damaged (the checksum of its part {damaged} differs): delete it and run again")
+        raise UserError(f"{path} is damaged (the checksum of its part {damaged} differs): {remedy}")

@@ -178,6 +178,7 @@ class Plan:
             **{key: content[key] for key in keys},
             "archs": {name: network.arch for name, network in networks.items()},
             "pretrained": [name for name, network in networks.items() if network.pretrained],
+            "finished": [name for name, network in networks.items() if not network.train],
             "class_shares": [name for name, network in networks.items() if network.classes],
         }
 
