@@ -9,7 +9,10 @@ from packed_noise import pack_noise
 
 from kd.continual.rehearsal import ContinualRehearsal
 from kd.engine import rehearsal
+from kd.models.build import build_model
+from kd.models.weights import save_weights
 from kd.spec.checks import check_job, parse_checks
+from kd.spec.config import ModelSettings
 from kd.spec.continual import ContinualPlan
 from kd.spec.experiment import check_experiment
 
@@ -117,6 +120,14 @@ REFUSED = {
         {"models": {"master": TOO_MANY}, "pairs": [{"teachers": ["master"], "student": "resnet8"}]},
         "teacher master: freeze: 99 does not suit timm:test_resnet, allowed are -1 to 5",
     ),
+    "a student's frozen draws": (
+        {"models": {"resnet8": {"arch": "resnet8", "freeze": 0}}},
+        "methods.ce, resnet8: freeze: resnet8 would keep stem.0.weight as it was drawn at random",
+    ),
+    "a teacher's frozen draws": (
+        {"models": {"resnet14": {"arch": "resnet14", "freeze_bn": True}}},
+        "teacher resnet14: freeze: resnet14 would keep stem.1.weight as it was drawn at random",
+    ),
     "views of a fixed teacher": (
         {"methods": ["mlkd"], "recipe": {"epochs": 2, "teacher_view": "fixed"}},
         "methods.mlkd, resnet14 -> resnet8: recipe.teacher_view fixed allows no further views of the images",
@@ -151,6 +162,16 @@ def test_what_a_jobs_preparation_would_refuse_is_told(told, case):
     found = told(PACKED.get(case), **changes)
     assert len(found) == 1, found
     assert found[0].startswith(sentence)
+
+
+def test_a_finished_teacher_of_other_classes_is_told(told, tmp_path):
+    path = tmp_path / "seven.safetensors"
+    save_weights(build_model(ModelSettings(arch="resnet14"), 7, 8), path)
+    models = {"resnet14": {"arch": "resnet14", "pretrained": str(path), "train": False}}
+    (sentence,) = told(models=models)
+    assert sentence.startswith(
+        f"teacher resnet14: train: false uses {path} as it is, but it does not give fc.bias, fc.w"
+    )
 
 
 def test_images_too_small_for_a_network_are_told_once(told):
@@ -206,7 +227,9 @@ def test_a_method_leaves_networks_as_they_were(tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(rehearsal.Networks, "network", noted)
-    models = {"resnet8": {"arch": "resnet8", "freeze": 1, "freeze_bn": True}}
+    path = tmp_path / "pretrained.safetensors"
+    save_weights(build_model(ModelSettings(arch="resnet8"), 4, 8), path)
+    models = {"resnet8": {"arch": "resnet8", "pretrained": str(path), "freeze": 1, "freeze_bn": True}}
     assert rehearse(tmp_path, monkeypatch, experiment(methods=EVERY_KIND, models=models)) == []
     for model, state, training in kept.values():
         assert [(p.requires_grad, p.grad) for p in model.parameters()] == state

@@ -11,6 +11,9 @@ from safetensors.torch import load_file
 from kd.engine import jobs
 from kd.engine.training import Training
 from kd.methods.contract import STUDENT
+from kd.models.build import build_model
+from kd.models.weights import save_weights
+from kd.spec.config import ModelSettings
 from kd.spec.errors import DivergenceError, UserError
 from kd.spec.job import parse_job
 from kd.spec.made import drop_progress
@@ -216,8 +219,10 @@ def test_a_network_with_nothing_to_train_is_refused(world):
         jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
 
 
-def test_partial_freezing_trains_the_last_blocks_only(world):
-    here = world("ce", models={"resnet8": {"arch": "resnet8", "freeze": 0}})
+def test_partial_freezing_trains_the_last_blocks_only(world, tmp_path):
+    path = tmp_path / "pretrained.safetensors"
+    save_weights(build_model(ModelSettings(arch="resnet8"), 7, 8), path)
+    here = world("ce", models={"resnet8": {"arch": "resnet8", "pretrained": str(path), "freeze": 0}})
     bench = jobs.prepare(here.job(), here.files("run"))
     before = {key: value.clone() for key, value in bench.team.models[STUDENT].state_dict().items()}
     jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
@@ -225,6 +230,13 @@ def test_partial_freezing_trains_the_last_blocks_only(world):
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     assert moved
     assert len(moved) == 2, f"the head's weight and bias only, not {moved}"
+
+
+@pytest.mark.parametrize("more", [{"freeze": 0}, {"freeze_bn": True}], ids=["layers", "norms"])
+def test_layers_as_they_were_drawn_are_not_frozen(world, more):
+    here = world("ce", models={"resnet8": {"arch": "resnet8", **more}})
+    with pytest.raises(UserError, match=r"^freeze: resnet8 would keep .* as it was drawn at random .*: give weights"):
+        here.train()
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(world):

@@ -103,8 +103,6 @@ def changed(path: str, value):
             {"resnet14": {"arch": "resnet14", "train": False}},
             "train: false .* give its weights as pretrained",
         ),
-        ("models", {"resnet14": {"arch": "resnet14", "freeze": 0}}, "freeze would keep layers as they were drawn"),
-        ("models", {"resnet14": {"arch": "resnet14", "freeze_bn": True}}, "freeze_bn would keep layers as they were"),
         *(
             ("models", {"resnet14": {"arch": "resnet14", "pretrained": __file__, "train": False, **more}}, sentence)
             for more, sentence in [

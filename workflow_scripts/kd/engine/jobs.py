@@ -30,7 +30,7 @@ from kd.engine.training import OnEpoch, Result, Training
 from kd.methods.contract import STUDENT, Method, Stage, peer, teacher
 from kd.models.base import Origin, TappedModel
 from kd.models.build import build_model
-from kd.models.freezing import freeze, refuse_frozen_draws
+from kd.models.freezing import freeze, refuse_frozen_draws, refuse_unfinished
 from kd.models.reuse import added_parameters, deployment, redeploy
 from kd.models.weights import load_weights, read_state, save_tensors, save_weights
 from kd.spec.cards import MethodSettings, card
@@ -105,7 +105,7 @@ def _keep_as_it_is(bench: Workbench, files: Files) -> Result:
     """Write the run folder of a finished teacher: its weights as they were given, no epoch, no cost."""
     job, team, data = bench.job, bench.team, bench.data
     assert job.student is not None, "a teacher's job names its network"
-    _refuse_unfinished(bench.origin)
+    refuse_unfinished(bench.origin)
     weights = {name: value.detach().cpu().clone() for name, value in team.models[STUDENT].state_dict().items()}
     reading = (data.validation, data.augmenter, bench.precision, job.recipe.eval_batch_size)
     top = accuracies(team, bench.method, *reading, [STUDENT], heads=False)[STUDENT]
@@ -118,21 +118,6 @@ def _keep_as_it_is(bench: Workbench, files: Files) -> Result:
     _save_student(files.folder, job, team.models[STUDENT], result)
     _finish(bench, files, result, more={"trained": False, "validation": {"val_top1": top}})
     return result
-
-
-def _refuse_unfinished(origin: Origin | None) -> None:
-    """Raise a UserError for weights that would not be used as they are."""
-    assert origin is not None, "the configuration asks for weights"
-    if origin.not_loaded:
-        raise UserError(
-            f"train: false uses {origin.file} as it is, but it does not give {', '.join(origin.not_loaded)} "
-            "(a head for another number of classes): train the teacher, or give one that learnt these classes"
-        )
-    if origin.adapted:
-        raise UserError(
-            f"train: false uses {origin.file} as it is, but {', '.join(origin.adapted)} had to take another shape: "
-            "set small_input: false and the image_size that it was trained with, or train the teacher"
-        )
 
 
 def train_students(jobs: Sequence[Job], folders: Sequence[Files], on_epoch: OnEpoch) -> list[Result | UserError]:

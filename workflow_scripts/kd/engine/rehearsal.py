@@ -30,7 +30,7 @@ from kd.engine.training import Training
 from kd.methods.contract import STUDENT, Context, Method, Output, Stage, peer, teacher
 from kd.models.base import TappedModel
 from kd.models.build import build_model
-from kd.models.freezing import freeze
+from kd.models.freezing import freeze, refuse_frozen_draws, refuse_unfinished
 from kd.models.reuse import deployment, redeploy
 from kd.spec.checks import Check
 from kd.spec.config import ModelSettings
@@ -121,6 +121,9 @@ class Networks:
             self._kept[use] = None
             model = build_model(settings, data.num_classes, data.image_size)
             freeze(model, settings.freeze, settings.freeze_bn)
+            refuse_frozen_draws(model)
+            if not settings.train:
+                refuse_unfinished(model.origin)
             self._kept[use] = (model, measured(model, data))
         found = self._kept[use]
         if found is None:

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from kd.models.base import TappedModel
+from kd.models.base import Origin, TappedModel
 from kd.spec.errors import UserError
 
 _FROZEN = "_frozen_norms"
@@ -71,6 +71,21 @@ def refuse_frozen_draws(model: TappedModel) -> None:
         raise UserError(
             f"freeze: {model.arch} would keep {still[0]} as it was drawn at random (one of {len(still)} parameters): "
             "give weights that hold it (pretrained), or freeze less"
+        )
+
+
+def refuse_unfinished(origin: Origin | None) -> None:
+    """Raise a UserError for the weights of a finished teacher (train: false) that would not be used as they are."""
+    assert origin is not None, "the configuration asks for weights"
+    if origin.not_loaded:
+        raise UserError(
+            f"train: false uses {origin.file} as it is, but it does not give {', '.join(origin.not_loaded)} "
+            "(a head for another number of classes): train the teacher, or give one that learnt these classes"
+        )
+    if origin.adapted:
+        raise UserError(
+            f"train: false uses {origin.file} as it is, but {', '.join(origin.adapted)} had to take another shape: "
+            "set small_input: false and the image_size that it was trained with, or train the teacher"
         )
 
 

@@ -273,18 +273,15 @@ class ModelSettings(Strict):
     """Recipe keys that differ for this network, e.g. {lr: 0.01} for MobileNetV2."""
 
     @model_validator(mode="after")
-    def _frozen_and_finished_have_weights(self) -> Self:
-        frozen = {"freeze": self.freeze != -1, "freeze_bn": self.freeze_bn}
-        training = {**frozen, "classes": self.classes is not None, "recipe": bool(self.recipe)}
-        for key, given in training.items():
-            if given and not self.train:
-                raise ValueError(f"train: false uses a finished network as it is, {key} does not belong to it")
-            if given and not self.pretrained and key in frozen:
-                raise ValueError(
-                    f"{key} would keep layers as they were drawn at random: give pretrained or leave it out"
-                )
-        if not (self.train or self.pretrained):
+    def _finished(self) -> Self:
+        if self.train:
+            return self
+        if not self.pretrained:
             raise ValueError("train: false uses a finished network as it is: give its weights as pretrained")
+        training = {"freeze": self.freeze != -1, "freeze_bn": self.freeze_bn, "classes": self.classes is not None}
+        for key, given in {**training, "recipe": bool(self.recipe)}.items():
+            if given:
+                raise ValueError(f"train: false uses a finished network as it is, {key} does not belong to it")
         return self
 
 
