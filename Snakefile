@@ -13,6 +13,7 @@ gc.set_threshold(100_000, 50, 1000)
 include: "rules/common.smk"
 include: "rules/jobs.smk"
 include: "rules/data.smk"
+include: "rules/check.smk"
 include: "rules/tune.smk"
 include: "rules/teachers.smk"
 include: "rules/students.smk"

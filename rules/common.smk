@@ -28,9 +28,9 @@ from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, workflow_configuration
 from kd.spec.files import atomic_write
-from kd.spec.jobplan import JobPlan, Jobs
+from kd.spec.jobplan import TRAININGS, JobPlan, Jobs
 from kd.spec.lengths import misfits
-from kd.spec.made import bring_to_the_present, drop_finished, is_made
+from kd.spec.made import bring_to_the_present, drop_finished, is_made, reason_of
 from kd.spec.plan import Run
 from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
 
@@ -65,6 +65,8 @@ PREFIX = (
 shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake formats it: a folder's name may have braces
 
 FOLDER = PLAN.folder
+CHECKED = f"{FOLDER}/checked.json"
+CHECK_LOG = f"{FOLDER}/logs/check_pairs.log"
 
 # What statistics and figures of the comparison depend on: not the experiment's own analysis beside them.
 REPORT = canonical(EXPERIMENT.report.model_dump(mode="json", exclude={"analysis"}))
@@ -129,9 +131,24 @@ def reads(job_of):
 
     def inputs(wildcards) -> dict:
         job = job_of(wildcards)
-        return {**job.inputs, "asked": judged(job)}
+        return {**job.inputs, "asked": judged(job), "checked": checked(job)}
 
     return unpack(inputs)
+
+
+def checked(*jobs: JobPlan) -> list[str]:
+    """Return what trainings wait for: that all networks and methods of the experiment fit.
+
+    Only where one of them is to run: a finished one must not run again because the check does, and an ancient input
+    is no way to say so, for Snakemake then overlooks the job's own reasons to run.
+    """
+    return [CHECKED] if any(job.rule in TRAININGS and not settled(job) for job in jobs) else []
+
+
+@cache
+def settled(job: JobPlan) -> bool:
+    """Whether a job's result is what is asked, and so are those that it was made from."""
+    return is_made(job) and all(map(is_made, job.after))
 
 
 def told(job_of):

@@ -112,6 +112,7 @@ def together_inputs(wildcards) -> dict:
         "teachers": jobs[0].inputs["teachers"],
         **{name: list(dict.fromkeys(file for job in jobs for file in job.inputs[name])) for name in lists},
         "asked": judged(jobs[0], fresh=all(map(is_made, jobs))),
+        "checked": checked(*jobs),
     }
 
 
@@ -214,3 +215,16 @@ def page_of(_=None) -> JobPlan:
 def collection_inputs(_) -> dict:
     """Return the evaluations that there are; with allow_missing the reasons of the others may have changed."""
     return {**collection().inputs, "asked": judged(collection(), fresh=not ALLOW_MISSING)}
+
+
+def check_of(_) -> JobPlan:
+    """Return the check of all networks and methods."""
+    return JOBS.check()
+
+
+def misfits() -> list[str]:
+    """Return what the check found not to fit, line by line, if that is why there are no results."""
+    job = JOBS.check()
+    refused = reason_of({"record": job.record, "identity": job.identity}) and Path(CHECK_LOG).is_file()
+    lines = Path(CHECK_LOG).read_text(encoding="utf-8", errors="replace").splitlines() if refused else []
+    return [line for line in lines if " ERROR " in line]

@@ -17,6 +17,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Write checked.json, unless some training could not be made."""
     checks = parse_checks(read_json(arguments.checks))
     start_torch(arguments.threads)
+    # it goes through every other training, too
     from kd.continual.rehearsal import ContinualRehearsal
 
     trainings = list(dict.fromkeys(check.name for check in checks))

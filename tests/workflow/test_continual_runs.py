@@ -54,7 +54,7 @@ def test_an_edit_of_ewc_reruns_class_incremental_runs_only(continual_run):
         stale = planned(continual_run, "--configfile", CONFIG)
     finally:
         path.write_text(text, encoding="utf-8")
-    assert {job.rule for job in stale} == {"continual_run", "continual_matrix", "continual_report"}
+    assert {job.rule for job in stale} == {"check_pairs", "continual_run", "continual_matrix", "continual_report"}
 
 
 def test_targets_of_a_chain_are_planned(repository):

@@ -109,8 +109,12 @@ REFUSED = {
         "methods.asib, resnet14+wrn_16_1 -> resnet8: unknown tap of the student 'stage5'",
     ),
     "levels of a chain": (
-        {"methods": [{"method": "asib", "num_stages": 2, "use_partial_freeze": True, "teacher_freeze_level": 9}]},
-        "methods.asib, resnet14+wrn_16_1 -> resnet8: freeze: 9 does not suit resnet14, allowed are -1 to 4",
+        {
+            "models": {"master": {"arch": "timm:test_resnet"}},
+            "pairs": [{"teachers": ["master", "resnet14"], "student": "resnet8"}],
+            "methods": [{"method": "asib", "use_partial_freeze": True, "teacher_freeze_levels": [99, 1]}],
+        },
+        "methods.asib, master+resnet14 -> resnet8: freeze: 99 does not suit timm:test_resnet, allowed are -1 to 5",
     ),
     "a student's level": (
         {"models": {"pupil": TOO_MANY}, "pairs": [{"teachers": ["resnet14"], "student": "pupil"}]},

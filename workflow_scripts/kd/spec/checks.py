@@ -124,7 +124,12 @@ def parse_checks(content: Sequence[Mapping[str, Any]]) -> list[Check]:
 
 def check_code(plan: ContinualPlan) -> str:
     """Return the digest of the code that checks an experiment: that of all its networks and methods is in it."""
-    networks = {name for _, name, _ in plan.teachers} | {run.student for run in plan.runs}
-    networks |= {*plan.continual_students, *plan.continual_teachers}
     methods = {module for name in plan.variants for module in plan.method_modules(name)}
-    return code_digest({"check_pairs", *methods, *plan.model_modules(*networks)})
+    continual = {"kd.continual.rehearsal"} if plan.continual else set()
+    return code_digest({"kd.engine.rehearsal", *continual, *methods, *plan.model_modules(*networks(plan))})
+
+
+def networks(plan: ContinualPlan) -> list[str]:
+    """Return the names of all networks that an experiment trains."""
+    names = [name for _, name, _ in plan.teachers] + [run.student for run in plan.runs]
+    return list(dict.fromkeys([*names, *plan.continual_students, *plan.continual_teachers]))

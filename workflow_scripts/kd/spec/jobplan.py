@@ -10,12 +10,27 @@ from pathlib import Path
 from typing import Any
 
 from kd.spec.chain import HALVES, STUDENT_UPDATE
+from kd.spec.checks import check_code, check_job, networks
 from kd.spec.continual import ContinualPlan, ContinualRun
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.memo import remembered
 from kd.spec.plan import Run
 
 MANIFEST = "manifest.json"
+
+TRAININGS = frozenset(
+    {
+        "tune",
+        "train_teacher",
+        "teacher_outputs",
+        "pretrain_method",
+        "train_student",
+        "asib_teacher_update",
+        "asib_student_update",
+        "continual_run",
+    }
+)
+"""Rules whose jobs wait until every network and method of the experiment was checked."""
 
 Files = Mapping[str, str | list[str]]
 
@@ -73,6 +88,25 @@ class Jobs:
         folder = f"{plan.folder}/{dataset}/data"
         settings, code = plan.data_settings(dataset), plan.data_code(dataset)
         return self._job("prepare_data", folder, settings, code, contents=plan.contents(dataset).digest)
+
+    @remembered
+    def check(self) -> JobPlan:
+        """Return the check of every network and method, which comes before any training."""
+        plan = self.plan
+        packed = dict.fromkeys(self._packing_of(name) for name in plan.experiment.datasets)
+        weights = dict.fromkeys(file for name in networks(plan) for file in plan.initial_weights(name))
+        return self._job(
+            "check_pairs",
+            plan.folder,
+            check_job(plan),
+            check_code(plan),
+            inputs={
+                "data": list(dict.fromkeys(map(self._manifest, plan.experiment.datasets))),
+                "initial": list(weights),
+            },
+            after=tuple(packed),
+            given=tuple(file_digest(file) for file in weights),
+        )
 
     @remembered
     def measurement(self, dataset: str, network: str) -> JobPlan:
