@@ -275,15 +275,14 @@ def test_classes_that_only_look_alike_are_pointed_at(tree, other):
         open_tree(tree)
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("opened", [as_directory, as_archive])
-def test_a_flat_test_folder_is_told_so(tmp_path, tree, opened):
-    for k, path in enumerate(sorted((tree / "test").rglob("*.png"))):
-        path.rename(tree / "test" / f"{k}.png")
+def test_a_flat_split_folder_is_told_so(tmp_path, tree, opened, split):
+    for k, path in enumerate(sorted((tree / split).rglob("*.png"))):
+        path.rename(tree / split / f"{k}.png")
     for folder in ("ant", "bee", "cat"):
-        (tree / "test" / folder).rmdir()
-    message = (
-        "test holds 12 images but no class folders: nothing tells their classes; put each class's images into a fold"
-    )
+        (tree / split / folder).rmdir()
+    message = f"{split} holds 12 images but no class folders: nothing tells their classes; put each class's images into"
     with pytest.raises(UserError, match=message):
         opened(tree, tmp_path)
 

@@ -9,6 +9,8 @@ from kd.spec.cifar import CIFARS
 from kd.spec.config import DatasetSettings, SplitRatios
 from kd.spec.contents import IMAGENET32_FILES, Contents, contents_of, listed_classes
 from kd.spec.errors import UserError
+from kd.spec.experiment import check_experiment
+from kd.spec.plan import Plan
 
 NOTHING = Contents(None, None)
 
@@ -217,3 +219,21 @@ def test_no_file_is_asked_for_more_than_its_folder_tells(tree, monkeypatch):
         monkeypatch.setattr(os, function, lambda path, *_rest, **_more: pytest.fail(f"asked for {path}"))
     monkeypatch.setattr(os.path, "realpath", str)
     assert look(tree) == before
+
+
+@pytest.mark.parametrize(
+    ("epochs", "subset_size", "tuned"), [(6_000, None, False), (6_500, None, True), (6_500, 4, False)]
+)
+def test_a_small_folder_is_not_worth_tuning(tree, epochs, subset_size, tuned):
+    """Eight images, which counted as 100,000 when nobody had looked."""
+    dataset = {"source": "imagefolder", "root": str(tree), "image_size": 8, "subset_size": subset_size}
+    experiment = {
+        "experiment": "unit",
+        "datasets": {"d": {**dataset, "validation": 0.5}},
+        "pairs": [{"teachers": ["resnet14"], "student": "resnet8"}],
+        "methods": ["ce"],
+        "seeds": [0],
+        "recipe": {"epochs": epochs, "batch_size": 2},
+    }
+    plan = Plan(check_experiment(experiment))
+    assert bool(plan.tuned_networks("d", ("resnet8",), plan.experiment.recipe)) is tuned

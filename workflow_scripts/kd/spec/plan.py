@@ -416,7 +416,8 @@ class Plan:
     def _worth_tuning(self, dataset: str) -> bool:
         """Whether trainings are long enough to measure their networks first; the same for all of a data set's runs."""
         recipes = [self.experiment.recipe, self.experiment.teacher_recipe or self.experiment.recipe]
-        return training_images(self._loading(dataset)) * max(recipe.epochs for recipe in recipes) >= TUNED_FROM
+        images = training_images(self._loading(dataset), self.contents(dataset).train_images)
+        return images * max(recipe.epochs for recipe in recipes) >= TUNED_FROM
 
     def tune_job(self, dataset: str, network: str) -> str:
         """Return the settings of the measurement of a network."""

@@ -12,9 +12,9 @@ START_MINUTES = 5
 COMPANION_MB = 250  # a further small net with its optimiser; 21 of them took 250 MB more than one, measured
 
 
-def training_images(dataset: Mapping[str, Any]) -> int:
-    """Return about how many training images a data set's settings mean, before anything was read."""
-    return dataset["subset_size"] or TRAIN_IMAGES.get(dataset["source"], UNKNOWN_SOURCE)
+def training_images(dataset: Mapping[str, Any], counted: int | None = None) -> int:
+    """Return about how many training images a data set's settings mean; `counted` are those seen in its folder."""
+    return dataset["subset_size"] or counted or TRAIN_IMAGES.get(dataset["source"], UNKNOWN_SOURCE)
 
 
 def runtime_minutes(settings: str, attempt: int) -> int:
