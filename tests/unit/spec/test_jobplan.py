@@ -1,0 +1,125 @@
+"""Every job as one thing: who teaches it, what it reads, and what changes what its result is made from."""
+
+import pytest
+
+from kd.spec.cards import load_cards
+from kd.spec.continual import ContinualPlan
+from kd.spec.experiment import check_experiment
+from kd.spec.jobplan import Jobs
+
+BASE = {
+    "experiment": "unit",
+    "datasets": {"digits": {"source": "digits"}},
+    "pairs": [{"teachers": ["resnet20", "wrn_16_1"], "student": "resnet8"}],
+    "seeds": [0],
+    "recipe": {"epochs": 400},
+}
+HOME = "results/unit/digits"
+
+
+def jobs_of(*methods, **changes) -> Jobs:
+    return Jobs(ContinualPlan(check_experiment({**BASE, "methods": list(methods), **changes})))
+
+
+def student(jobs: Jobs, method: str):
+    (run,) = [run for run in jobs.plan.runs if run.method == method]
+    return jobs.training(run)
+
+
+def tuned(job) -> list[str]:
+    return [file.removeprefix(f"{HOME}/tuned/").removesuffix("/choice.json") for file in job.inputs["tuned"]]
+
+
+def test_each_run_of_a_chain_reads_how_its_own_student_and_its_own_teacher_run():
+    """Long trainings measure their networks: assistants are in no pair, and a generation's teacher is its student."""
+    jobs = jobs_of("ce", {"method": "takd", "assistants": ["resnet14"]}, {"method": "born_again", "generations": 2})
+    assert tuned(student(jobs, "takd.hop1")) == ["resnet14", "resnet20"]
+    assert tuned(student(jobs, "takd")) == ["resnet8", "resnet14"]
+    for generation in (1, 2):
+        assert tuned(student(jobs, f"born_again.gen{generation}")) == ["resnet8", "resnet8"]
+    assert student(jobs, "takd").inputs["teachers"] == [f"{HOME}/resnet20--resnet14/takd.hop1/seed0/{BEST}"]
+    assert student(jobs, "born_again.gen1").inputs["teachers"] == [f"{HOME}/none--resnet8/ce/seed0/{BEST}"]
+
+
+BEST = "checkpoints/best.safetensors"
+LONG = {"takd": {"assistants": ["resnet14"]}}
+
+
+@pytest.mark.parametrize("name", [name for name, card in load_cards().items() if card.alone])
+def test_every_methods_trainings_name_as_many_choices_as_they_have_networks(name):
+    methods = dict.fromkeys(["ce", name])
+    jobs = jobs_of(*({"method": method, **LONG.get(method, {})} for method in methods))
+    for run in jobs.plan.runs:
+        steps = jobs.halves(run) if jobs.plan.variants[run.method].chain else [jobs.training(run)]
+        for step in steps:
+            expected = 0 if jobs.plan.recipe_of(run).precision != "auto" else 1 + len(jobs.plan.teaching(run))
+            assert len(step.inputs["tuned"]) == expected
+
+
+def identities(jobs: Jobs) -> dict[tuple[str, str, str], str]:
+    """By method, rule and folder."""
+    steps = [(run.method, step) for run in jobs.plan.runs for step in jobs.steps(run)]
+    return {(method, step.rule, step.folder): step.identity for method, step in steps}
+
+
+def changed(before: Jobs, after: Jobs) -> set[str]:
+    old, new = identities(before), identities(after)
+    return {name[0] for name in old if name in new and old[name] != new[name]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "stale"),
+    [
+        ({}, set()),
+        ({"description": "other words"}, set()),
+        ({"report": {"weights": "last"}}, set()),
+        ({"threads": 2}, set()),
+        ({"co_train": ["kd", "hint"]}, set()),
+        ({"seeds": [0, 1]}, set()),
+        ({"recipe": {"epochs": 401}}, {"ce", "kd", "hint", "asib"}),
+        ({"teacher_recipe": {"epochs": 3}}, {"kd", "hint", "asib"}),
+        ({"datasets": {"digits": {"source": "digits", "split_seed": 1}}}, {"ce", "kd", "hint", "asib"}),
+        ({"models": {"wrn_16_1": {"arch": "wrn_16_1", "recipe": {"lr": 0.01}}}}, {"asib"}),
+    ],
+    ids=["nothing", "words", "report", "threads", "co_train", "seed", "epochs", "teacher", "packing", "one teacher"],
+)
+def test_what_changes_what_a_result_is_made_from(changes, stale):
+    methods = ["ce", "kd", "hint", {"method": "asib", "num_stages": 2}]
+    assert changed(jobs_of(*methods), jobs_of(*methods, **changes)) == stale
+
+
+def test_a_later_stage_changes_nothing_before_it():
+    settings = {"method": "asib", "num_stages": 2, "schedule_span": "stage"}
+    before = identities(jobs_of({**settings, "ce_alpha": [0.5, 0.5]}))
+    after = identities(jobs_of({**settings, "ce_alpha": [0.5, 0.3]}))
+    changed_keys = [key for key in before if before[key] != after[key]]
+    stale = {(rule, folder.rpartition("/seed0")[2]) for _, rule, folder in changed_keys}
+    assert stale == {("asib_student_update", "/stage2/student_update"), ("asib_result", ""), ("evaluate", "")}
+
+
+def test_what_a_rule_does_is_part_of_what_its_result_is_made_from():
+    plan = ContinualPlan(check_experiment({**BASE, "methods": ["kd"]}))
+    (run,) = [run for run in plan.runs if run.method == "kd"]
+    other = Jobs(plan, lambda rule: "python other.py" if rule == "train_student" else "")
+    assert other.student(run).identity != Jobs(plan).student(run).identity
+    assert other.teacher("digits", "resnet20", 0).identity == Jobs(plan).teacher("digits", "resnet20", 0).identity
+
+
+def test_every_job_has_a_record_of_its_own():
+    jobs = jobs_of(
+        "ce", "kd", "ft", {"method": "asib", "num_stages": 2}, recipe={"epochs": 400, "teacher_view": "live"}
+    )
+    records = [made["record"] for row in jobs.rows() for made in row["made"]["steps"]]
+    students = [record for record in records if "/teachers/" not in record]
+    assert len(students) == len(set(students))
+
+
+def test_a_row_names_its_own_jobs_and_all_before_them():
+    jobs = jobs_of("ft", {"method": "asib", "num_stages": 1})
+    rows = {row["method"]: row for row in jobs.rows()}
+    assert [step["folder"].rpartition("seed0")[2] for step in rows["asib"]["made"]["steps"]] == [
+        *("/stage1/teacher_update", "/stage1/student_update", "", "")
+    ]
+    before = {step["folder"].removeprefix(f"{HOME}/") for step in rows["ft"]["made"]["before"]}
+    assert {"data", "teachers/resnet20/seed0", "pretrain/resnet20/ft/seed0"} <= before
+    assert all(step["folder"].startswith(f"{HOME}/teachers/") for step in rows["teacher"]["made"]["steps"])
