@@ -24,6 +24,11 @@ include: "rules/results.smk"
 include: "rules/benchmark.smk"
 
 
+# What killed processes left half written.
+onstart:
+    remove_leftovers(FOLDER)
+
+
 # What a later job has not dropped already, now that everything is noted as done.
 onsuccess:
     drop_finished(FOLDER)

@@ -27,7 +27,7 @@ from kd.spec.continual import ContinualPlan, ContinualRun
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, workflow_configuration
-from kd.spec.files import atomic_write
+from kd.spec.files import atomic_write, remove_leftovers
 from kd.spec.jobplan import TRAININGS, JobPlan, Jobs
 from kd.spec.lengths import misfits
 from kd.spec.made import bring_to_the_present, drop_finished, is_made, reason_of

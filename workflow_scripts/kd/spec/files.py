@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -43,6 +44,16 @@ def leftovers(folder: str | Path) -> list[Path]:
         found += [Path(place, name) for name in staged]
         folders[:] = [name for name in folders if name not in staged]
     return sorted(found)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete what killed processes left; one that still runs has lost its place to whoever starts anew."""
+    for path in leftovers(folder):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """The runs of an experiment: which jobs there are, where they write, what each depends on."""
 
+import contextlib
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,6 +15,7 @@ from kd.spec.designs import Design, designs
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import merged_recipe, model_settings, student_recipe, variants
+from kd.spec.files import read_json
 from kd.spec.job import Job, MethodPart
 from kd.spec.memo import remembered
 from kd.spec.resources import training_images
@@ -258,8 +260,16 @@ class Plan:
 
     @remembered
     def contents(self, dataset: str) -> Contents:
-        """Return what there is to pack now: its digest, and about how many training images."""
-        return contents_of(self.experiment.datasets[dataset])
+        """Return what there is to pack now: its digest, and about how many training images.
+
+        Where nothing is, the number is that of when it was packed: results are judged alike where the images are gone.
+        """
+        found = contents_of(self.experiment.datasets[dataset])
+        if found.digest is None and found.train_images is None:
+            with contextlib.suppress(UserError):
+                record = read_json(f"{self.folder}/{dataset}/data/made/prepare_data.json")
+                return Contents(None, record["train_images"])
+        return found
 
     def data_settings(self, dataset: str) -> str:
         """Return what decides the packed arrays of a data set."""

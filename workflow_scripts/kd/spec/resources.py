@@ -14,7 +14,8 @@ COMPANION_MB = 250  # a further small net with its optimiser; 21 of them took 25
 
 def training_images(dataset: Mapping[str, Any], counted: int | None = None) -> int:
     """Return about how many training images a data set's settings mean; `counted` are those seen in its folder."""
-    return dataset["subset_size"] or counted or TRAIN_IMAGES.get(dataset["source"], UNKNOWN_SOURCE)
+    images = counted or TRAIN_IMAGES.get(dataset["source"], UNKNOWN_SOURCE)
+    return min(images, dataset["subset_size"] or images)
 
 
 def runtime_minutes(settings: str, attempt: int) -> int:

@@ -1,0 +1,236 @@
+"""Which results are believed: those that say they were made from what is asked, wherever Snakemake's own notes are."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from checkout import copy_repository, environment, planned, snakemake
+from test_staleness import CONFIG, LIBRARY, RESULTS, edit, one_data_set, others, reconfigure, runs, stale
+
+# one worker: they share the run that they copy
+pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("staleness")]
+
+HOME = "results/tiny/first"
+OTHER_KD = {"method": "kd", "temperature": 2.0}
+
+
+def forget(folder: Path) -> None:
+    """Lose Snakemake's notes."""
+    shutil.rmtree(folder / ".snakemake")
+
+
+def without_asib(content) -> None:
+    content.update(methods=content["methods"][:4], **one_data_set(content))
+
+
+@pytest.fixture
+def other_kd(tiny_copy) -> Path:
+    reconfigure(tiny_copy, lambda content: content["methods"].__setitem__(1, OTHER_KD))
+    return tiny_copy
+
+
+def assert_only_kd(jobs) -> None:
+    assert runs(jobs) == {("train_student", "kd"), ("evaluate", "kd")}
+    assert others(jobs) == RESULTS
+
+
+def test_lost_notes_make_nothing_stale(tiny_copy):
+    forget(tiny_copy)
+    assert stale(tiny_copy) == []
+
+
+def test_results_are_judged_without_notes(other_kd):
+    forget(other_kd)
+    assert_only_kd(stale(other_kd))
+
+
+def test_copied_results_are_judged_where_they_lie(other_kd, tmp_path):
+    """Copied without times, into a clone that never ran."""
+    clone = copy_repository(tmp_path / "clone")
+    for name in ("data", "results"):
+        shutil.copytree(other_kd / name, clone / name, copy_function=shutil.copy)
+    shutil.copy(other_kd / CONFIG, clone / CONFIG)
+    jobs = stale(clone)
+    assert ("train_student", "kd") in runs(jobs)
+    # pictures that were copied have other times, so they are packed again; the digits are not
+    assert {
+        job.wildcards["method"] for job in jobs if job.rule == "train_student" and job.wildcards["dataset"] == "first"
+    } == {"kd"}
+
+
+def test_results_of_a_faster_clock_are_judged_alike(other_kd):
+    forget(other_kd)
+    ahead = time.time() + 10_000
+    for path in (other_kd / HOME).rglob("*"):
+        os.utime(path, (ahead, ahead))
+    assert ("train_student", "kd") in runs(stale(other_kd))
+
+
+def test_a_run_that_lies_in_the_place_of_another_is_made_again(tiny_copy):
+    kd, other = (tiny_copy / HOME / f"resnet14--resnet8/{method}/seed0" for method in ("kd", "crd"))
+    shutil.rmtree(kd)
+    shutil.copytree(other, kd)
+    assert_only_kd(stale(tiny_copy))
+
+
+def test_a_result_without_a_record_is_made_again(tiny_copy):
+    (tiny_copy / HOME / "resnet14--resnet8/kd/seed0/made/train_student.json").unlink()
+    assert_only_kd(stale(tiny_copy))
+
+
+def change_picture(folder: Path) -> None:
+    path = next((folder / "data/images/digit_3").iterdir())
+    content = path.read_bytes()
+    path.write_bytes(content + b"\0")
+
+
+def add_picture(folder: Path) -> None:
+    path = next((folder / "data/images/digit_3").iterdir())
+    shutil.copy(path, path.with_name("new.png"))
+
+
+def remove_picture(folder: Path) -> None:
+    next((folder / "data/images/digit_3").iterdir()).unlink()
+
+
+def rename_class(folder: Path) -> None:
+    (folder / "data/images/digit_3").rename(folder / "data/images/digit_33")
+
+
+@pytest.mark.parametrize("change", [change_picture, add_picture, remove_picture, rename_class])
+@pytest.mark.parametrize("notes", [True, False], ids=["noted", "notes lost"])
+def test_pictures_that_changed_are_packed_again(change, notes, tiny_copy):
+    change(tiny_copy)
+    if not notes:
+        forget(tiny_copy)
+    jobs = stale(tiny_copy)
+    assert {job.wildcards["dataset"] for job in jobs if "dataset" in job.wildcards} == {"second"}
+    assert {"prepare_data", "train_teacher", "train_student"} <= {job.rule for job in jobs}
+
+
+def test_tables_are_made_where_pictures_are_gone(tiny_copy):
+    shutil.move(tiny_copy / "data/images", tiny_copy / "data/elsewhere")
+    (tiny_copy / "data/images").mkdir()
+    edit(tiny_copy, f"{LIBRARY}/reporting/tables.py", "\n\n\ndef ", "\n\n\nEDITED = 1\n\n\ndef ")
+    assert {job.rule for job in stale(tiny_copy)} == {"tables"}
+
+
+def test_training_side_by_side_or_alone_is_the_same_result(tiny_copy):
+    reconfigure(tiny_copy, lambda content: content.update(co_train=["kd", "crd"]))
+    assert stale(tiny_copy) == []
+    reconfigure(tiny_copy, lambda content: content["methods"].__setitem__(1, OTHER_KD))
+    jobs = stale(tiny_copy)
+    assert [job.rule for job in jobs if job.rule.startswith("train_")] == ["train_students"] * 2
+
+
+def test_a_run_that_fails_with_new_settings_is_not_shown_with_the_old_ones_number(tiny_copy):
+    """Neither is it tried again by who asks for the tables of what there is."""
+    hot = {"method": "kd", "recipe": {"lr": 1e9, "epochs": 3}}
+    reconfigure(tiny_copy, without_asib)
+    assert snakemake(tiny_copy, "--configfile", CONFIG).returncode == 0
+    reconfigure(tiny_copy, lambda content: content["methods"].__setitem__(1, hot))
+    done = snakemake(tiny_copy, "--configfile", CONFIG, "--keep-going")
+    assert done.returncode != 0
+    missing = ("--configfile", CONFIG, "--config", "allow_missing=true")
+    assert {job.rule for job in planned(tiny_copy, *missing)} == RESULTS
+    done = snakemake(tiny_copy, *missing)
+    assert done.returncode == 0, done.stdout[-3000:]
+    with (tiny_copy / "results/tiny/runs.csv").open(encoding="utf-8") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["method"] == "kd"]
+    assert (row["status"], row["test_top1_best"]) == ("failed", "")
+    assert "training diverged" in row["reason"]
+    # back to the settings that worked: the old reason is no reason
+    reconfigure(tiny_copy, lambda content: content["methods"].__setitem__(1, "kd"))
+    assert_only_kd(stale(tiny_copy))
+
+
+def test_a_kill_before_the_workflows_own_note_costs_no_training(tiny_copy):
+    """Killed when the job has written everything and Snakemake has not noted it; the next start trains nothing."""
+    reconfigure(tiny_copy, lambda content: (without_asib(content), content["methods"].__setitem__(1, OTHER_KD)))
+    folder = tiny_copy / HOME / "resnet14--resnet8/kd/seed0"
+    target = str(folder.relative_to(tiny_copy) / "run.json")
+    record = folder / "made" / "train_student.json"
+    old = record.read_text(encoding="utf-8")
+    # a script that ends only when it is killed, after its record is there
+    script, waits = (
+        "workflow_scripts/train_student.py",
+        "    import atexit, time\n\n    atexit.register(time.sleep, 600)\n",
+    )
+    edit(tiny_copy, script, "    run_training(", f"{waits}    run_training(")
+    with (tiny_copy / "killed.log").open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            ["snakemake", "--cores", "1", target, "--configfile", CONFIG],
+            **{"cwd": tiny_copy, "env": environment(), "stdout": log, "stderr": log, "start_new_session": True},
+        )
+        deadline = time.monotonic() + 300
+        while (not record.exists() or record.read_text(encoding="utf-8") == old) and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    edit(tiny_copy, script, waits, "")
+    before = (folder / "train.log").read_text(encoding="utf-8").count("epoch 1/1")
+    snakemake(tiny_copy, "--unlock", "--configfile", CONFIG)
+    done = snakemake(tiny_copy, target, "--configfile", CONFIG)
+    assert done.returncode == 0, done.stdout[-3000:]
+    log = (folder / "train.log").read_text(encoding="utf-8")
+    assert "resuming" in log
+    assert log.count("epoch 1/1") == before == 2, "once with each of the two settings"
+    assert not (folder / "resume.pt").exists()
+
+
+def test_braces_in_texts_and_paths_are_letters(tmp_path):
+    from conftest import write_images
+
+    folder = copy_repository(tmp_path / "a {project} of {wildcards}")
+    write_images(folder)
+    (folder / "data").rename(folder / "my {method} data")
+    content = {
+        "experiment": "braces",
+        "description": "{seed} and {input.data}, {{doubled}}, {",
+        "datasets": {
+            "d": {
+                "source": "imagefolder",
+                "root": "my {method} data/images",
+                "subset_size": 60,
+                "validation": 0.3,
+                "split_ratios": {"train": 0.7, "test": 0.3},
+            }
+        },
+        "pairs": [{"teachers": ["resnet8"], "student": "resnet8"}],
+        "methods": ["ce"],
+        "seeds": [0],
+        "recipe": {"epochs": 1, "batch_size": 16, "precision": "fp32", "augmentation": {"crop": "none"}},
+    }
+    (folder / "braces.yaml").write_text(json.dumps(content), encoding="utf-8")
+    done = snakemake(folder, "--configfile", "braces.yaml")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert content["description"] in (folder / "results/braces/report.html").read_text(encoding="utf-8")
+    assert stale_of(folder, "braces.yaml") == []
+
+
+def stale_of(folder: Path, config: str):
+    return planned(folder, "--configfile", config)
+
+
+def test_an_experiment_longer_than_an_argument_reaches_its_scripts(repository):
+    """Linux takes 128 KiB an argument; this experiment has 1,500 variants."""
+    content = {
+        "experiment": "long",
+        "datasets": {"d": {"source": "digits", "image_size": 8}},
+        "pairs": [{"teachers": ["resnet14"], "student": "resnet8"}],
+        "methods": [{"method": "kd", "name": f"kd_{k}", "temperature": 1 + k / 1000} for k in range(1500)],
+        "seeds": [0],
+        "recipe": {"epochs": 1, "precision": "fp32"},
+    }
+    (repository / "long.yaml").write_text(json.dumps(content), encoding="utf-8")
+    done = snakemake(repository, "--configfile", "long.yaml", "--config", "allow_missing=true")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert len((repository / "results/long/runs.csv").read_text(encoding="utf-8").splitlines()) == 1 + 1 + 1500
+    assert (repository / "results/long/report.html").is_file()
