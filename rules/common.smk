@@ -62,7 +62,7 @@ PREFIX = (
     f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; SCRIPTS={shlex.quote(SCRIPTS)}; "
     f"export KD_CACHE={shlex.quote(EXPERIMENT.cache)} KD_JOBS_PER_GPU={EXPERIMENT.jobs_per_gpu}; "
 )
-shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake formats it: a folder's name may have braces
+shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake fills in what stands in braces
 
 FOLDER = PLAN.folder
 CHECKED = f"{FOLDER}/checked.json"
@@ -70,6 +70,8 @@ CHECK_LOG = f"{FOLDER}/logs/check_pairs.log"
 
 # What statistics and figures of the comparison depend on: not the experiment's own analysis beside them.
 REPORT = canonical(EXPERIMENT.report.model_dump(mode="json", exclude={"analysis"}))
+# What tables and pages show of the experiment: not how its jobs are run.
+SHOWN = EXPERIMENT.model_dump(mode="json", exclude={"gpus", "jobs_per_gpu", "threads", "cache", "co_train"})
 GPUS = EXPERIMENT.gpus
 THREADS = EXPERIMENT.threads
 

@@ -152,7 +152,7 @@ def continual_report_inputs(wildcards) -> dict:
 
 def experiment_file(_) -> str:
     """Return the file of the checked experiment, which can be longer than an argument."""
-    return text_file(canonical(EXPERIMENT.model_dump(mode="json")))
+    return text_file(canonical(SHOWN))
 
 
 def rows_file(_) -> str:
@@ -176,7 +176,7 @@ def statistics_of(_=None) -> JobPlan:
 @cache
 def tables_of(_=None) -> JobPlan:
     """Return the tables of the comparison."""
-    settings = canonical([EXPERIMENT.model_dump(mode="json"), PLAN.cards_digest()])
+    settings = canonical([SHOWN, PLAN.cards_digest()])
     return JOBS.report("tables", settings, {"runs": RUNS, "statistics": STATISTICS}, [statistics_of()])
 
 
@@ -191,15 +191,14 @@ def figures_of(_=None) -> JobPlan:
 @cache
 def analysis_of(_=None) -> JobPlan:
     """Return the table and figures of the experiment's own analysis."""
-    settings = canonical(EXPERIMENT.model_dump(mode="json"))
-    return JOBS.report("analysis", settings, {"runs": RUNS}, [collection()])
+    return JOBS.report("analysis", canonical(SHOWN), {"runs": RUNS}, [collection()])
 
 
 @cache
 def page_of(_=None) -> JobPlan:
     """Return the page that shows all of it."""
     template = TEMPLATE.read_text(encoding="utf-8")
-    settings = canonical([EXPERIMENT.model_dump(mode="json"), PLAN.cards_digest(), template])
+    settings = canonical([SHOWN, PLAN.cards_digest(), template])
     inputs = {
         "figures": rules.figures.output,
         "analysis": rules.analysis.output if PLAN.designs else [],
@@ -207,7 +206,7 @@ def page_of(_=None) -> JobPlan:
         "statistics": STATISTICS,
         "continual": f"{FOLDER}/tables/continual.json" if PLAN.continual else [],
     }
-    before = [tables_of(), figures_of(), *([analysis_of()] if PLAN.designs else [])]
+    before = [figures_of(), *([analysis_of()] if PLAN.designs else [])]
     before += [continual_report_job(None)] if PLAN.continual else []
     return JOBS.report("page", settings, inputs, before)
 

@@ -54,7 +54,7 @@ def test_copied_results_are_judged_where_they_lie(other_kd, tmp_path):
     """Copied without times, into a clone that never ran."""
     clone = copy_repository(tmp_path / "clone")
     for name in ("data", "results"):
-        shutil.copytree(other_kd / name, clone / name, copy_function=shutil.copy)
+        shutil.copytree(other_kd / name, clone / name, copy_function=shutil.copy, dirs_exist_ok=True)
     shutil.copy(other_kd / CONFIG, clone / CONFIG)
     jobs = stale(clone)
     assert ("train_student", "kd") in runs(jobs)
@@ -131,7 +131,7 @@ def test_training_side_by_side_or_alone_is_the_same_result(tiny_copy):
 
 def test_a_run_that_fails_with_new_settings_is_not_shown_with_the_old_ones_number(tiny_copy):
     """Neither is it tried again by who asks for the tables of what there is."""
-    hot = {"method": "kd", "recipe": {"lr": 1e9, "epochs": 3}}
+    hot = {"method": "kd", "recipe": {"lr": 100.0, "epochs": 3}}
     reconfigure(tiny_copy, without_asib)
     assert snakemake(tiny_copy, "--configfile", CONFIG).returncode == 0
     reconfigure(tiny_copy, lambda content: content["methods"].__setitem__(1, hot))

@@ -12,6 +12,8 @@ import pytest
 import yaml
 from checkout import environment, planned, snakemake
 
+from kd.spec.files import read_json
+
 # one worker: the other one would wait for the run that they share
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("staleness")]
 
@@ -122,8 +124,7 @@ def test_evaluation_modes_read_what_is_there(tiny_copy):
     targets = [str(folder.relative_to(tiny_copy) / name) for name in ("single.json", "synergy.json")]
     done = snakemake(tiny_copy, *targets, "--configfile", CONFIG)
     assert done.returncode == 0, done.stdout[-3000:]
-    synergy = json.loads((folder / "synergy.json").read_text(encoding="utf-8"))
-    single = json.loads((folder / "single.json").read_text(encoding="utf-8"))
+    synergy, single = read_json(folder / "synergy.json"), read_json(folder / "single.json")
     assert set(synergy) == set(single) == {"train", "val", "test"}
     assert {"student", "teacher0", "teacher1", "synergy", "ib_kl", "disagreement_pred"} <= set(synergy["test"])
     evaluation = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
@@ -204,7 +205,7 @@ def test_an_added_seed_leaves_the_finished_one(tiny_copy):
 
 def test_a_failed_run_is_a_row_with_its_reason(tiny_copy):
     """A run that diverges ends with status 1 and one sentence; --keep-going and allow_missing tell the rest."""
-    diverging = {"method": "kd", "name": "kd_hot", "recipe": {"lr": 1e9, "epochs": 3}}
+    diverging = {"method": "kd", "name": "kd_hot", "recipe": {"lr": 100.0, "epochs": 3}}
     reconfigure(tiny_copy, lambda content: content.update(methods=["kd", diverging], **one_data_set(content)))
     done = snakemake(tiny_copy, "--configfile", CONFIG, "--keep-going")
     assert done.returncode != 0
