@@ -29,7 +29,7 @@ from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment, workflow_configuration
 from kd.spec.files import atomic_write, remove_leftovers
 from kd.spec.jobplan import TRAININGS, JobPlan, Jobs
-from kd.spec.lengths import misfits
+from kd.spec.lengths import lengths_beyond
 from kd.spec.made import bring_to_the_present, drop_finished, is_made, reason_of
 from kd.spec.plan import Run
 from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
@@ -80,7 +80,7 @@ STARTED = workflow.exec_mode.name == "DEFAULT"
 
 # Allowed, and hardly meant.
 if STARTED:
-    for sentence in misfits(EXPERIMENT):
+    for sentence in lengths_beyond(EXPERIMENT):
         logger.warning(f"Longer than the training: {sentence}.")
 
 # Run on this machine, and not handed to a cluster.

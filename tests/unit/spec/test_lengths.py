@@ -5,7 +5,7 @@ import pytest
 from kd.spec.cards import card, card_names
 from kd.spec.errors import UserError
 from kd.spec.experiment import check_experiment
-from kd.spec.lengths import misfits
+from kd.spec.lengths import lengths_beyond
 
 
 def experiment(*methods, epochs=6, **more):
@@ -68,7 +68,7 @@ TOLD = {
 
 @pytest.mark.parametrize(("method", "sentence"), TOLD.values(), ids=TOLD.keys())
 def test_a_length_beyond_the_training_is_one_sentence(method, sentence):
-    assert misfits(experiment(method)) == [sentence]
+    assert lengths_beyond(experiment(method)) == [sentence]
 
 
 QUIET = ["hint", {"method": "dkd", "warmup_epochs": 6}, {"method": "dkd", "dkd_weight": 0.0}, "ca_mkd", ASIB]
@@ -76,26 +76,26 @@ QUIET = ["hint", {"method": "dkd", "warmup_epochs": 6}, {"method": "dkd", "dkd_w
 
 @pytest.mark.parametrize("method", QUIET, ids=["not on", "fits", "weighs nothing", "one epoch of six", "asib"])
 def test_what_fits_or_does_nothing_is_not_told(method):
-    assert misfits(experiment(method)) == []
+    assert lengths_beyond(experiment(method)) == []
 
 
 def test_a_training_of_one_epoch_leaves_out_what_begins_in_the_second():
     told = ["methods.ca_mkd.first_epoch: 1 of 1 epochs, so what it holds back never begins"]
-    assert misfits(experiment("ca_mkd", epochs=1)) == told
-    assert misfits(experiment({"method": "ca_mkd", "first_epoch": True}, epochs=1)) == []
+    assert lengths_beyond(experiment("ca_mkd", epochs=1)) == told
+    assert lengths_beyond(experiment({"method": "ca_mkd", "first_epoch": True}, epochs=1)) == []
 
 
 def test_a_variants_own_epochs_are_what_counts():
-    assert misfits(experiment({"method": "dkd", "recipe": {"epochs": 20}})) == []
-    found = misfits(experiment({"method": "dkd", "recipe": {"epochs": 2}}, epochs=240))
+    assert lengths_beyond(experiment({"method": "dkd", "recipe": {"epochs": 20}})) == []
+    found = lengths_beyond(experiment({"method": "dkd", "recipe": {"epochs": 2}}, epochs=240))
     assert found == [f"methods.dkd.warmup_epochs: 20 of 2 epochs, {NEVER_WHOLE}"]
 
 
 def test_a_recipe_that_plans_beyond_its_end_is_told_once():
     recipe = {"ema_decay": 0.9, "ema_start_decay": 0.5, "ema_warmup_epochs": 9.0}
     sentence = "recipe.ema_warmup_epochs: 9 of 6 epochs, so it never ends"
-    assert misfits(experiment("kd", "at", recipe=recipe)) == [sentence]
-    assert misfits(experiment("kd", teacher_recipe={"epochs": 6, **recipe})) == [f"teacher_{sentence}"]
+    assert lengths_beyond(experiment("kd", "at", recipe=recipe)) == [sentence]
+    assert lengths_beyond(experiment("kd", teacher_recipe={"epochs": 6, **recipe})) == [f"teacher_{sentence}"]
 
 
 def test_a_warm_up_that_no_student_update_outlasts_is_refused():
@@ -105,7 +105,7 @@ def test_a_warm_up_that_no_student_update_outlasts_is_refused():
         UserError, match=r"recipe.warmup_epochs \(4\) must be below .* student update, found 3 in stage 1"
     ):
         experiment(chain, recipe={"warmup_epochs": 4.0})
-    assert misfits(experiment({**chain, "schedule_span": "chain"}, recipe={"warmup_epochs": 4.0})) == []
+    assert lengths_beyond(experiment({**chain, "schedule_span": "chain"}, recipe={"warmup_epochs": 4.0})) == []
 
 
 NOT_LENGTHS = {("asib", "epochs_span"), ("asib", "kd_schedule_granularity")}

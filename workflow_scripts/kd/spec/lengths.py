@@ -13,7 +13,7 @@ from kd.spec.experiment import merged_recipe, model_settings, student_recipe, va
 from kd.spec.variant import Variant
 
 
-def misfits(experiment: Experiment) -> list[str]:
+def lengths_beyond(experiment: Experiment) -> list[str]:
     """Return one sentence for each length that does not fit, each once."""
     found = [*_of_recipe(experiment.recipe, "recipe")]
     if experiment.teacher_recipe is not None:
