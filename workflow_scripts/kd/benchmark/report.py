@@ -1,6 +1,5 @@
 """What a benchmark writes for people, from its JSON file alone: one page of Markdown with tables and figures."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from kd.benchmark import figures
 from kd.benchmark.figures import AXES, LABELS
 from kd.benchmark.settings import LOOPS, STEP_PARTS
 from kd.spec.errors import UserError
-from kd.spec.files import atomic_write
+from kd.spec.files import atomic_write, read_json
 
 Record = Mapping[str, Any]
 Table = list[list[str]]
@@ -28,9 +27,9 @@ def read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         known = all({"part", "results", "settings"} <= set(entry) for entry in record.values())
-    except (ValueError, AttributeError, TypeError):
+    except (UserError, AttributeError, TypeError):
         known = False
     if not known:
         raise UserError(f"out: {path} is no benchmark's JSON file; allowed are such a file and a new name")

@@ -83,17 +83,17 @@ class Settings(Strict):
         }
         content = {
             "experiment": "speed",
-            # the images are packed already: what is said here of their source is never read
-            "datasets": {
-                DATASET: {"source": "digits", "validation": self.validation, "subset_size": self.train_images}
-            },
+            "datasets": {DATASET: {"source": "digits", "validation": self.validation}},
             "pairs": [{"teachers": self.teachers, "student": self.student}],
             "methods": list(entries),
             "seeds": [seed],
             "teacher_seed": 0,
             "recipe": recipe,
         }
-        return Plan(check_experiment(content))
+        experiment = check_experiment(content)
+        # the images are packed already: their source is never read, and how many there are is none of its business
+        dataset = experiment.datasets[DATASET].model_copy(update={"subset_size": self.train_images})
+        return Plan(experiment.model_copy(update={"datasets": {DATASET: dataset}}))
 
 
 def parse(**given: Any) -> Settings:
