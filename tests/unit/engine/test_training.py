@@ -8,6 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kd.asib.gate import check_synergy
+from kd.asib.method import ASIB as ASIBMethod
 from kd.engine import jobs
 from kd.engine.training import Training
 from kd.methods.contract import STUDENT
@@ -326,6 +328,14 @@ def go_on_after_interruption(chain, halves):
 of_a_chain = pytest.mark.xdist_group("chain of half-stages")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _gate_open():
+    """Let a chain go on whatever its synergy: how much so short an update reaches hangs on a machine's last digits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kd.asib.method.check_synergy", lambda *arguments, **named: None)
+        yield
+
+
 @pytest.fixture(scope="module")
 def chain(world_in, tmp_path_factory):
     here = world_in(tmp_path_factory.mktemp("chain"), ASIB, **CHAIN)
@@ -468,8 +478,10 @@ def test_halves_move_only_what_they_train(chain):
     assert {"val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"} <= record["validation"].keys()
 
 
-def test_a_synergy_at_chance_stops_the_chain(world):
-    here = world({**ASIB, "teacher_lr": 1e-12}, **CHAIN)
+def test_a_synergy_at_chance_stops_the_chain(world, monkeypatch):
+    monkeypatch.setattr("kd.asib.method.check_synergy", check_synergy)
+    monkeypatch.setattr(ASIBMethod, "heads", lambda self, outputs, extra: {"synergy": outputs[STUDENT].logits * 0})
+    here = world(ASIB, **CHAIN)
     with pytest.raises(UserError, match="does not beat chance"):
         run_chain(here, "run")
 

@@ -124,6 +124,6 @@ def test_the_pre_stage_learns_to_reconstruct():
         terms["reconstruction"].backward()
         optimizer.step()
         losses.append(terms["reconstruction"].item())
-    assert losses[-1] < 0.6 * losses[0]
+    assert losses[-1] < 0.8 * losses[0]
     assert method.weight("reconstruction", Progress(0.0, 1)) == 1.0
     assert not stage.selects
