@@ -148,6 +148,23 @@ REFUSED = {
         {"models": {"resnet14": {"arch": "resnet14", "classes": {"overlap": 0.0, "side": "second"}}}},
         "teacher resnet14: models: classes with overlap 0, side second, leave a teacher 1 of 3 classes",
     ),
+    "validation of a share of the classes": (
+        {
+            "datasets": {"noise": {"source": "imagefolder", "root": ".", "validation": 0.03}},
+            "models": {"resnet14": {"arch": "resnet14", "classes": {"overlap": 0.0, "side": "first"}}},
+            "seeds": list(range(8)),
+        },
+        "teacher resnet14: no validation image is left of the classes that the network learns",
+    ),
+    "different groups of images": (
+        {"methods": [{"name": "both", "combine": ["cs_kd", "ckd"]}]},
+        "methods.both, resnet14 -> resnet8: methods that draw different groups of images cannot be combined, found "
+        "random of 3, same_class of 2",
+    ),
+    "more images a group than there are": (
+        {"methods": ["ckd"], "datasets": {"noise": {"source": "imagefolder", "root": ".", "validation": 0.5}}},
+        "methods.ckd, resnet14 -> resnet8: groups of 3 different images need as many training images, found 2",
+    ),
     "tasks": (
         {"continual": {**CONTINUAL, "num_tasks": 3}},
         "continual.strategies plain, resnet8: continual.num_tasks: 4 classes are enough for 2 tasks of 2, found 3",
@@ -157,7 +174,11 @@ REFUSED = {
         "continual.strategies plain, resnet8: continual.class_order lists 3 labels, the data set has 4 classes",
     ),
 }
-PACKED = {"a share of the classes": {"noise": {"classes": 3}}}
+PACKED = {
+    "a share of the classes": {"noise": {"classes": 3}},
+    "more images a group than there are": {"noise": {"classes": 2, "images": 4}},
+    "classes of the subset": {"noise": {"classes": 4}},
+}
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -175,6 +196,15 @@ def test_a_finished_teacher_of_other_classes_is_told(told, tmp_path):
     (sentence,) = told(models=models)
     assert sentence.startswith(
         f"teacher resnet14: train: false uses {path} as it is, but it does not give fc.bias, fc.w"
+    )
+
+
+@pytest.mark.parametrize(("gpus", "refused"), [(0, True), (1, False)])
+def test_a_number_format_that_this_machine_lacks_is_told_where_jobs_run_here(told, monkeypatch, gpus, refused):
+    monkeypatch.setattr(rehearsal, "training_device", lambda: torch.device("cpu"))
+    found = told(recipe={"epochs": 1, "precision": "fp16"}, gpus=gpus)
+    assert [sentence.split(": ", 1)[1].split(",")[0] for sentence in found[:1]] == (
+        ["recipe.precision: fp16 needs a GPU"] if refused else []
     )
 
 

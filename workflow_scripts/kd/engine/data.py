@@ -13,7 +13,7 @@ from kd.data.packed import Packed
 from kd.data.splits import Split, class_map, classes_of, classes_taken, make_split
 from kd.data.store import ImageStore
 from kd.spec.digests import text_digest
-from kd.spec.errors import printable
+from kd.spec.errors import UserError, printable
 from kd.spec.job import Job
 
 TEST_RESIDENT_MB = 4096
@@ -69,6 +69,12 @@ def cut(packed: Packed, job: Job, device: torch.device) -> Data:
     learnt = _rows_of(known, mapping[packed.labels["train"]])
     split = Split(np.intersect1d(split.train, learnt), np.intersect1d(split.validation, learnt))
     held_out, rows = ("val", _rows_of(known, mapping[packed.labels["val"]])) if own else ("train", split.validation)
+    for name, found in (("training", split.train), ("validation", rows)):
+        if not len(found):
+            raise UserError(
+                f"no {name} image is left of the classes that the network learns: take more images, or another "
+                "share for validation"
+            )
     reading = (mapping, device, settings.resident_limit_mb, job.recipe.workers)
     return Data(
         train=_store(packed, "train", split.train, *reading),

@@ -22,7 +22,8 @@ from kd.data.store import Batch, ImageStore
 from kd.engine.checkpoint import ResumeFile
 from kd.engine.data import Data, cut
 from kd.engine.evaluation import evaluates_heads
-from kd.engine.precision import Precision
+from kd.engine.modes import choose_modes
+from kd.engine.precision import Precision, training_device
 from kd.engine.resolve import Combined, build_method
 from kd.engine.teachers import Onlookers
 from kd.engine.team import Team, measure
@@ -204,6 +205,8 @@ class Rehearsal:
 
     def _check(self, check: Check) -> dict[str, str]:
         job = check.job()
+        if not check.gpus:  # then it runs on what there is here
+            choose_modes(job.recipe, training_device())
         splits = [self._images(check, job, seed) for seed in check.seeds]
         return self.rehearsed(check, job, splits[0])
 

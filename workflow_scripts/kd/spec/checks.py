@@ -27,6 +27,8 @@ class Check(Strict):
     """The job's."""
     seeds: list[int]
     """Seeds of the splits that the trainings see."""
+    gpus: int
+    """How many its job asks for."""
     taught_by: list[int] = []
     """Which checks are of the trainings whose networks teach this one, teacher by teacher."""
 
@@ -64,6 +66,7 @@ class _Gathered:
                 data=self.plan.data_folder(dataset),
                 settings=json.loads(settings),
                 seeds=self._seeds,
+                gpus=self.plan.experiment.gpus,
                 taught_by=list(taught_by),
             )
             self.found.append(check.model_dump(mode="json"))
