@@ -8,7 +8,7 @@ of the images. So a method costs milliseconds, however large its networks are.
 import copy
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +56,9 @@ class StandIns(Team):
     def __init__(self, models: Mapping[str, TappedModel], context: Context) -> None:
         super().__init__(models, CPU)
         self.shapes = context.shapes
+
+    def make_ready(self, roles: Iterable[str], images: Tensor, precision: Precision) -> None:
+        """Fold no network, for none runs."""
 
     def forward(
         self,
