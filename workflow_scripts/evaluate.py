@@ -34,12 +34,14 @@ def main(arguments: argparse.Namespace) -> None:
     job = parse_job(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
+    from kd.engine.data import load_data
     from kd.engine.jobs import Files, evaluate_network, evaluated_in
+    from kd.engine.precision import training_device
 
     files = Files(data=arguments.data, folder=arguments.out)
-    found = {
-        name: evaluate_network(job, files, arguments.out / "checkpoints" / f"{name}.safetensors") for name in WEIGHTS
-    }
+    data = load_data(arguments.data, job, training_device())
+    checkpoints = arguments.out / "checkpoints"
+    found = {name: evaluate_network(job, files, checkpoints / f"{name}.safetensors", data) for name in WEIGHTS}
     first = found["best"]
     arrays: dict[str, Any] = {f"labels_{split}": first[split].labels for split in ("val", "test")}
     arrays["features_test"] = first["test"].features

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import zlib
 
 import pytest
@@ -31,11 +32,16 @@ def test_files_are_whole_or_absent(tmp_path):
 
 
 def test_content_reaches_the_disk_before_the_name_and_the_name_before_the_return(tmp_path, monkeypatch):
-    order = []
-    kept = {name: getattr(os, name) for name in ("fsync", "replace")}
+    order, opened = [], {}
+    kept = {name: getattr(os, name) for name in ("open", "fsync", "replace")}
+
+    def opening(path, *arguments, **keywords):
+        handle = kept["open"](path, *arguments, **keywords)
+        opened[handle] = str(path)
+        return handle
 
     def fsync(handle):
-        path = os.readlink(f"/proc/self/fd/{handle}")
+        path = opened[handle]
         order.append(("sync", "file" if ".part" in path else os.path.relpath(path, tmp_path)))
         kept["fsync"](handle)
 
@@ -43,8 +49,8 @@ def test_content_reaches_the_disk_before_the_name_and_the_name_before_the_return
         order.append(("replace", target.name))
         kept["replace"](source, target)
 
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "replace", replace)
+    for name, function in (("open", opening), ("fsync", fsync), ("replace", replace)):
+        monkeypatch.setattr(os, name, function)
     atomic_write(tmp_path / "a" / "b" / "out.txt", "x")
     folders = [("sync", "a"), ("sync", ".")]  # the names of the folders that had to be made
     assert order == [*folders, ("sync", "file"), ("replace", "out.txt"), ("sync", os.path.join("a", "b"))]
@@ -52,7 +58,7 @@ def test_content_reaches_the_disk_before_the_name_and_the_name_before_the_return
 
 def test_a_folder_that_cannot_be_synced_is_no_error(tmp_path, monkeypatch):
     def refuse(handle):
-        if os.path.isdir(f"/proc/self/fd/{handle}"):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
             raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "fsync", refuse)

@@ -182,11 +182,14 @@ def _team_report(bench: Workbench) -> dict[str, float]:
     return {**tops, **{f"val/{name}": value for name, value in seen.items()}}
 
 
-def evaluate_network(job: Job, files: Files, weights: Path) -> dict[str, Predictions]:
-    """Return what finished weights make of the validation and test images, as 'val' and 'test'."""
+def evaluate_network(job: Job, files: Files, weights: Path, data: Data | None = None) -> dict[str, Predictions]:
+    """Return what finished weights make of the validation and test images, as 'val' and 'test'.
+
+    `data` are the job's, where they are loaded already.
+    """
     device = training_device()
     set_kernels(job.recipe)
-    data = load_data(files.data, job, device)
+    data = data or load_data(files.data, job, device)
     model = _finished(job, data, weights)
     mode = evaluation_mode(job.recipe, device)
     make_trainable(model, mode, device)
