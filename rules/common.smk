@@ -34,7 +34,13 @@ from kd.spec.made import bring_to_the_present, drop_finished, is_made, reason_of
 from kd.spec.plan import Run
 from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
 
-ENVIRONMENT = "../envs/environment.yaml"
+
+def as_letters(text: str) -> str:
+    """Return a text in which Snakemake, which fills in what stands in braces, finds letters only."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+ENVIRONMENT = as_letters(str(Path(workflow.basedir) / "envs" / "environment.yaml"))
 
 # --config allow_missing=true makes tables of what there is, after failures; it is no part of an experiment
 ALLOW_MISSING = str(config.pop("allow_missing", "false")).lower() == "true"
@@ -62,7 +68,7 @@ PREFIX = (
     f"set -euo pipefail; PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH; SCRIPTS={shlex.quote(SCRIPTS)}; "
     f"export KD_CACHE={shlex.quote(EXPERIMENT.cache)} KD_JOBS_PER_GPU={EXPERIMENT.jobs_per_gpu}; "
 )
-shell.prefix(PREFIX.replace("{", "{{").replace("}", "}}"))  # Snakemake fills in what stands in braces
+shell.prefix(as_letters(PREFIX))
 
 FOLDER = PLAN.folder
 CHECKED = f"{FOLDER}/checked.json"
