@@ -110,10 +110,10 @@ def _check_numbers(where: str, dataset: DatasetSettings, classes: int) -> None:
 
 
 def check_batch(experiment: Experiment, recipe: Recipe, where: str) -> None:
-    """Refuse a batch larger than every data set; the default of a file that says nothing of batches is let be."""
-    images = [dataset.subset_size or IMAGES.get(dataset.source) for dataset in experiment.datasets.values()]
+    """Refuse a batch larger than every source; one of a whole subset is let be."""
+    images = [IMAGES.get(dataset.source) for dataset in experiment.datasets.values()]
     most = max((count for count in images if count is not None), default=None)
-    if most is not None and None not in images and "batch_size" in recipe.model_fields_set and recipe.batch_size > most:
+    if most is not None and None not in images and recipe.batch_size > most:
         raise UserError(f"{where}.batch_size: there are at most {most} training images, found {recipe.batch_size}")
 
 
