@@ -261,7 +261,20 @@ def test_a_name_that_is_taken_is_told(place, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["runs.csv", "statistics.json", "report.html", "tables", "figures", "logs", "Logs", "FEW", "data", "tuned"]
+    "name",
+    [
+        "runs.csv",
+        "checked.json",
+        "statistics.json",
+        "report.html",
+        "tables",
+        "figures",
+        "logs",
+        "Logs",
+        "FEW",
+        "data",
+        "tuned",
+    ],
 )
 def test_a_data_set_cannot_have_the_name_of_what_lies_beside_it(name):
     assert name in refused(changed(("datasets", name), {"source": "digits"}))

@@ -10,7 +10,7 @@ from kd.spec.plain import NAME_IN_WORDS
 
 BESIDE_EXPERIMENTS = frozenset({"reference", "benchmark"})
 """Folders below results/."""
-BESIDE_DATASETS = frozenset({"runs.csv", "statistics.json", "tables", "figures", "logs", "report.html"})
+BESIDE_DATASETS = frozenset({"checked.json", "runs.csv", "statistics.json", "tables", "figures", "logs", "report.html"})
 """Files and folders below results/<experiment>/."""
 BESIDE_TEAMS = frozenset({"data", "teachers", "tuned", "pretrain", "teacher_outputs", "continual"})
 """Folders below results/<experiment>/<dataset>/, and words of the tables' columns."""
