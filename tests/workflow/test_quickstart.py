@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
+from kd.engine.precision import training_device
+
 # one worker: the other one would wait for the run that they share
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("quickstart")]
 
@@ -50,7 +52,8 @@ def test_records_hold_what_a_reviewer_asks_for(rows, quickstart_run):
     for row in rows:
         record = json.loads((quickstart_run / row["path"] / "run.json").read_text(encoding="utf-8"))
         assert record["versions"]["torch"]
-        assert record["hardware"]["device"] == "cpu"
+        assert record["hardware"]["device"] == training_device().type
+        assert record["hardware"]["kernels"]["student"]["trained"]["precision"] == "fp32", "nothing was measured"
         assert record["seconds"]["train"] > 0
         assert record["peak_memory_mb"] > 0
         assert record["digests"].keys() == {"code", "inputs", "split"}

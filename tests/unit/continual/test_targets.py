@@ -52,7 +52,7 @@ def test_targets_are_the_synergy_of_the_fixed_view(plan, asked):
     with torch.no_grad():
         view = fixed_view(bench.data.train, bench.data.augmenter, bench.job.split_seed)
         expected = bench.method.heads(bench.team.forward(view, bench.precision), bench.team.extra)["synergy"]
-    torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[0], expected.cpu(), rtol=1e-4, atol=1e-4)
 
 
 def test_each_image_is_taught_by_its_own_logits(plan, asked, digits, tmp_path):
