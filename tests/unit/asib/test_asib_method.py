@@ -318,7 +318,7 @@ OTHER = {
     "mbm_out_dim": ({}, 24),
     "mbm_n_head": ({}, 2),
     "mbm_logvar_clip": ({}, 0.01),
-    "mbm_min_std": ({}, 3.0),
+    "mbm_min_std": ({}, 1.0),
     "mbm_dropout": ({}, 0.3),
     "gate_dropout": ({"mbm_type": "GATE"}, 0.5),
     "mbm_hidden_dim": (MLP, 20),
