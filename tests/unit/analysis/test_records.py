@@ -289,8 +289,9 @@ def test_predictions_of_another_kind_are_refused(array, told, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"\x80\x02.", bytes(100)], ids=["empty", "pickle", "zeros"])
 def test_predictions_that_are_none(content, tmp_path):
     (tmp_path / "p.npz").write_bytes(content)
-    with pytest.raises(UserError, match=r"p\.npz cannot be read"):
+    with pytest.raises(UserError, match=r"p\.npz cannot be read") as told:
         saved_logits(tmp_path / "p.npz", "logits_test_best")
+    assert "pickle" not in str(told.value)
     with pytest.raises(UserError, match=r"q\.npz does not exist"):
         saved_logits(tmp_path / "q.npz", "logits_test_best")
 

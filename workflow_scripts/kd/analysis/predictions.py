@@ -17,7 +17,8 @@ def saved_logits(path: Path, name: str) -> np.ndarray:
         logits = np.load(path, allow_pickle=False)[name]
         kind, axes = logits.dtype.kind, logits.ndim
     except Exception as error:  # numpy and zipfile raise almost anything for a file that is none of theirs
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # numpy's own words for what is no archive of arrays advise to unpickle it
+        reason = "it holds no plain arrays" if "pickle" in str(error) else " ".join(str(error).split())
         raise UserError(f"{path} cannot be read as predictions ({reason}): delete it and run again") from error
     if kind != "f" or axes != 2:
         raise UserError(f"{path} is damaged: {name} holds {logits.dtype} of shape {logits.shape}, not logits")
