@@ -98,9 +98,9 @@ def test_weights_that_had_to_be_adapted_are_refused(world, tmp_path):
     path = tmp_path / "large.safetensors"
     save_weights(build_model(ModelSettings(arch="timm:resnet18", small_input=False), 10, 32), path)
     here, job = finished(world, path)
-    network = ModelSettings(arch="timm:resnet18", pretrained=str(path), train=False)
+    network = ModelSettings(arch="timm:resnet18", pretrained=str(path), small_input=True, train=False)
     job = job.model_copy(update={"student": network})
-    with pytest.raises(UserError, match=r"but net\.conv1\.weight had to take another shape: set small_input: false"):
+    with pytest.raises(UserError, match=r"but net\.conv1\.weight could not stay as it was: set small_input: false"):
         use(here, job)
 
 

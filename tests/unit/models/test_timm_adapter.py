@@ -119,9 +119,11 @@ def test_small_stems_keep_the_resolution(arch, first, side):
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 def test_convnext_large_stem_has_stride_one_and_no_norm():
     net = timm.create_model("convnext_atto", dims=(192, 16, 16, 16), depths=(1, 1, 1, 1), num_classes=3)
+    wide = copy.deepcopy(net)
     weight = net.stem[0].weight.clone()
     shrink_stem(net)
     assert torch.equal(net.stem[0].weight, weight)
+    assert shrink_stem(copy.deepcopy(wide), trained=True) == ["stem.1"]  # its trained norm is lost, which is told
     assert isinstance(net.stem[1], nn.Identity)
     assert net.stem(torch.zeros(1, 3, 32, 32)).shape == (1, 192, 32, 32)
 

@@ -104,8 +104,9 @@ def changed(path: str, value):
             "train: false .* give its weights as pretrained",
         ),
         *(
-            ("models", {"resnet14": {"arch": "resnet14", "pretrained": __file__, "train": False, **more}}, sentence)
+            ("models", {"resnet14": {"arch": "resnet14", "pretrained": __file__, "train": False} | more}, sentence)
             for more, sentence in [
+                ({"arch": "timm:resnet18"}, "train: false .* say small_input as it was trained with"),
                 ({"freeze": 0}, "train: false .*, freeze does not belong to it"),
                 ({"freeze_bn": True}, "train: false .*, freeze_bn does not belong to it"),
                 ({"recipe": {"lr": 0.1}}, "train: false .*, recipe does not belong to it"),

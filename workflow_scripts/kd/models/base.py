@@ -42,7 +42,7 @@ class Origin:
     not_loaded: tuple[str, ...] = ()
     """Those that are initialised afresh."""
     adapted: tuple[str, ...] = ()
-    """Those that were made from others of another shape: a first kernel, position embeddings."""
+    """Those that were made from others of another shape, or left out: a first kernel, position embeddings."""
 
     def record(self) -> dict[str, Any]:
         """Return what a run's record says about it."""

@@ -84,7 +84,7 @@ def refuse_unfinished(origin: Origin | None) -> None:
         )
     if origin.adapted:
         raise UserError(
-            f"train: false uses {origin.file} as it is, but {', '.join(origin.adapted)} had to take another shape: "
+            f"train: false uses {origin.file} as it is, but {', '.join(origin.adapted)} could not stay as it was: "
             "set small_input: false and the image_size that it was trained with, or train the teacher"
         )
 

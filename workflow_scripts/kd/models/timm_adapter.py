@@ -151,15 +151,14 @@ def build(arch: str, num_classes: int, pretrained: bool | str, small_input: bool
 def shrink_stem(net: nn.Module, trained: bool = False) -> list[str]:
     """Make the stem keep the resolution of small images, where the family has a known way to do so.
 
-    Return the names of weights that had to take another shape for it; those of a `trained` net are kept as far as they
-    can be.
+    Return the names of what of a `trained` net had to take another shape for it, or to go; the rest is kept.
     """
     if isinstance(net, ResNet):
         return _shrink_resnet(net, trained)
     if isinstance(net, EfficientNet | MobileNetV3):
         net.conv_stem.stride = (1, 1)  # the weights stay
     elif isinstance(net, ConvNeXt):
-        _shrink_convnext(net)
+        return _shrink_convnext(net, trained)
     else:
         log.info("small_input: the stem of %s stays as it is", type(net).__name__)
     return []
@@ -214,7 +213,7 @@ def _shrink_resnet(net: ResNet, trained: bool) -> list[str]:
     return adapted
 
 
-def _shrink_convnext(net: ConvNeXt) -> None:
+def _shrink_convnext(net: ConvNeXt, trained: bool) -> list[str]:
     """Lower the patch stride: 1 and no norm behind it for ConvNeXt-L and larger, 2 for the smaller ones.
 
     The 4x4 weights stay; padding makes the resolution exactly the input's (or half of it).
@@ -222,7 +221,7 @@ def _shrink_convnext(net: ConvNeXt) -> None:
     first, *rest = net.stem
     if not isinstance(first, nn.Conv2d) or len(rest) != 1:  # an overlapping stem of several layers
         log.info("small_input: the overlapping stem of this ConvNeXt stays as it is")
-        return
+        return []
     large = first.out_channels >= _LARGE_CONVNEXT
     stride = 1 if large else 2
     padding: str | int = "same" if large else (first.kernel_size[0] - 1) // 2
@@ -230,6 +229,10 @@ def _shrink_convnext(net: ConvNeXt) -> None:
     conv = nn.Conv2d(first.in_channels, first.out_channels, side, stride, padding, bias=first.bias is not None)
     conv.load_state_dict(first.state_dict())
     net.stem = nn.Sequential(conv, nn.Identity() if large else rest[0])
+    if not (large and trained):
+        return []
+    log.warning("small_input: the trained norm behind the first layer is left out, as in a ConvNeXt of this size")
+    return ["stem.1"]
 
 
 def _create(name: str, num_classes: int, pretrained: bool, image_size: int) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from kd.spec.architectures import is_timm
 from kd.spec.cifar import ARCHIVE_SUFFIXES
 from kd.spec.errors import shown
 
@@ -278,6 +279,9 @@ class ModelSettings(Strict):
             return self
         if not self.pretrained:
             raise ValueError("train: false uses a finished network as it is: give its weights as pretrained")
+        if is_timm(self.arch) and "small_input" not in self.model_fields_set:
+            # the weights of most families fit either stem, and answer otherwise behind the wrong one
+            raise ValueError("train: false uses a finished network as it is: say small_input as it was trained with")
         training = {"freeze": self.freeze != -1, "freeze_bn": self.freeze_bn, "classes": self.classes is not None}
         for key, given in {**training, "recipe": bool(self.recipe)}.items():
             if given:
