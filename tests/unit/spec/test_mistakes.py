@@ -440,6 +440,11 @@ MORE: dict[str, tuple[Place, Any, str]] = {
         "datasets.few.class_subset: unknown class of digits 'three'",
     ),
     "stage_list": (("methods", 5, "teacher_adapt_epochs"), [1, 2, 3], "methods[5]: asib: teacher_adapt_epochs lists 3"),
+    "no_targets": (
+        ("continual", "strategies", 2, "targets"),
+        None,
+        "does nothing without targets, found 0.5 with targets null",
+    ),
     "gamma": (("teacher_recipe", "gamma"), 0.5, "teacher_recipe.gamma: does nothing with schedule cosine, found 0.5"),
     "gamma_method": (
         ("methods", 2, "recipe"),

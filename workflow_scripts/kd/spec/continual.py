@@ -17,7 +17,7 @@ from kd.spec.chain import STUDENT_UPDATE
 from kd.spec.config import ClassIndex, Count, Experiment, Name, Recipe, Strict, Temperature, Weight
 from kd.spec.consistency import CLASSES, check_recipe
 from kd.spec.digests import canonical, code_digest
-from kd.spec.errors import UserError, unknown
+from kd.spec.errors import UserError, shown, unknown
 from kd.spec.experiment import checked, merged_recipe, model_settings
 from kd.spec.job import Job
 from kd.spec.memo import remembered
@@ -277,7 +277,7 @@ def _check_given(strategy: Strategy) -> None:
         if key in strategy.model_fields_set and getattr(strategy, key) and not getattr(strategy, switch):
             raise UserError(
                 f"continual.strategies: {key} of {strategy.name} does nothing without {switch}, "
-                f"found {getattr(strategy, key)} with {switch} {getattr(strategy, switch)}"
+                f"found {shown(getattr(strategy, key))} with {switch} {shown(getattr(strategy, switch))}"
             )
 
 
