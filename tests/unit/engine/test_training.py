@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from kd.asib.gate import check_synergy
 from kd.asib.method import ASIB as ASIBMethod
 from kd.engine import jobs
+from kd.engine.optim import build_optimizer
 from kd.engine.training import Training
 from kd.methods.contract import STUDENT
 from kd.models.build import build_model
@@ -416,6 +417,20 @@ def test_a_later_unfreeze_trains_and_an_adapter_always_does(full_chain):
         assert adapter, "resnet8 has its adapter as second block of its last but one stage"
         for keys, moves in ((stem, stem_moves), (adapter, True), (last, True)):
             assert_same_or_not({key: before[key] for key in keys}, {key: after[key] for key in keys}, not moves)
+
+
+def test_a_later_unfreeze_trains_with_a_gpus_optimisers_too(world, monkeypatch):
+    """Fused kernels, which exist on a CPU as well, get momenta of some parameters and none of those set free."""
+
+    def fused(recipe, groups, device, momenta):
+        return build_optimizer(recipe, groups, torch.device("cuda"), momenta)
+
+    monkeypatch.setattr("kd.engine.training.build_optimizer", fused)
+    short = {**ASIB, "teacher_adapt_epochs": 1, "student_epochs": 1}
+    here = world({**short, "use_partial_freeze": True, "student_freeze_schedule": [1, -1]})
+    after = run_chain(here, "run")["team"][STUDENT]
+    before = torch.load(state_of(here.folder / "run", 2, "teacher_update"), weights_only=True)["team"][STUDENT]
+    assert not torch.equal(before["stem.0.weight"], after["stem.0.weight"])
 
 
 @of_a_chain
