@@ -82,7 +82,7 @@ def paired_sentences(differences: Sequence[Raw], confidence: float) -> list[str]
 
 def teacher_sentence(meta: Mapping[str, Any], students: Sequence[Raw]) -> str:
     """Return whether the intervals speak of one teacher checkpoint or of many."""
-    if not any(raw["teachers"] not in {"none", ""} for raw in students):
+    if not _taught_by(students) - set(meta.get("finished", [])):
         return ""
     seed = meta.get("teacher_seed", "same")
     if seed == "same":
@@ -90,9 +90,14 @@ def teacher_sentence(meta: Mapping[str, Any], students: Sequence[Raw]) -> str:
     return f"All seeds distil the one teacher of seed {seed}: the intervals are conditional on that checkpoint."
 
 
+def _taught_by(students: Sequence[Raw]) -> set[str]:
+    """Return the names of all teachers."""
+    return {name for raw in students for name in raw["teachers"].split("+")} - {"none", ""}
+
+
 def _finished(meta: Mapping[str, Any], students: Sequence[Raw]) -> list[str]:
     """Return what is not known of teachers that were used as they were given."""
-    taught = {name for raw in students for name in raw["teachers"].split("+")}
+    taught = _taught_by(students)
     names = [name for name in meta.get("finished", []) if name in taught]
     if not names:
         return []
