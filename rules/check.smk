@@ -12,7 +12,7 @@ rule check_pairs:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=lambda w, attempt: 6000 * attempt,
+        mem_mb=lambda w, attempt: 8000 * attempt,
         runtime=lambda w, attempt: 30 * attempt,
     params:
         checks=lambda w: text_file(JOBS.check().settings),
@@ -24,4 +24,5 @@ rule check_pairs:
 
 # Snakemake's words about the failed job would otherwise be the last that its user reads.
 onerror:
-    print(*misfits(), sep="\n", file=sys.stderr)
+    for sentence in misfits():
+        print(sentence, file=sys.stderr)
