@@ -20,6 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "pins.sha256"
+GUARD = ROOT / "envs" / "plain_configuration.py"
 PINS = (ROOT / "envs" / "requirements.txt", ROOT / "envs" / "requirements-dev.txt")
 
 
@@ -36,9 +37,9 @@ def tool(name: str) -> str:
 
 
 def digest_of_pins() -> str:
-    """What the environment is stamped with: the pins and the Python they were installed for."""
+    """What the environment is stamped with: the pins, the guard, and the Python they were installed for."""
     digest = hashlib.sha256(f"{sys.version_info[:2]}".encode())
-    for path in PINS:
+    for path in (*PINS, GUARD):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -110,6 +111,17 @@ def install_pins() -> int:
     return subprocess.call([*pip, "--compile", *requirements])
 
 
+def install_guard() -> int:
+    """Let every Python of the environment import the guard when it starts: see there why."""
+    command = [tool("python"), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    if found.returncode == 0:
+        packages = Path(found.stdout.strip())
+        shutil.copy(GUARD, packages)
+        (packages / f"{GUARD.stem}.pth").write_text(f"import {GUARD.stem}\n", encoding="utf-8")
+    return found.returncode
+
+
 def setup() -> int:
     """Make .venv, or bring it in line with the pins; nothing to do where its stamp is right."""
     check_python()
@@ -121,7 +133,7 @@ def setup() -> int:
     made = subprocess.call([sys.executable, "-m", "venv", "--clear", str(VENV)])
     if made != 0:
         raise TaskError(f"{sys.executable} -m venv could not make {VENV}: its own message stands above.")
-    status = install_pins()
+    status = install_pins() or install_guard()
     if status == 0:
         STAMP.write_text(wanted, encoding="utf-8")
     return status

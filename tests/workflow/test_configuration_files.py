@@ -33,6 +33,27 @@ def test_a_file_that_cannot_be_meant_starts_nothing(checkout, text, said):
     assert "Traceback" not in done.stdout
 
 
+ASKS = {
+    "plain": "__use_yte__: true",
+    "off": "__use_yte__: false",
+    "escaped": '"__use_yt\\u0065__": true',
+    "broken": '"__use_\\\n  yte__": true',
+    "anchor": "experiment: &a __use_yte__\n*a : true",
+    "merged": "<<: {__use_yte__: true}",
+}
+CODE = '? __import__("pathlib").Path("marker").write_text("ran") and "description"\n: text\n'
+
+
+@pytest.mark.parametrize("asks", ASKS.values(), ids=ASKS)
+def test_a_file_that_asks_to_be_run_is_not_run(checkout, asks):
+    """Snakemake reads the file before any Snakefile does: what is refused there must be refused before."""
+    (checkout / "mine.yaml").write_text(f"{asks}\n{CODE}", encoding="utf-8")
+    done = dry_run(checkout, "--configfile", "mine.yaml")
+    assert done.returncode != 0
+    assert "mine.yaml: key __use_yte__ makes Snakemake run code of the file" in done.stdout
+    assert not (checkout / "marker").exists()
+
+
 def test_the_command_line_changes_the_quick_start(checkout):
     done = dry_run(checkout, "--config", "seeds=[7]", "gpus=0")
     assert done.returncode == 0, done.stdout[-2000:]
