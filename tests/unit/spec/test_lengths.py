@@ -91,6 +91,23 @@ def test_a_variants_own_epochs_are_what_counts():
     assert found == [f"methods.dkd.warmup_epochs: 20 of 2 epochs, {NEVER_WHOLE}"]
 
 
+@pytest.mark.parametrize(
+    ("recipe", "sentence"),
+    [
+        (
+            {"schedule": "step", "milestones": [2, 150, 180]},
+            "milestones: 150, 180 of 6 epochs, so the rate never drops there",
+        ),
+        ({"schedule": "step", "milestones": [0.5, 0.75]}, None),
+        ({"schedule": "plateau", "patience": 30}, "patience: 30 of 6 epochs, so the rate never drops"),
+        ({"schedule": "plateau", "patience": 2}, None),
+    ],
+    ids=["milestones", "shares", "patience", "short patience"],
+)
+def test_a_short_trial_of_a_long_recipe_is_allowed_and_told(recipe, sentence):
+    assert lengths_beyond(experiment("kd", recipe=recipe)) == ([f"recipe.{sentence}"] if sentence else [])
+
+
 def test_a_recipe_that_plans_beyond_its_end_is_told_once():
     recipe = {"ema_decay": 0.9, "ema_start_decay": 0.5, "ema_warmup_epochs": 9.0}
     sentence = "recipe.ema_warmup_epochs: 9 of 6 epochs, so it never ends"

@@ -32,10 +32,6 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"min_lr: must be at most lr ({recipe.lr:g}), found {recipe.min_lr:g}"
     if any(later <= earlier for earlier, later in pairwise(ends)):
         yield f"milestones: must rise from one to the next, found {recipe.milestones}"
-    if any(end >= recipe.epochs for end in ends):
-        yield f"milestones: must lie below epochs ({recipe.epochs}), found {recipe.milestones}"
-    if recipe.patience is not None and recipe.patience >= recipe.epochs > 1:
-        yield f"patience: must be below epochs ({recipe.epochs}), found {recipe.patience}"
     if recipe.nesterov and recipe.optimizer != "sgd":
         yield f"nesterov: belongs to optimizer sgd, found {recipe.optimizer}"
     if recipe.ema_start_decay is not None and recipe.ema_start_decay > (recipe.ema_decay or 0):

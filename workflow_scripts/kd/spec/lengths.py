@@ -32,6 +32,11 @@ def lengths_beyond(experiment: Experiment) -> list[str]:
 
 def _of_recipe(recipe: Recipe, where: str) -> Iterator[str]:
     """Yield what a recipe plans for epochs that it does not have."""
+    beyond = [f"{milestone:g}" for milestone in recipe.milestones if milestone >= recipe.epochs]
+    if beyond:
+        yield f"{where}.milestones: {', '.join(beyond)} of {recipe.epochs} epochs, so the rate never drops there"
+    if recipe.patience is not None and recipe.patience >= recipe.epochs > 1:
+        yield f"{where}.patience: {recipe.patience} of {recipe.epochs} epochs, so the rate never drops"
     if recipe.ema_start_decay is not None and recipe.ema_warmup_epochs > recipe.epochs:
         yield f"{where}.ema_warmup_epochs: {recipe.ema_warmup_epochs:g} of {recipe.epochs} epochs, so it never ends"
 
