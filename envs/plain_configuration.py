@@ -46,7 +46,7 @@ def refusing(render: Any) -> Any:
             from snakemake_interface_common.exceptions import WorkflowError
 
             name = getattr(file_or_str, "name", "the configuration")
-            raise WorkflowError(f"{name}: key {KEY} makes Snakemake run code of the file: it is not allowed here")
+            raise WorkflowError(f"{name}: key {KEY} makes Snakemake run code of the file and is not allowed here")
         return render(text, *arguments, require_use_yte=True, **options)
 
     return process_yaml

@@ -37,7 +37,7 @@ ASKS = {
     "plain": "__use_yte__: true",
     "off": "__use_yte__: false",
     "escaped": '"__use_yt\\u0065__": true',
-    "broken": '"__use_\\\n  yte__": true',
+    "broken": '? "__use_\\\n  yte__"\n: true',
     "anchor": "experiment: &a __use_yte__\n*a : true",
     "merged": "<<: {__use_yte__: true}",
 }
