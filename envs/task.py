@@ -114,7 +114,7 @@ def install_pins() -> int:
 def install_guard() -> int:
     """Let every Python of the environment import the guard when it starts: see there why."""
     command = [tool("python"), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if found.returncode == 0:
         packages = Path(found.stdout.strip())
         shutil.copy(GUARD, packages)
