@@ -7,6 +7,7 @@ import pytest
 from kd.reporting.layout import table_files
 from kd.reporting.tables import write_tables
 from kd.spec.config import Reporting
+from kd.spec.errors import UserError
 
 GOLDEN = """\
 | Method | Test top-1 (%) | n | Last epoch | Δ kd | p (Holm, kd) | Δ ce | p (Holm, ce) | Train time | Total time |
@@ -35,6 +36,13 @@ def test_markdown_golden(small):
     assert shortened == GOLDEN.splitlines()
     assert r"<sup>a</sup> crd, seed 1 failed: loss became NaN in epoch 3, step 17 \<&\_%>" in tables["md"]
     assert "<sup>b</sup> ft, seeds 0, 1 and 2 missing" in tables["md"]
+
+
+@pytest.mark.parametrize("content", ['{"groups": 3}', "[]", "{}"], ids=["other keys", "list", "empty"])
+def test_statistics_that_the_workflow_did_not_write_are_refused(small, content):
+    small.statistics.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"statistics\.json"):
+        write(small)
 
 
 def test_every_format_is_written_and_repeats_itself(small):

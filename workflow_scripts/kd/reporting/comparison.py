@@ -83,7 +83,7 @@ def load_sources(
     experiment_meta: Mapping[str, Any],
 ) -> Sources:
     """Read what the tables and the page are made from."""
-    return Sources(read_runs(runs_csv), read_json(statistics_json), report, cards, experiment_meta)
+    return Sources(read_runs(runs_csv), read_json(statistics_json, sealed=True), report, cards, experiment_meta)
 
 
 def build_sections(sources: Sources) -> list[Section]:

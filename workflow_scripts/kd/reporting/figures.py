@@ -81,7 +81,7 @@ def write_figures(runs_csv: str | Path, statistics_json: str | Path, folder: str
 
 def load_groups(runs_csv: str | Path, statistics_json: str | Path, report: Reporting) -> list[Group]:
     """Return the groups in the order of the runs; a method looks the same in all of them."""
-    statistics = read_json(statistics_json)
+    statistics = read_json(statistics_json, sealed=True)
     methods, differences = by_group(statistics["methods"]), by_group(statistics["differences"])
     runs = by_group(row for row in read_runs(runs_csv) if row["status"] == "ok")
     look = looks({one["method"]: one["base_method"] for one in statistics["methods"] if one["role"] == "student"})
