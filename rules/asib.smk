@@ -23,7 +23,7 @@ rule asib_teacher_update:
     shell:
         'python "$SCRIPTS/asib_teacher_update.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teachers:q} --previous {input.previous:q} --tuned {input.tuned:q} --out {params.out:q}"
-        " --code {params.code} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"
+        " --code {params.code} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 rule asib_student_update:
@@ -50,7 +50,7 @@ rule asib_student_update:
     shell:
         'python "$SCRIPTS/asib_student_update.py" --settings {params.settings:q} --data {input.data:q}'
         " --previous {input.previous:q} --tuned {input.tuned:q} --out {params.out:q} --code {params.code}"
-        " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"
+        " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 rule asib_result:
@@ -72,5 +72,5 @@ rule asib_result:
         **told(lambda w: JOBS.result(run_of(w))),
         halves=lambda w: [job.folder for job in JOBS.halves(run_of(w))],
     shell:
-        'python "$SCRIPTS/asib_result.py" --halves {params.halves:q} --out {params.out:q} --made {params.made:q}'
+        'python "$SCRIPTS/asib_result.py" --halves {params.halves:q} --out {params.out:q} --made {params.made:q} --results {output:q}'
         " --log {log:q}"

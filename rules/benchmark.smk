@@ -22,4 +22,4 @@ rule benchmark:
         made=lambda wildcards: noted(benchmark_of(wildcards)),
     shell:
         'python "$SCRIPTS/benchmark.py" --gpus {resources.gpu} --threads {threads} {params.options} --out {output.json:q}'
-        " --made {params.made:q} --log {log:q}"
+        " --made {params.made:q} --results {output:q} --log {log:q}"

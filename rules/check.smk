@@ -19,7 +19,7 @@ rule check_pairs:
         made=lambda w: noted(JOBS.check()),
     shell:
         'python "$SCRIPTS/check_pairs.py" --checks {params.checks:q} --out {output:q} --threads {threads}'
-        " --made {params.made:q} --log {log:q}"
+        " --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 # Snakemake's words about the failed job would otherwise be the last that its user reads.

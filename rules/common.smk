@@ -155,8 +155,8 @@ def checked(*jobs: JobPlan) -> list[str]:
 
 @cache
 def settled(job: JobPlan) -> bool:
-    """Whether a job's result is what is asked, and so are those that it was made from."""
-    return is_made(job) and all(map(is_made, job.after))
+    """Whether a job's result is what is asked, and so are all that it was made from."""
+    return is_made(job) and all(map(settled, job.after))
 
 
 def told(job_of):

@@ -32,7 +32,7 @@ if PLAN.continual:
         shell:
             'python "$SCRIPTS/continual_run.py" --settings {params.settings:q} --data {input.data:q}'
             " --teachers {input.teachers:q} --outputs {input.outputs:q} --out {params.out:q} --code {params.code}"
-            " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"
+            " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
 
     rule synergy_outputs:
         input:
@@ -55,7 +55,7 @@ if PLAN.continual:
         shell:
             'python "$SCRIPTS/synergy_outputs.py" --settings {params.settings:q} --data {input.data:q}'
             " --previous {input.previous:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
-            " --threads {threads} --made {params.made:q} --log {log:q}"
+            " --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
 
     rule continual_matrix:
         input:
@@ -77,7 +77,7 @@ if PLAN.continual:
             **told(matrix_job),
         shell:
             'python "$SCRIPTS/continual_matrix.py" --settings {params.settings:q} --data {input.data:q}'
-            " --weights {input.weights:q} --out {params.out:q} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"
+            " --weights {input.weights:q} --out {params.out:q} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
 
     rule continual_report:
         input:
@@ -98,4 +98,4 @@ if PLAN.continual:
             report=lambda w: REPORT,
         shell:
             'python "$SCRIPTS/continual_report.py" --runs {params.runs:q} --report {params.report:q} --out {params.out:q}'
-            " --made {params.made:q} --log {log:q}"
+            " --made {params.made:q} --results {output:q} --log {log:q}"

@@ -22,4 +22,4 @@ rule prepare_data:
         **told(packing_of),
     shell:
         'python "$SCRIPTS/prepare_data.py" --settings {params.settings:q} --out {params.out:q}'
-        " --threads {threads} --made {params.made:q} --log {log:q}"
+        " --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"

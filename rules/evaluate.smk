@@ -23,7 +23,7 @@ rule evaluate:
     shell:
         'python "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
         " --teacher {input.teacher:q} --members {input.members:q} --gpus {resources.gpu} --threads {threads}"
-        " --made {params.made:q} --log {log:q}"
+        " --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 use rule evaluate as evaluate_teacher with:
@@ -59,7 +59,7 @@ rule evaluate_single:
     shell:
         'python "$SCRIPTS/evaluate_single.py" --settings {params.settings:q} --data {input.data:q}'
         " --weights {input.weights:q} --out {output:q} --gpus {resources.gpu} --threads {threads}"
-        " --made {params.made:q} --log {log:q}"
+        " --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 rule evaluate_synergy:
@@ -83,4 +83,4 @@ rule evaluate_synergy:
     shell:
         'python "$SCRIPTS/evaluate_synergy.py" --settings {params.settings:q} --data {input.data:q}'
         " --previous {input.previous:q} --out {output:q} --gpus {resources.gpu} --threads {threads}"
-        " --made {params.made:q} --log {log:q}"
+        " --made {params.made:q} --results {output:q} --log {log:q}"

@@ -35,7 +35,7 @@ def there(jobs: list[JobPlan], file: str) -> list[JobPlan]:
     """Return all jobs, or with allow_missing those whose file there is, as it is asked."""
     if not ALLOW_MISSING:
         return jobs
-    return [job for job in jobs if is_made(job) and Path(job.folder, file).is_file()]
+    return [job for job in jobs if settled(job) and Path(job.folder, file).is_file()]
 
 
 def packing_of(wildcards) -> JobPlan:
@@ -155,16 +155,27 @@ def experiment_file(_) -> str:
     return text_file(canonical(SHOWN))
 
 
+@cache
+def rows() -> list[dict]:
+    """Return what `collect` needs of every run, with allow_missing also whether its results are there as asked."""
+    found = JOBS.rows()
+    if ALLOW_MISSING:
+        folders = {job.folder for job in evaluations()}
+        for row in found:
+            row["made"]["there"] = row["made"]["steps"][-1]["folder"] in folders
+    return found
+
+
 def rows_file(_) -> str:
     """Return the file of what `collect` needs of every run."""
-    return text_file(canonical(JOBS.rows()))
+    return text_file(canonical(rows()))
 
 
 @cache
 def collection(_=None) -> JobPlan:
     """Return the gathering of all runs, whose rows say what each must have been made from."""
     files = [f"{job.folder}/evaluation.json" for job in evaluations()]
-    return JOBS.report("collect", canonical(JOBS.rows()), {"evaluations": files}, evaluations())
+    return JOBS.report("collect", canonical(rows()), {"evaluations": files}, evaluations())
 
 
 @cache

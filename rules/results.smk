@@ -27,7 +27,7 @@ rule collect:
         **told(collection),
         rows=rows_file,
     shell:
-        'python "$SCRIPTS/collect.py" --rows {params.rows:q} --out {output:q} --made {params.made:q} --log {log:q}'
+        'python "$SCRIPTS/collect.py" --rows {params.rows:q} --out {output:q} --made {params.made:q} --results {output:q} --log {log:q}'
 
 
 rule statistics:
@@ -44,7 +44,7 @@ rule statistics:
     # the script is not named statistics.py: beside other scripts it would hide the standard library's module
     shell:
         'python "$SCRIPTS/paired_statistics.py" --runs {input.runs:q} --report {params.settings:q} --out {output:q}'
-        " --made {params.made:q} --log {log:q}"
+        " --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 rule tables:
@@ -65,7 +65,7 @@ rule tables:
         out=lambda w, output: Path(output[0]).parent,
     shell:
         'python "$SCRIPTS/tables.py" --experiment {params.experiment:q} --runs {input.runs:q}'
-        " --statistics {input.statistics:q} --out {params.out:q} --made {params.made:q} --log {log:q}"
+        " --statistics {input.statistics:q} --out {params.out:q} --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 rule figures:
@@ -86,7 +86,7 @@ rule figures:
         figures=lambda w, output: Path(output[0]).parents[2],
     shell:
         'python "$SCRIPTS/figures.py" --runs {input.runs:q} --statistics {input.statistics:q}'
-        " --report {params.settings:q} --out {params.figures:q} --made {params.made:q} --log {log:q}"
+        " --report {params.settings:q} --out {params.figures:q} --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 if PLAN.designs:
@@ -112,7 +112,7 @@ if PLAN.designs:
             experiment=experiment_file,
         shell:
             'python "$SCRIPTS/analysis.py" --experiment {params.experiment:q} --runs {input.runs:q}'
-            " --out {params.out:q} --made {params.made:q} --log {log:q}"
+            " --out {params.out:q} --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 rule page:
@@ -131,4 +131,4 @@ rule page:
     shell:
         'python "$SCRIPTS/page.py" --experiment {params.experiment:q} --runs {input.runs:q}'
         " --statistics {input.statistics:q} --figures {params.figures:q} --continual {input.continual:q} --out {output:q}"
-        " --made {params.made:q} --log {log:q}"
+        " --made {params.made:q} --results {output:q} --log {log:q}"

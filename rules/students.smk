@@ -27,7 +27,7 @@ rule train_student:
         'python "$SCRIPTS/train_student.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teachers:q} --outputs {input.outputs:q} --pretrained {input.pretrained:q} --out {params.out:q}"
         " --tuned {input.tuned:q} --code {params.code} --gpus {resources.gpu} --threads {threads}"
-        " --made {params.made:q} --log {log:q}"
+        " --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 if EXPERIMENT.co_train:
@@ -54,4 +54,4 @@ if EXPERIMENT.co_train:
             runs=lambda w: text_file(JOBS.side_by_side(companions(w))),
         shell:
             'python "$SCRIPTS/train_students.py" --runs {params.runs:q} --data {input.data:q}'
-            " --teachers {input.teachers:q} --gpus {resources.gpu} --threads {threads} --log {log:q}"
+            " --teachers {input.teachers:q} --gpus {resources.gpu} --threads {threads} --results {output:q} --log {log:q}"

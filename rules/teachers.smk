@@ -22,7 +22,7 @@ rule train_teacher:
     shell:
         'python "$SCRIPTS/train_teacher.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
         " --tuned {input.tuned:q} --code {params.code} --gpus {resources.gpu} --threads {threads}"
-        " --made {params.made:q} --log {log:q}"
+        " --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 rule teacher_outputs:
@@ -44,7 +44,7 @@ rule teacher_outputs:
     shell:
         'python "$SCRIPTS/teacher_outputs.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teachers:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
-        " --threads {threads} --made {params.made:q} --log {log:q}"
+        " --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
 
 
 rule pretrain_method:
@@ -69,4 +69,4 @@ rule pretrain_method:
     shell:
         'python "$SCRIPTS/pretrain_method.py" --settings {params.settings:q} --data {input.data:q}'
         " --teachers {input.teachers:q} --tuned {input.tuned:q} --out {params.out:q} --code {params.code}"
-        " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"
+        " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"

@@ -22,4 +22,4 @@ rule tune:
         **told(measurement_of),
     shell:
         'python "$SCRIPTS/tune.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
-        " --code {params.code} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --log {log:q}"
+        " --code {params.code} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"

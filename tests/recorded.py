@@ -13,8 +13,9 @@ def step(folder, rule) -> dict[str, str | None]:
     return {"folder": str(folder), "record": str(folder / "made" / f"{rule}.json"), "identity": ASKED, "data": None}
 
 
-def finished(folder, rule, identity=ASKED) -> None:
-    finish(Note(Path(step(folder, rule)["record"]), identity), None)
+def finished(folder, *rules, identity=ASKED) -> None:
+    for rule in rules:
+        finish(Note(Path(step(folder, rule)["record"]), identity), None)
 
 
 def failed(folder, rule, reason, identity=ASKED) -> None:

@@ -18,7 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     from kd.engine.jobs import Files, evaluate_single
 
     files = Files(data=arguments.data, folder=arguments.out.parent)
-    write_json(arguments.out, evaluate_single(job, files, arguments.weights))
+    write_json(arguments.out, {"weights": str(arguments.weights), **evaluate_single(job, files, arguments.weights)})
 
 
 if __name__ == "__main__":

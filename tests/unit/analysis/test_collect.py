@@ -27,7 +27,7 @@ def folder(root, name, **files):
     path = root / name
     path.mkdir(parents=True, exist_ok=True)
     if "evaluation" in files:
-        finished(path, "evaluate")
+        finished(path, "train_student", "evaluate")
     for stem, content in files.items():
         (path / f"{stem}.json").write_text(
             content if isinstance(content, str) else json.dumps(content), encoding="utf-8"

@@ -69,7 +69,7 @@ def run(folder, strategy, seed, matrix=None, reason=None):
     path = folder / strategy / f"seed{seed}"
     path.mkdir(parents=True)
     if matrix is not None:
-        finished(path, "continual_matrix")
+        finished(path, "continual_run", "continual_matrix")
         (path / "matrix.json").write_text(json.dumps(evaluated(matrix)), encoding="utf-8")
     if reason is not None:
         failed(path, "continual_run", reason)

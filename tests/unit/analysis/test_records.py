@@ -116,7 +116,7 @@ def write_run(path: Path) -> Path:
     path.mkdir(parents=True)
     for name, content in GOOD.items():
         (path / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    finished(path, "evaluate")
+    finished(path, "train_student", "evaluate")
     return path
 
 
@@ -221,7 +221,7 @@ def continual(folder: Path, seed: int, content: bytes) -> dict:
     path = folder / f"seed{seed}"
     path.mkdir()
     (path / "matrix.json").write_bytes(content)
-    finished(path, "continual_matrix")
+    finished(path, "continual_run", "continual_matrix")
     made = {"steps": [step(path, "continual_run"), step(path, "continual_matrix")], "before": []}
     return {"dataset": "d", "student": "s", "strategy": "x", "seed": seed, "path": str(path), "made": made}
 

@@ -117,7 +117,7 @@ def test_no_file_can_grow(tmp_path):
     assert re.search(r"ERROR cannot write .*weights.bin: File too large; nor is the reason kept: cannot", told[1])
     warnings = [line for line in done.stderr.splitlines() if "WARNING" in line]
     assert len(warnings) == 2, "each log says once that it ends"
-    assert {path.name for path in (tmp_path / "run").rglob("*")} == {"train.log", "made"}
+    assert {path.name for path in (tmp_path / "run").rglob("*")} == {"train.log", "made", ".job.lock"}
 
 
 def test_a_log_that_ends_does_not_end_the_job(tmp_path):
@@ -223,11 +223,25 @@ def test_the_reason_of_one_network_is_not_kept_in_the_place_of_its_result(tmp_pa
 
 
 def test_a_finished_job_says_what_its_result_was_made_from(tmp_path):
-    done = job(tmp_path, "write_json(out / 'seen.json', [str(p.name) for p in sorted((out / 'made').iterdir())])")
+    done = job(tmp_path, "write_json(out / 'seen.json', [p.name for p in (out / 'made').glob('[!.]*')])")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "seen.json").read_text(encoding="utf-8")) == ["job.failure.json"]
     assert json.loads((tmp_path / "made" / "job.json").read_text(encoding="utf-8"))["identity"] == "identity"
-    assert [path.name for path in (tmp_path / "made").iterdir()] == ["job.json"]
+    assert [path.name for path in (tmp_path / "made").glob("[!.]*")] == ["job.json"]
+
+
+def test_a_process_that_outlived_its_workflow_is_not_written_over(tmp_path):
+    made = ["--made", str(tmp_path / "made" / "job.json"), "identity"]
+    waits = "print('at work', flush=True); input()"
+    command = [sys.executable, "-c", JOB, waits, "--data", "data", "--out", str(tmp_path), *made]
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as first:
+        assert first.stdout.readline() == "at work\n"
+        (told,) = complaints(job(tmp_path, ""))
+        assert f"another process is still at work on {tmp_path}" in told
+        first.communicate("\n")
+    assert job(tmp_path, "").returncode == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=str)

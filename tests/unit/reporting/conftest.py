@@ -90,7 +90,7 @@ class World:
             failed(folder, "train_student", options["reason"])
         elif accuracy is not None:
             write_run(folder, accuracy, seconds, ensemble=options.get("ensemble"))
-            finished(folder, "evaluate")
+            finished(folder, "train_student", "evaluate")
 
     def analyse(self):
         self.runs_csv, self.statistics = self.root / "runs.csv", self.root / "statistics.json"

@@ -31,7 +31,7 @@ def runs(folder, tasks=3, strategies=("finetune", "replay")):
             images = {"test": [20] * tasks, "val": [5] * tasks}
             content = {"class_order": [], "sizes": [2] * tasks, "images": images, "test": split, "val": split}
             (path / "matrix.json").write_text(json.dumps(content), encoding="utf-8")
-            finished(path, "continual_matrix")
+            finished(path, "continual_run", "continual_matrix")
             made.append(row(strategy, seed, path))
     return made
 

@@ -8,8 +8,21 @@ from pathlib import Path
 import pytest
 
 from kd.spec import made
+from kd.spec.errors import UserError
 from kd.spec.jobplan import JobPlan
-from kd.spec.made import Note, begin, bring_to_the_present, drop_finished, fail, finish, is_as_asked, is_made, reason_of
+from kd.spec.made import (
+    Note,
+    begin,
+    bring_to_the_present,
+    check_result,
+    drop_finished,
+    exchanged,
+    fail,
+    finish,
+    is_as_asked,
+    is_made,
+    reason_of,
+)
 
 
 @pytest.fixture
@@ -101,6 +114,48 @@ def test_a_damaged_record_says_nothing(job, content):
     done(job)
     Path(job.record).write_text(content, encoding="utf-8")
     assert not is_made(job)
+
+
+@pytest.fixture
+def results(job, tmp_path) -> list[Path]:
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    paths = [folder / "checkpoints" / "best.safetensors", folder / "metrics.csv"]
+    for path in paths:
+        path.write_text(f"of {path.name}", encoding="utf-8")
+    finish(Note(Path(job.record), job.identity, tuple(paths)), Path(str(job.data)))
+    return paths
+
+
+def test_a_result_is_its_files(job, results):
+    assert is_made(job)
+    for path in results:
+        os.utime(path)
+    assert is_made(job), "the same bytes at another time"
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["weights", "table"])
+def test_a_file_of_another_run_in_its_place_is_noticed(job, results, number, tmp_path):
+    other = tmp_path / "other"
+    other.write_text(f"oF {results[number].name}", encoding="utf-8")
+    os.replace(other, results[number])
+    assert not is_made(job)
+    assert exchanged(noted(job)) == (str(results[1]) if number else None)
+
+
+def test_a_file_that_was_deleted_is_none_of_another_run(job, results):
+    results[0].unlink()
+    assert is_made(job)
+    assert exchanged(noted(job)) is None
+
+
+def test_a_changed_table_is_refused_though_its_time_is_the_same(job, results):
+    before = results[1].stat()
+    results[1].write_text("oF metrics.csv", encoding="utf-8")
+    os.utime(results[1], ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert exchanged(noted(job)) == str(results[1])
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged"):
+        check_result(results[1], "train_student")
 
 
 def test_a_reason_is_that_of_the_job_that_is_asked(job):

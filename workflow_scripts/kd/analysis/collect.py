@@ -11,7 +11,7 @@ from typing import Any
 from kd.analysis.records import as_object, check_evaluation, check_run, read_metrics
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_write, read_json
-from kd.spec.made import is_as_asked, reason_of
+from kd.spec.made import exchanged, is_as_asked, reason_of
 
 log = logging.getLogger(__name__)
 
@@ -73,8 +73,11 @@ def _check(folder: Path, record: Any, evaluation: Any) -> None:
 
 def _problem(run: Mapping[str, Any], record: Any, evaluation: Any) -> dict[str, str] | None:
     """Return status and reason of a run that has no usable result, None for one that has."""
-    if record is None or evaluation is None or not is_as_asked(run["made"]["steps"][-1]):
+    if record is None or evaluation is None or not _is_there(run["made"]):
         return _failure(run) or {"status": "missing", "reason": _missing(run, record, evaluation)}
+    other = next(filter(None, map(exchanged, run["made"]["steps"])), None)
+    if other is not None:
+        return {"status": "failed", "reason": f"{other} is not what its job left: delete it and run again"}
     _check(Path(run["path"]), record, evaluation)
     if record.get("status", "ok") != "ok":
         return {"status": "failed", "reason": record.get("reason") or f"run.json has status {record['status']}"}
@@ -82,6 +85,11 @@ def _problem(run: Mapping[str, Any], record: Any, evaluation: Any) -> dict[str, 
     if unusable:
         return {"status": "failed", "reason": f"evaluation.json has no finite test accuracy for {unusable[0]} weights"}
     return None
+
+
+def _is_there(made: Mapping[str, Any]) -> bool:
+    """Whether all of a run's own jobs have results that are as asked, and the workflow found what they rest on so."""
+    return made.get("there", True) and all(map(is_as_asked, made["steps"]))
 
 
 def _failure(run: Mapping[str, Any]) -> dict[str, str] | None:

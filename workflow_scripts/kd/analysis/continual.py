@@ -10,7 +10,7 @@ from kd.analysis.records import as_object, check_matrix
 from kd.analysis.statistics import paired_difference, summarise
 from kd.spec.errors import UserError
 from kd.spec.files import read_json
-from kd.spec.made import is_as_asked, reason_of
+from kd.spec.made import exchanged, is_as_asked, reason_of
 
 Matrix = Sequence[Sequence[float | None]]
 Record = dict[str, Any]
@@ -65,7 +65,8 @@ def read_runs(runs: Sequence[Mapping[str, Any]]) -> list[Record]:
     found = []
     for run in runs:
         path = Path(run["path"]) / "matrix.json"
-        if path.is_file() and is_as_asked(run["made"]["steps"][-1]):
+        steps = run["made"]["steps"]
+        if path.is_file() and all(map(is_as_asked, steps)) and not any(map(exchanged, steps)):
             try:
                 matrix = as_object(path, read_json(path))
                 check_matrix(path, matrix)

@@ -8,6 +8,7 @@ from typing import Any
 
 from kd.analysis.collect import COLUMNS, IDENTITY
 from kd.spec.errors import UserError
+from kd.spec.made import check_result
 
 MADE = ("precision", "kernels", "eval_precision")
 """How a run's numbers were made."""
@@ -24,6 +25,7 @@ RunRow = dict[str, Any]
 
 def read_runs(path: str | Path) -> list[RunRow]:
     """Return the rows of runs.csv; plain values, for a table library costs more to import than this job takes."""
+    check_result(path, "collect")
     try:
         with Path(path).open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file, restval="")

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +33,7 @@ def run(main: Main, parser: argparse.ArgumentParser, rule: str) -> NoReturn:
     """
     parser.add_argument("--log", type=Path, help="file that gets the log of this attempt")
     parser.add_argument("--made", nargs=2, metavar=("FILE", "IDENTITY"), help="record of what the result is made from")
+    parser.add_argument("--results", type=Path, nargs="*", default=[], help="the files that the result is")
     arguments = parser.parse_args()
     notes: Sequence[Note] = []
     try:
@@ -61,9 +63,11 @@ def run(main: Main, parser: argparse.ArgumentParser, rule: str) -> NoReturn:
 def notes_of(arguments: argparse.Namespace) -> list[Note]:
     """Return the records that a job keeps: its own, or that of each of its --runs, none where nobody asks for one."""
     if arguments.made:
-        return [Note(Path(arguments.made[0]), arguments.made[1])]
+        return [Note(Path(arguments.made[0]), arguments.made[1], tuple(arguments.results))]
     together = read_json(arguments.runs) if getattr(arguments, "history", False) and hasattr(arguments, "runs") else []
-    return [Note(Path(one["record"]), one["identity"]) for one in together]
+    found = [Note(Path(one["record"]), one["identity"]) for one in together]
+    own = [tuple(path for path in arguments.results if path.is_relative_to(note.folder)) for note in found]
+    return [replace(note, results=results) for note, results in zip(found, own, strict=True)]
 
 
 def folders_of(arguments: argparse.Namespace, notes: Sequence[Note]) -> list[Path]:

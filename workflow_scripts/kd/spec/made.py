@@ -5,6 +5,7 @@ leaves a record beside its result, and a result is believed only while its recor
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
 import time
@@ -12,14 +13,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kd.spec.digests import text_digest
 from kd.spec.errors import UserError
-from kd.spec.files import read_json, write_json
+from kd.spec.files import read_json, whole_crc32, write_json
 from kd.spec.jobplan import MANIFEST, JobPlan
 
 FAILURE = ".failure.json"
+READABLE = {".json", ".csv"}
+"""Suffixes of results that tables are made from, small enough to be read through each time."""
 RESUME = "resume.pt"
 UNFINISHED = "unfinished"
 """Beside a run's results: the state of a training, and the folder of a class-incremental run's tasks."""
@@ -32,6 +35,8 @@ class Note:
 
     record: Path
     identity: str
+    results: tuple[Path, ...] = ()
+    """The files that it promises."""
 
     @property
     def folder(self) -> Path:
@@ -45,7 +50,11 @@ class Note:
 
 
 def begin(note: Note, rule: str) -> None:
-    """Take back what an earlier attempt said; a job that is killed leaves that as its reason."""
+    """Take back what an earlier attempt said; a job that is killed leaves that as its reason.
+
+    Errors: UserError where another process is at work on the same, as one that outlived its workflow may be.
+    """
+    _hold(note)
     note.record.unlink(missing_ok=True)
     with contextlib.suppress(UserError):  # a disk that takes no reason may still take the result
         fail(note, rule, KILLED)
@@ -59,8 +68,38 @@ def fail(note: Note, rule: str, reason: str) -> None:
 def finish(note: Note, data: Path | None, more: Mapping[str, Any] | None = None) -> None:
     """Say what a result was made from, once all of it is written."""
     manifest = {} if data is None else {"data": manifest_digest(data)}
-    write_json(note.record, {"identity": note.identity, **manifest, **(more or {})})
+    files = {os.path.relpath(path, note.folder): _state(path) for path in note.results}
+    write_json(note.record, {"identity": note.identity, **manifest, **(more or {}), "files": files})
     note.failure.unlink(missing_ok=True)
+    if note.record in _held:
+        _held.pop(note.record).close()
+
+
+def _hold(note: Note) -> None:
+    """Lock a job's record until it is finished or its process ends; file systems without locks do without."""
+    try:
+        note.record.parent.mkdir(parents=True, exist_ok=True)
+        lock = note.record.with_name(f".{note.record.stem}.lock").open("a", encoding="utf-8")
+    except OSError:  # a disk that takes no lock may still take the result, or says itself what is wrong
+        return
+    _held[note.record] = lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(
+            f"another process is still at work on {note.folder}: wait for its end, or end it, and run again"
+        ) from error
+    except OSError:
+        return
+
+
+_held: dict[Path, IO[str]] = {}  # open files hold the locks
+
+
+def _state(path: Path) -> list[int]:
+    """Return what a file is known again by: quickly by size and time, surely by its checksum."""
+    status = path.stat()
+    return [status.st_size, status.st_mtime_ns, whole_crc32(path)]
 
 
 def drop_progress(folder: Path) -> None:
@@ -92,7 +131,7 @@ def manifest_digest(folder: str | Path) -> str | None:
 def is_made(job: JobPlan) -> bool:
     """Whether a job's result is there and was made from what is asked now."""
     record = read_record(job.record)
-    if record is None or not _stands(record, job.identity, job.data):
+    if record is None or not _stands(record, job.identity, job.data) or not _holds_its_files(record, job.folder):
         return False
     return job.contents is None or record.get("contents") == job.contents
 
@@ -101,6 +140,40 @@ def is_as_asked(step: Mapping[str, Any]) -> bool:
     """Whether the result of a job that `Jobs` noted for the tables was made from what is asked."""
     record = read_record(step["record"])
     return record is not None and _stands(record, step["identity"], step["data"])
+
+
+def exchanged(step: Mapping[str, Any]) -> str | None:
+    """Return the first table or record of a job that `Jobs` noted that is not as the job left it, None if all are."""
+    files = (read_record(step["record"]) or {}).get("files")
+    for name, state in files.items() if isinstance(files, dict) else ():
+        path = Path(step["folder"], name)
+        if path.suffix in READABLE and path.is_file() and whole_crc32(path) != state[-1]:
+            return str(path)
+    return None
+
+
+def check_result(path: str | Path, rule: str) -> None:
+    """Refuse a result of the experiment's folder that is not what the rule's record says it left, if there is one."""
+    step = {"folder": str(Path(path).parent), "record": str(Path(path).parent / "made" / f"{rule}.json")}
+    if exchanged(step) is not None:
+        raise UserError(f"{path} is damaged, its content is not what was written: delete it and run again")
+
+
+def _holds_its_files(record: Mapping[str, Any], folder: str) -> bool:
+    """Whether the files of a result are those that were written; one that is gone is none of another run."""
+    try:
+        for name, (size, when, checksum) in record["files"].items():
+            path = Path(folder, name)
+            if not path.is_file():
+                continue
+            status = path.stat()
+            if (status.st_size, status.st_mtime_ns) == (size, when):
+                continue
+            if status.st_size != size or whole_crc32(path) != checksum:
+                return False
+    except (KeyError, TypeError, ValueError, AttributeError, OSError):
+        return False
+    return True
 
 
 def reason_of(step: Mapping[str, Any]) -> str | None:
