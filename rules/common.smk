@@ -30,7 +30,7 @@ from kd.spec.experiment import check_experiment, workflow_configuration
 from kd.spec.files import atomic_write, remove_leftovers
 from kd.spec.jobplan import TRAININGS, JobPlan, Jobs
 from kd.spec.lengths import lengths_beyond
-from kd.spec.made import bring_to_the_present, drop_finished, is_made, reason_of
+from kd.spec.made import SEEN, bring_to_the_present, drop_finished, is_made, reason_of
 from kd.spec.plan import Run
 from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
 
@@ -110,6 +110,8 @@ OTHERWISE = ".snakemake/kd/settings_code_or_data_changed"
 if STARTED:
     # other text each time, or Snakemake would find the input unchanged
     atomic_write(OTHERWISE, secrets.token_hex(8))
+    # the files of results are read through once, and again only if they are others
+    SEEN.keep_in(f".snakemake/kd/seen_{EXPERIMENT.experiment}.json")
 
 
 @cache

@@ -79,6 +79,13 @@ def test_a_run_that_lies_in_the_place_of_another_is_made_again(tiny_copy):
     assert_only_kd(stale(tiny_copy))
 
 
+def test_weights_of_another_run_in_the_place_of_a_runs_own_are_noticed(tiny_copy):
+    kd, other = (tiny_copy / HOME / f"resnet14--resnet8/{method}/seed0/checkpoints" for method in ("kd", "crd"))
+    for name in ("best.safetensors", "last.safetensors"):
+        shutil.copy2(other / name, kd / name)
+    assert_only_kd(stale(tiny_copy))
+
+
 def test_a_result_without_a_record_is_made_again(tiny_copy):
     (tiny_copy / HOME / "resnet14--resnet8/kd/seed0/made/train_student.json").unlink()
     assert_only_kd(stale(tiny_copy))

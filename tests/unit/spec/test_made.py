@@ -143,6 +143,27 @@ def test_a_file_of_another_run_in_its_place_is_noticed(job, results, number, tmp
     assert exchanged(noted(job)) == (str(results[1]) if number else None)
 
 
+def test_a_file_is_read_through_once(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(made, "whole_crc32", lambda path: read.append(path) or len(read))
+    path = tmp_path / "weights"
+    path.write_text("weights", encoding="utf-8")
+    first = made.Seen()
+    assert [first.checksum(path), first.checksum(path)] == [1, 1]
+    first.keep_in(str(tmp_path / "seen.json"))
+    first._write(str(tmp_path / "seen.json"))
+    later = made.Seen()
+    later.keep_in(str(tmp_path / "seen.json"))
+    assert later.checksum(path) == 1
+    os.utime(path, (1, 1))
+    assert later.checksum(path) == 2
+    other = tmp_path / "other"
+    other.write_text("WEIGHTS", encoding="utf-8")
+    os.utime(other, (1, 1))
+    os.replace(other, path)
+    assert later.checksum(path) == 3, "another file of the same size and time"
+
+
 def test_a_file_that_was_deleted_is_none_of_another_run(job, results):
     results[0].unlink()
     assert is_made(job)

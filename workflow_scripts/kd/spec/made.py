@@ -4,6 +4,7 @@ Snakemake's own notes lie in .snakemake: they are lost with it, and do not trave
 leaves a record beside its result, and a result is believed only while its record says what is asked.
 """
 
+import atexit
 import contextlib
 import fcntl
 import os
@@ -97,9 +98,8 @@ _held: dict[Path, IO[str]] = {}  # open files hold the locks
 
 
 def _state(path: Path) -> list[int]:
-    """Return what a file is known again by: quickly by size and time, surely by its checksum."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns, whole_crc32(path)]
+    """Return what a file is known again by: its size and its checksum."""
+    return [path.stat().st_size, whole_crc32(path)]
 
 
 def drop_progress(folder: Path) -> None:
@@ -159,17 +159,41 @@ def check_result(path: str | Path, rule: str) -> None:
         raise UserError(f"{path} is damaged, its content is not what was written: delete it and run again")
 
 
+class Seen:
+    """Checksums of files that were read through once, kept for the next start: valid while size, time and place are."""
+
+    def __init__(self) -> None:
+        self.before: dict[str, list[int]] = {}
+        self.now: dict[str, list[int]] = {}
+
+    def checksum(self, path: Path) -> int:
+        """Return the checksum of a file, read only if it is not the one that was seen before."""
+        status = path.stat()
+        state = [status.st_size, status.st_mtime_ns, status.st_ino]
+        known = self.now.get(str(path)) or self.before.get(str(path)) or []
+        self.now[str(path)] = known if known[:-1] == state else [*state, whole_crc32(path)]
+        return self.now[str(path)][-1]
+
+    def keep_in(self, path: str) -> None:
+        """Take what was seen before from a file, and write what is seen now when the process ends."""
+        self.before = read_record(path) or {}
+        atexit.register(self._write, path)
+
+    def _write(self, path: str) -> None:
+        if self.now != self.before:
+            with contextlib.suppress(UserError, OSError):  # it saves time only
+                write_json(path, self.now)
+
+
+SEEN = Seen()
+
+
 def _holds_its_files(record: Mapping[str, Any], folder: str) -> bool:
     """Whether the files of a result are those that were written; one that is gone is none of another run."""
     try:
-        for name, (size, when, checksum) in record["files"].items():
+        for name, (size, checksum) in record["files"].items():
             path = Path(folder, name)
-            if not path.is_file():
-                continue
-            status = path.stat()
-            if (status.st_size, status.st_mtime_ns) == (size, when):
-                continue
-            if status.st_size != size or whole_crc32(path) != checksum:
+            if path.is_file() and (path.stat().st_size != size or SEEN.checksum(path) != checksum):
                 return False
     except (KeyError, TypeError, ValueError, AttributeError, OSError):
         return False
