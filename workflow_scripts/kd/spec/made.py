@@ -73,7 +73,9 @@ def finish(note: Note, data: Path | None, more: Mapping[str, Any] | None = None)
     write_json(note.record, {"identity": note.identity, **manifest, **(more or {}), "files": files})
     note.failure.unlink(missing_ok=True)
     if note.record in _held:
-        _held.pop(note.record).close()
+        lock = _held.pop(note.record)
+        Path(lock.name).unlink(missing_ok=True)
+        lock.close()
 
 
 def _hold(note: Note) -> None:
