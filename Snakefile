@@ -27,6 +27,7 @@ include: "rules/benchmark.smk"
 # What killed processes left half written.
 onstart:
     remove_leftovers(FOLDER)
+    drop_old_texts()
 
 
 # What a later job has not dropped already, now that everything is noted as done.

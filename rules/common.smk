@@ -30,7 +30,8 @@ from kd.spec.experiment import check_experiment, workflow_configuration
 from kd.spec.files import atomic_write, remove_leftovers
 from kd.spec.jobplan import TRAININGS, JobPlan, Jobs
 from kd.spec.lengths import lengths_beyond
-from kd.spec.made import SEEN, bring_to_the_present, drop_finished, is_made, reason_of
+from kd.spec.believed import SEEN, bring_to_the_present, is_due, is_settled, stays
+from kd.spec.made import drop_finished, reason_of
 from kd.spec.plan import Run
 from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
 
@@ -130,9 +131,9 @@ def leave_comparing_to_us() -> None:
 def judged(job: JobPlan, fresh: bool = True):
     """Return the input that makes a job run if its result is not what is asked (or not `fresh` for another reason)."""
     leave_comparing_to_us()
-    if not STARTED or (fresh and is_made(job)):
+    if not STARTED or (fresh and stays(job)):
         return ancient(OTHERWISE)
-    bring_to_the_present(Path(job.folder))
+    bring_to_the_present(job)
     return OTHERWISE
 
 
@@ -152,13 +153,7 @@ def checked(*jobs: JobPlan) -> list[str]:
     Only where one of them is to run: a finished one must not run again because the check does, and an ancient input
     is no way to say so, for Snakemake then overlooks the job's own reasons to run.
     """
-    return [CHECKED] if any(job.rule in TRAININGS and not settled(job) for job in jobs) else []
-
-
-@cache
-def settled(job: JobPlan) -> bool:
-    """Whether a job's result is what is asked, and so are all that it was made from."""
-    return is_made(job) and all(map(settled, job.after))
+    return [CHECKED] if STARTED and any(job.rule in TRAININGS and is_due(job) for job in jobs) else []
 
 
 def told(job_of):
@@ -176,13 +171,24 @@ def noted(job: JobPlan) -> list[str]:
     return [job.record, job.identity]
 
 
-@cache
+TEXTS: dict[str, str] = {}
+"""Files of texts that this workflow uses, by text."""
+
+
 def text_file(text: str) -> str:
     """Return a file of a text that can be longer than an argument of a command may be; its name is its digest."""
-    path = f".snakemake/kd/{text_digest(text)}.json"
-    if not Path(path).is_file():
-        atomic_write(path, text)
-    return path
+    if text not in TEXTS:
+        TEXTS[text] = f".snakemake/kd/texts/{text_digest(text)}.json"
+        if not Path(TEXTS[text]).is_file():
+            atomic_write(TEXTS[text], text)
+    return TEXTS[text]
+
+
+def drop_old_texts() -> None:
+    """Delete the texts of earlier starts: Snakemake's lock lets nobody else work here."""
+    for path in Path(".snakemake/kd/texts").glob("*"):
+        if str(path) not in TEXTS.values():
+            path.unlink(missing_ok=True)
 
 
 def any_of(names):

@@ -35,7 +35,7 @@ def there(jobs: list[JobPlan], file: str) -> list[JobPlan]:
     """Return all jobs, or with allow_missing those whose file there is, as it is asked."""
     if not ALLOW_MISSING:
         return jobs
-    return [job for job in jobs if settled(job) and Path(job.folder, file).is_file()]
+    return [job for job in jobs if is_settled(job) and Path(job.folder, file).is_file()]
 
 
 def packing_of(wildcards) -> JobPlan:
@@ -111,7 +111,7 @@ def together_inputs(wildcards) -> dict:
         "data": jobs[0].inputs["data"],
         "teachers": jobs[0].inputs["teachers"],
         **{name: list(dict.fromkeys(file for job in jobs for file in job.inputs[name])) for name in lists},
-        "asked": judged(jobs[0], fresh=all(map(is_made, jobs))),
+        "asked": judged(jobs[0], fresh=all(map(stays, jobs))),
         "checked": checked(*jobs),
     }
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from kd.spec.made import Note, fail, finish
+from kd.spec.jobplan import JobPlan
+from kd.spec.made import Note, begin, fail, finish
 
 ASKED = "asked"
 
@@ -20,3 +21,16 @@ def finished(folder, *rules, identity=ASKED) -> None:
 
 def failed(folder, rule, reason, identity=ASKED) -> None:
     fail(Note(Path(step(folder, rule)["record"]), identity), rule, reason)
+
+
+def note_of(job: JobPlan) -> Note:
+    return Note(Path(job.record), job.identity)
+
+
+def end(job: JobPlan) -> None:
+    begin(note_of(job), job.rule)
+    finish(note_of(job), None if job.data is None else Path(job.data))
+
+
+def step_of(job: JobPlan) -> dict:
+    return {"folder": job.folder, "record": job.record, "identity": job.identity, "data": job.data}

@@ -110,29 +110,19 @@ def test_half_precision_logits_are_scored_in_double():
 def test_light_modules_import_nothing_heavy(module):
     heavy = {"torch", "torchvision", "timm", "pandas", "scipy", "sklearn", "matplotlib"}
     code = f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        errors="backslashreplace",
-        check=True,
-        env=_environment(),
-    )
-    assert run.stdout.split() == []
+    assert printed_by(code).split() == []
 
 
 @pytest.mark.parametrize("module", ["kd.analysis.statistics", "kd.reporting.tables", "kd.reporting.page"])
 def test_reports_start_without_torch(module):
     code = f"import sys, {module}; print('torch' in sys.modules)"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        errors="backslashreplace",
-        check=True,
-        env=_environment(),
-    )
-    assert run.stdout.strip() == "False"
+    assert printed_by(code).strip() == "False"
+
+
+def printed_by(code: str) -> str:
+    """What a Python of its own prints."""
+    pipes = {"capture_output": True, "text": True, "errors": "backslashreplace"}
+    return subprocess.run([sys.executable, "-c", code], check=True, env=_environment(), **pipes).stdout
 
 
 def _environment():

@@ -77,21 +77,21 @@ def test_it_is_evaluated_as_any_other(world):
     assert found["test"].logits.shape[1] == 10
 
 
-def test_a_head_of_other_classes_is_refused(world, tmp_path):
+@pytest.mark.parametrize(
+    ("arch", "classes", "sentence"),
+    [
+        ("wrn_16_1", 7, r"train: false uses .*other\.safetensors as it is, but it does not give fc"),
+        ("resnet14", 10, r"other\.safetensors does not fit wrn_16_1 \(the file holds resnet14"),
+    ],
+    ids=["head of other classes", "another network"],
+)
+def test_weights_that_are_not_the_networks_are_refused(world, tmp_path, arch, classes, sentence):
     path = tmp_path / "other.safetensors"
-    save_weights(build_model(ModelSettings(arch="wrn_16_1"), 7, SIZE), path)
+    save_weights(build_model(ModelSettings(arch=arch), classes, SIZE), path)
     here, job = finished(world, path)
-    with pytest.raises(UserError, match=r"train: false uses .*other\.safetensors as it is, but it does not give fc"):
+    with pytest.raises(UserError, match=sentence):
         use(here, job)
     assert not (here.folder / "teacher" / "checkpoints").exists()
-
-
-def test_another_network_is_refused(world, tmp_path):
-    path = tmp_path / "other.safetensors"
-    save_weights(build_model(ModelSettings(arch="resnet14"), 10, SIZE), path)
-    here, job = finished(world, path)
-    with pytest.raises(UserError, match=r"other\.safetensors does not fit wrn_16_1 \(the file holds resnet14"):
-        use(here, job)
 
 
 def test_weights_that_had_to_be_adapted_are_refused(world, tmp_path):

@@ -10,7 +10,7 @@ import torch
 
 from kd.benchmark.settings import DATASET, Entry, Settings
 from kd.data.packed import Packed
-from kd.data.packing import MANIFEST, pack
+from kd.data.packing import pack
 from kd.engine.feed import derived_seed
 from kd.engine.jobs import Files, Workbench, prepare
 from kd.engine.tune import tune
@@ -23,6 +23,7 @@ from kd.spec.digests import text_digest
 from kd.spec.errors import UserError
 from kd.spec.files import whole_crc32, write_json
 from kd.spec.job import Job, parse_job
+from kd.spec.made import MANIFEST
 from kd.spec.plan import Plan
 
 SYNTHETIC_IMAGES = 50_000  # as many as CIFAR has

@@ -159,6 +159,7 @@ def _batches(cifar: Cifar, where: Path, load: Load) -> Source:
         positions[split] = np.argsort(order)
 
     def blocks() -> Iterator[Block]:
+        """Read the batches in the order of their files, and send each image to its place."""
         for split, files in cifar.splits.items():
             parts = ((str(where / file), _pixels(where / file, load(file))) for file in files)
             for block in array_blocks(split, parts):

@@ -9,6 +9,7 @@ import numpy as np
 
 from kd.spec.errors import UserError
 from kd.spec.files import read_json, whole_crc32
+from kd.spec.made import MANIFEST
 
 _KEYS = ("source", "classes", "counts", "shape", "mean", "std", "digests", "checksums")
 
@@ -47,7 +48,7 @@ class Packed:
     def __init__(self, folder: str | Path, unchecked: bool = False) -> None:
         """Open a folder; `unchecked` is for who looks at a few images, whose result does not depend on them."""
         self.folder = Path(folder)
-        self.manifest: dict[str, Any] = read_json(self.folder / "manifest.json", sealed=True)
+        self.manifest: dict[str, Any] = read_json(self.folder / MANIFEST, sealed=True)
         missing = [key for key in _KEYS if key not in self.manifest]
         if missing:
             raise UserError(f"{self.folder / 'manifest.json'} lacks {missing[0]}: pack the data set again")

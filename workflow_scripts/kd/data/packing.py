@@ -26,8 +26,8 @@ from kd.spec.config import DatasetSettings
 from kd.spec.disk import disk_trouble
 from kd.spec.errors import UserError, printable
 from kd.spec.files import staging_name, sync, whole_crc32, write_json
+from kd.spec.made import MANIFEST
 
-MANIFEST = "manifest.json"
 TOLD = 20
 """Images that cannot be used are told by name up to here."""
 MOST_BROKEN = 1000

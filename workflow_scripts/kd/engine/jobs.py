@@ -39,7 +39,7 @@ from kd.spec.digests import canonical, text_digest
 from kd.spec.errors import UserError
 from kd.spec.files import atomic_write, read_json, write_json
 from kd.spec.job import Job
-from kd.spec.made import RESUME
+from kd.spec.made import MANIFEST, RESUME
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Files:
     def digest(self) -> str:
         """Return a digest of everything that the job reads."""
         inputs = [
-            self.data / "manifest.json",
+            self.data / MANIFEST,
             *self.teachers,
             *self.outputs,
             self.pretrained,

@@ -60,24 +60,10 @@ class StandIns(Team):
     def make_ready(self, roles: Iterable[str], images: Tensor, precision: Precision) -> None:
         """Fold no network, for none runs."""
 
-    def forward(
-        self,
-        images: Tensor,
-        precision: Precision,
-        with_grad: frozenset[str] = frozenset(),
-        known: Mapping[str, Output] | None = None,
-        roles: Sequence[str] | None = None,
-        view: str = "",
-    ) -> dict[str, Output]:
-        """Return outputs by role, as `Team.forward` does."""
-        outputs = dict(known or {})
-        for role in self.models if roles is None else roles:
-            name = f"{role}@{view}" if view else role
-            if name not in outputs:
-                model, taught = self.models[role], role in with_grad
-                taps = {tap: _drawn((len(images), *self.shapes[role][tap]), taught) for tap in self.taps[role]}
-                outputs[name] = Output(_drawn((len(images), model.num_classes), taught), taps, model.classifier)
-        return outputs
+    def _answer(self, role: str, images: Tensor, precision: Precision, with_grad: bool) -> Output:
+        model = self.models[role]
+        taps = {tap: _drawn((len(images), *self.shapes[role][tap]), with_grad) for tap in self.taps[role]}
+        return Output(_drawn((len(images), model.num_classes), with_grad), taps, model.classifier)
 
 
 def _drawn(shape: Sequence[int], taught: bool) -> Tensor:

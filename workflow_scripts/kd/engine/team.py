@@ -140,12 +140,15 @@ class Team:
         for role in self.models if roles is None else roles:
             name = f"{role}@{view}" if view else role
             if name not in outputs:
-                # no_grad, not inference_mode: its tensors may enter projectors that need them at backward
-                run = self._runner(role, images, precision.name)
-                with torch.set_grad_enabled(role in with_grad):
-                    logits, taps = run(images, self.taps[role])
-                outputs[name] = Output(logits, taps, self.models[role].classifier)
+                outputs[name] = self._answer(role, images, precision, role in with_grad)
         return outputs
+
+    def _answer(self, role: str, images: Tensor, precision: Precision, with_grad: bool) -> Output:
+        # no_grad, not inference_mode: its tensors may enter projectors that need them at backward
+        run = self._runner(role, images, precision.name)
+        with torch.set_grad_enabled(with_grad):
+            logits, taps = run(images, self.taps[role])
+        return Output(logits, taps, self.models[role].classifier)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Return the state dict of every role."""

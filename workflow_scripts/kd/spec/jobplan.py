@@ -13,10 +13,12 @@ from kd.spec.chain import HALVES, STUDENT_UPDATE
 from kd.spec.checks import check_code, check_job, networks
 from kd.spec.continual import ContinualPlan, ContinualRun
 from kd.spec.digests import canonical, code_digest, text_digest
+from kd.spec.made import MANIFEST
 from kd.spec.memo import remembered
 from kd.spec.plan import Run
 
-MANIFEST = "manifest.json"
+RESULTS = frozenset({"evaluate", "evaluate_teacher", "continual_matrix", "collect", "statistics"})
+"""Rules of what tables and figures are made from."""
 
 TRAININGS = frozenset(
     {
@@ -464,10 +466,14 @@ def _noted(job: JobPlan) -> dict[str, str | None]:
     return {"folder": job.folder, "record": job.record, "identity": job.identity, "data": job.data}
 
 
-def _all_before(job: JobPlan) -> list[JobPlan]:
-    """Return every job before one, the farthest first."""
-    found = [earlier for one in job.after for earlier in (*_all_before(one), one)]
-    return list(dict.fromkeys(found))
+def _all_before(job: JobPlan, found: dict[JobPlan, None] | None = None) -> dict[JobPlan, None]:
+    """Return every job before one, each once, the farthest first."""
+    found = {} if found is None else found
+    for one in job.after:
+        if one not in found:
+            _all_before(one, found)
+            found[one] = None
+    return found
 
 
 def file_digest(path: str) -> str:

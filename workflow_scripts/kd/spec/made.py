@@ -4,12 +4,10 @@ Snakemake's own notes lie in .snakemake: they are lost with it, and do not trave
 leaves a record beside its result, and a result is believed only while its record says what is asked.
 """
 
-import atexit
 import contextlib
 import fcntl
 import os
 import shutil
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,8 +17,9 @@ from typing import IO, Any
 from kd.spec.digests import text_digest
 from kd.spec.errors import UserError
 from kd.spec.files import read_json, whole_crc32, write_json
-from kd.spec.jobplan import MANIFEST, JobPlan
 
+MANIFEST = "manifest.json"
+"""The last file that packing a data set writes: it says what is in the others."""
 FAILURE = ".failure.json"
 READABLE = {".json", ".csv"}
 """Suffixes of results that tables are made from, small enough to be read through each time."""
@@ -130,18 +129,10 @@ def manifest_digest(folder: str | Path) -> str | None:
         return None
 
 
-def is_made(job: JobPlan) -> bool:
-    """Whether a job's result is there and was made from what is asked now."""
-    record = read_record(job.record)
-    if record is None or not _stands(record, job.identity, job.data) or not _holds_its_files(record, job.folder):
-        return False
-    return job.contents is None or record.get("contents") == job.contents
-
-
 def is_as_asked(step: Mapping[str, Any]) -> bool:
     """Whether the result of a job that `Jobs` noted for the tables was made from what is asked."""
     record = read_record(step["record"])
-    return record is not None and _stands(record, step["identity"], step["data"])
+    return record is not None and stands(record, step["identity"], step["data"])
 
 
 def exchanged(step: Mapping[str, Any]) -> str | None:
@@ -161,47 +152,6 @@ def check_result(path: str | Path, rule: str) -> None:
         raise UserError(f"{path} is damaged, its content is not what was written: delete it and run again")
 
 
-class Seen:
-    """Checksums of files that were read through once, kept for the next start: valid while size, time and place are."""
-
-    def __init__(self) -> None:
-        self.before: dict[str, list[int]] = {}
-        self.now: dict[str, list[int]] = {}
-
-    def checksum(self, path: Path) -> int:
-        """Return the checksum of a file, read only if it is not the one that was seen before."""
-        status = path.stat()
-        state = [status.st_size, status.st_mtime_ns, status.st_ino]
-        known = self.now.get(str(path)) or self.before.get(str(path)) or []
-        self.now[str(path)] = known if known[:-1] == state else [*state, whole_crc32(path)]
-        return self.now[str(path)][-1]
-
-    def keep_in(self, path: str) -> None:
-        """Take what was seen before from a file, and write what is seen now when the process ends."""
-        self.before = read_record(path) or {}
-        atexit.register(self._write, path)
-
-    def _write(self, path: str) -> None:
-        if self.now != self.before:
-            with contextlib.suppress(UserError, OSError):  # it saves time only
-                write_json(path, self.now)
-
-
-SEEN = Seen()
-
-
-def _holds_its_files(record: Mapping[str, Any], folder: str) -> bool:
-    """Whether the files of a result are those that were written; one that is gone is none of another run."""
-    try:
-        for name, (size, checksum) in record["files"].items():
-            path = Path(folder, name)
-            if path.is_file() and (path.stat().st_size != size or SEEN.checksum(path) != checksum):
-                return False
-    except (KeyError, TypeError, ValueError, AttributeError, OSError):
-        return False
-    return True
-
-
 def reason_of(step: Mapping[str, Any]) -> str | None:
     """Return why a job that `Jobs` noted for the tables has no result; what was said of another job is no reason."""
     found = read_record(Path(step["record"]).with_suffix(FAILURE))
@@ -210,7 +160,8 @@ def reason_of(step: Mapping[str, Any]) -> str | None:
     return str(found.get("reason") or "no reason was recorded")
 
 
-def _stands(record: Mapping[str, Any], identity: str, data: str | None) -> bool:
+def stands(record: Mapping[str, Any], identity: str, data: str | None) -> bool:
+    """Whether a record says that a result was made of an identity and, if it is of images, from those in `data`."""
     now = None if data is None else _manifest_digest_once(data)
     # where the images are gone there is nothing to compare with
     return record.get("identity") == identity and (now is None or record.get("data") == now)
@@ -219,15 +170,6 @@ def _stands(record: Mapping[str, Any], identity: str, data: str | None) -> bool:
 @cache
 def _manifest_digest_once(folder: str) -> str | None:
     return manifest_digest(folder)
-
-
-def bring_to_the_present(folder: Path) -> None:
-    """Touch files that a faster clock dated in the future: they would look newer than any reason to make them again."""
-    now = time.time()
-    for entry in folder.rglob("*") if folder.is_dir() else ():
-        with contextlib.suppress(OSError):
-            if entry.stat().st_mtime > now:
-                os.utime(entry)
 
 
 def read_record(path: str | Path) -> dict[str, Any] | None:

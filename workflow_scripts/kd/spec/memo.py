@@ -22,6 +22,7 @@ def remembered(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S
 
     @wraps(method)
     def once(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Return what the method returned the first time."""
         key = (method.__name__, args, tuple(kwargs.items()))
         if key not in self.known:
             self.known[key] = method(self, *args, **kwargs)

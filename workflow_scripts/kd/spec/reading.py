@@ -7,6 +7,7 @@ ninety, `no` is false. What a user cannot have meant is refused here, with the p
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ class _Values:
         self.depth = 0
 
     def plain(self, value: Any, where: str, text: bool) -> Any:
+        """Return a value and all within it as plain ones; `text` says that numbers in exponent form stay text."""
         self.left -= 1
         if self.left < 0:
             raise UserError(f"the configuration holds more than {MOST_VALUES} values")
@@ -156,11 +158,12 @@ def _text(path: str | Path) -> str:
 
 def _json(text: str, path: str) -> Any:
     def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise UserError(f"{path}: key {shown(key)} stands twice in one place: drop one of them")
-        return dict(pairs)
+        """Return the pairs of one place as a mapping."""
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise UserError(f"{path}: key {shown(twice)} stands twice in one place: drop one of them")
+        return found
 
     return json.loads(text, object_pairs_hook=distinct)
 

@@ -131,6 +131,18 @@ def test_tables_are_made_where_pictures_are_gone(tiny_copy):
     assert {job.rule for job in stale(tiny_copy)} == {"tables"}
 
 
+def test_packed_arrays_and_weights_may_be_deleted(tiny_copy):
+    shutil.rmtree(tiny_copy / HOME / "data")
+    shutil.rmtree(tiny_copy / HOME / "resnet14--resnet8/kd/seed0/checkpoints")
+    assert stale(tiny_copy) == []
+
+
+def test_deleted_results_are_made_again(tiny_copy):
+    shutil.rmtree(tiny_copy / HOME / "resnet14--resnet8/kd")
+    (tiny_copy / "results/tiny/statistics.json").unlink()
+    assert_only_kd(stale(tiny_copy))
+
+
 def test_training_side_by_side_or_alone_is_the_same_result(tiny_copy):
     reconfigure(tiny_copy, lambda content: content.update(co_train=["kd", "crd"]))
     assert stale(tiny_copy) == []
