@@ -208,8 +208,13 @@ wildcard_constraints:
 
 def work(job_of):
     """Return the resource functions of a training job: minutes and MB that grow with the work and with each attempt."""
+
+    def minutes(wildcards, attempt) -> int:
+        job = job_of(wildcards)
+        return runtime_minutes(job.settings, job.images, attempt)
+
     return {
-        "runtime": lambda wildcards, attempt: runtime_minutes(job_of(wildcards).settings, attempt),
+        "runtime": minutes,
         "mem_mb": lambda wildcards, attempt: memory_mb(job_of(wildcards).settings, attempt),
     }
 

@@ -47,7 +47,7 @@ if EXPERIMENT.co_train:
             ENVIRONMENT
         threads: THREADS
         resources:
-            runtime=lambda w, attempt: sum(runtime_minutes(job.settings, attempt) for job in together(w)),
+            runtime=lambda w, attempt: sum(runtime_minutes(job.settings, job.images, attempt) for job in together(w)),
             mem_mb=lambda w, attempt: memory_together_mb([job.settings for job in together(w)], attempt),
             gpu=GPUS,
         params:

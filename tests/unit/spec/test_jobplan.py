@@ -1,11 +1,15 @@
 """Every job as one thing: who teaches it, what it reads, and what changes what its result is made from."""
 
+import shutil
+
 import pytest
 
 from kd.spec.cards import load_cards
 from kd.spec.continual import ContinualPlan
 from kd.spec.experiment import check_experiment
+from kd.spec.files import write_json
 from kd.spec.jobplan import Jobs
+from kd.spec.resources import runtime_minutes
 
 BASE = {
     "experiment": "unit",
@@ -123,3 +127,57 @@ def test_a_row_names_its_own_jobs_and_all_before_them():
     before = {step["folder"].removeprefix(f"{HOME}/") for step in rows["ft"]["made"]["before"]}
     assert {"data", "teachers/resnet20/seed0", "pretrain/resnet20/ft/seed0"} <= before
     assert all(step["folder"].startswith(f"{HOME}/teachers/") for step in rows["teacher"]["made"]["steps"])
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """Return a folder with 60 training and 20 test images."""
+    monkeypatch.chdir(tmp_path)
+    for split, count in (("train", 30), ("test", 10)):
+        for name in ("cats", "dogs"):
+            (tmp_path / "pictures" / split / name).mkdir(parents=True)
+            for k in range(count):
+                (tmp_path / "pictures" / split / name / f"{k}.png").touch()
+    return tmp_path / "pictures"
+
+
+def on_pictures(**source) -> Jobs:
+    folder = {"source": "imagefolder", "image_size": 32, **source}
+    others = {"part": {**folder, "subset_size": 50}, "otherwise": {**folder, "validation": 0.3}}
+    return jobs_of("kd", datasets={"whole": folder, **others})
+
+
+def trainings(jobs: Jobs) -> dict[str, list]:
+    """Return by data set what trains on it."""
+    found: dict[str, list] = {}
+    for run in jobs.plan.runs:
+        teacher = jobs.teacher(run.dataset, run.teachers[0], run.seed)
+        found.setdefault(run.dataset, []).extend([teacher, jobs.training(run)])
+    return found
+
+
+def test_a_scheduler_is_asked_for_the_time_of_the_images_that_are_there(pictures):
+    found = trainings(on_pictures(root=str(pictures)))
+    assert {name: {job.images for job in jobs} for name, jobs in found.items()} == {
+        **{"whole": {60}, "part": {50}, "otherwise": {60}}
+    }
+    assert {runtime_minutes(job.settings, job.images, 2) for job in found["whole"]} == {2 * (5 + 1)}
+
+
+@pytest.mark.parametrize(("size", "images"), [(30_000_000_000, 100_000), (25_000_000, 24_414)])
+def test_an_archive_is_no_reason_to_ask_for_more_than_is_usual(tmp_path, size, images):
+    with (tmp_path / "pictures.tar").open("wb") as file:
+        file.truncate(size)
+    found = trainings(on_pictures(archives=[str(tmp_path / "pictures.tar")]))
+    assert {job.images for job in found["whole"]} == {images}
+    assert {job.images for job in found["part"]} == {50}
+
+
+def test_jobs_are_the_same_where_the_images_are_gone(pictures):
+    """Those of the data set that is packed, and of the others that train on the same arrays."""
+    before = {name: [job.identity for job in jobs] for name, jobs in trainings(on_pictures(root=str(pictures))).items()}
+    write_json("results/unit/whole/data/made/prepare_data.json", {"contents": "1", "train_images": 60})
+    shutil.rmtree(pictures / "train")
+    shutil.rmtree(pictures / "test")
+    after = {name: [job.identity for job in jobs] for name, jobs in trainings(on_pictures(root=str(pictures))).items()}
+    assert after == before

@@ -110,8 +110,9 @@ def test_data_sets_that_differ_at_load_time_only_are_packed_once():
 
 
 def test_a_scheduler_is_asked_for_little():
-    job = plan_of().outputs_job("few", "resnet14", 0)
-    assert runtime_minutes(job, 1) <= 6
+    plan = plan_of()
+    job = plan.outputs_job("few", "resnet14", 0)
+    assert runtime_minutes(job, plan.training_images("few"), 1) <= 6
     assert memory_mb(job, 2) == 2 * memory_mb(job, 1)
 
 

@@ -60,6 +60,8 @@ class JobPlan:
     with the packed arrays' manifest."""
     data: str | None = None
     """The folder of packed arrays that it reads."""
+    images: int = 0
+    """About how many images it trains on: what it may take, no part of what its result is made from."""
 
     @cached_property
     def identity(self) -> str:
@@ -416,6 +418,7 @@ class Jobs:
             after=(self._packing_of(dataset), *measured, *teachers, *outputs, *pretrained, *previous),
             given=tuple(file_digest(file) for file in initial),
             data=self.plan.data_folder(dataset),
+            images=self.plan.training_images(dataset),
         )
 
     def _packing_of(self, dataset: str) -> JobPlan:

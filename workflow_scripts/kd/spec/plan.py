@@ -18,7 +18,7 @@ from kd.spec.experiment import merged_recipe, model_settings, student_recipe, va
 from kd.spec.files import read_json
 from kd.spec.job import Job, MethodPart
 from kd.spec.memo import remembered
-from kd.spec.resources import training_images
+from kd.spec.resources import UNKNOWN_SOURCE, training_images
 from kd.spec.variant import Variant
 
 RESULTS = "results"
@@ -264,12 +264,22 @@ class Plan:
 
         Where nothing is, the number is that of when it was packed: results are judged alike where the images are gone.
         """
+        if (first := self.packed_as(dataset)) != dataset:
+            return self.contents(first)
         found = contents_of(self.experiment.datasets[dataset])
         if found.digest is None and found.train_images is None:
             with contextlib.suppress(UserError):
                 record = read_json(f"{self.folder}/{dataset}/data/made/prepare_data.json")
                 return Contents(None, record["train_images"])
         return found
+
+    @remembered
+    def training_images(self, dataset: str) -> int:
+        """Return about how many images a training reads; of archives, whose sizes tell only the most, not too many."""
+        settings, counted = self.experiment.datasets[dataset], self.contents(dataset).train_images
+        if settings.archives and counted is not None:
+            counted = min(counted, max(UNKNOWN_SOURCE, settings.subset_size or 0))
+        return training_images(settings.source, settings.subset_size, counted)
 
     def data_settings(self, dataset: str) -> str:
         """Return what decides the packed arrays of a data set."""
@@ -426,8 +436,7 @@ class Plan:
     def _worth_tuning(self, dataset: str) -> bool:
         """Whether trainings are long enough to measure their networks first; the same for all of a data set's runs."""
         recipes = [self.experiment.recipe, self.experiment.teacher_recipe or self.experiment.recipe]
-        images = training_images(self._loading(dataset), self.contents(dataset).train_images)
-        return images * max(recipe.epochs for recipe in recipes) >= TUNED_FROM
+        return self.training_images(dataset) * max(recipe.epochs for recipe in recipes) >= TUNED_FROM
 
     def tune_job(self, dataset: str, network: str) -> str:
         """Return the settings of the measurement of a network."""

@@ -1,7 +1,7 @@
 """How much time and memory to ask a scheduler for: functions of the work and of the attempt."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -12,20 +12,21 @@ START_MINUTES = 5
 COMPANION_MB = 250  # a further small net with its optimiser; 21 of them took 250 MB more than one, measured
 
 
-def training_images(dataset: Mapping[str, Any], counted: int | None = None) -> int:
+def training_images(source: str, subset_size: int | None, counted: int | None = None) -> int:
     """Return about how many training images a data set's settings mean; `counted` are those seen in its folder."""
-    images = counted or TRAIN_IMAGES.get(dataset["source"], UNKNOWN_SOURCE)
-    return min(images, dataset["subset_size"] or images)
+    images = counted or TRAIN_IMAGES.get(source, UNKNOWN_SOURCE)
+    return min(images, subset_size or images)
 
 
-def runtime_minutes(settings: str, attempt: int) -> int:
+def runtime_minutes(settings: str, images: int, attempt: int) -> int:
     """Return minutes to ask for; a job that ran into its limit resumes, with twice the time."""
-    return _first_attempt(settings)[0] * attempt
+    epochs = _settings(settings)["recipe"]["epochs"]
+    return round(START_MINUTES + images * epochs / IMAGES_PER_SECOND / 60) * attempt
 
 
 def memory_mb(settings: str, attempt: int) -> int:
     """Return MB of host memory to ask for: the libraries, and the images where they live in memory."""
-    return _first_attempt(settings)[1] * attempt
+    return (2000 + min(_settings(settings)["dataset"]["resident_limit_mb"], 4096)) * attempt
 
 
 def memory_together_mb(jobs: Sequence[str], attempt: int) -> int:
@@ -34,10 +35,6 @@ def memory_together_mb(jobs: Sequence[str], attempt: int) -> int:
 
 
 @cache
-def _first_attempt(settings: str) -> tuple[int, int]:
-    """Return minutes and MB; cached, for Snakemake asks about each of them alone."""
-    job = json.loads(settings)
-    dataset = job["dataset"]
-    images = training_images(dataset)
-    minutes = images * job["recipe"]["epochs"] / IMAGES_PER_SECOND / 60
-    return round(START_MINUTES + minutes), 2000 + min(dataset["resident_limit_mb"], 4096)
+def _settings(settings: str) -> dict[str, Any]:
+    """Return a job's settings; cached, for Snakemake asks about minutes and memory alone."""
+    return json.loads(settings)
