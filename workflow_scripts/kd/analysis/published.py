@@ -13,9 +13,11 @@ def published_beside(
 ) -> dict[str, Published]:
     """Return the first entry of a card for each epoch label that speaks of this very setting, else nothing.
 
-    teachers and student are architectures. Only the whole of CIFAR-100 has numbers to compare with.
+    teachers and student are architectures. Only the whole of CIFAR-100, at its own 32 pixels, has numbers to compare
+    with.
     """
-    if dataset.get("source") != "cifar100" or dataset.get("subset_size") or dataset.get("class_subset"):
+    cut = dataset.get("subset_size") or dataset.get("class_subset")
+    if dataset.get("source") != "cifar100" or cut or dataset.get("image_size") not in {None, 32}:
         return {}
     found: dict[str, Published] = {}
     for entry in entries:
