@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from kd.spec.jobplan import JobPlan
-from kd.spec.made import Note, begin, fail, finish
+from kd.spec.made import Note, begin, fail, finish, manifest_digest
 
 ASKED = "asked"
 
@@ -29,7 +29,7 @@ def note_of(job: JobPlan) -> Note:
 
 def end(job: JobPlan) -> None:
     begin(note_of(job), job.rule)
-    finish(note_of(job), None if job.data is None else Path(job.data))
+    finish(note_of(job), None if job.data is None else manifest_digest(job.data))
 
 
 def step_of(job: JobPlan) -> dict:

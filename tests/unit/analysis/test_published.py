@@ -27,6 +27,8 @@ def test_only_the_same_pair_matches(teachers, student, sources):
     assert {label: entry.source for label, entry in found.items()} == sources
 
 
-@pytest.mark.parametrize("change", [{"source": "cifar10"}, {"subset_size": 5000}, {"class_subset": [0, 1]}, {"image_size": 16}])
+@pytest.mark.parametrize(
+    "change", [{"source": "cifar10"}, {"subset_size": 5000}, {"class_subset": [0, 1]}, {"image_size": 16}]
+)
 def test_other_data_have_no_published_numbers(change):
     assert published_beside(KD, FULL | change, ["wrn_40_2"], "wrn_16_2") == {}

@@ -6,7 +6,7 @@ import pytest
 
 from kd.spec import made
 from kd.spec.jobplan import JobPlan
-from kd.spec.made import Note, finish
+from kd.spec.made import Note, finish, manifest_digest
 
 
 @pytest.fixture
@@ -35,5 +35,5 @@ def results(job, tmp_path) -> list[Path]:
     paths = [folder / "checkpoints" / "best.safetensors", folder / "metrics.csv"]
     for path in paths:
         path.write_text(f"of {path.name}", encoding="utf-8")
-    finish(Note(Path(job.record), job.identity, tuple(paths)), Path(str(job.data)))
+    finish(Note(Path(job.record), job.identity, tuple(paths)), manifest_digest(str(job.data)))
     return paths

@@ -9,7 +9,7 @@ from recorded import end, note_of, step_of
 
 from kd.spec.believed import is_made
 from kd.spec.errors import UserError
-from kd.spec.made import Note, begin, check_result, drop_finished, exchanged, fail, finish, reason_of
+from kd.spec.made import Note, begin, check_result, drop_finished, exchanged, fail, finish, manifest_digest, reason_of
 
 
 def test_a_changed_table_is_refused_though_its_time_is_the_same(job, results):
@@ -47,7 +47,7 @@ def test_only_finished_trainings_lose_what_they_would_go_on_from(tmp_path):
 
 
 def test_a_record_holds_what_it_was_made_from(job):
-    finish(note_of(job), Path(str(job.data)), {"contents": None})
+    finish(note_of(job), manifest_digest(str(job.data)), {"contents": None})
     record = json.loads(Path(job.record).read_text(encoding="utf-8"))
     assert (record["identity"], record["contents"]) == (job.identity, None)
     assert len(record["data"]) == 16

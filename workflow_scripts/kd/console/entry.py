@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from kd.spec.disk import disk_trouble
 from kd.spec.errors import UserError
 from kd.spec.files import read_json
-from kd.spec.made import Note, begin, fail, finish
+from kd.spec.made import Note, begin, fail, finish, manifest_digest
 
 log = logging.getLogger("kd")
 INTERRUPTED = "interrupted; a later run goes on from the last finished epoch"
@@ -43,9 +43,10 @@ def run(main: Main, parser: argparse.ArgumentParser, rule: str) -> NoReturn:
             keep_history(folder)
         for note in notes:
             begin(note, rule)
+        data = manifest_digest(arguments.data) if hasattr(arguments, "data") else None
         more = main(arguments)
         for note in notes:
-            finish(note, getattr(arguments, "data", None), more)
+            finish(note, data, more)
     except KeyboardInterrupt:
         lost = "".join(leave_reason(note, INTERRUPTED, rule) for note in notes)
         log.error("%s%s", INTERRUPTED, lost)

@@ -65,9 +65,9 @@ def fail(note: Note, rule: str, reason: str) -> None:
     write_json(note.failure, {"reason": reason, "rule": rule, "identity": note.identity})
 
 
-def finish(note: Note, data: Path | None, more: Mapping[str, Any] | None = None) -> None:
-    """Say what a result was made from, once all of it is written."""
-    manifest = {} if data is None else {"data": manifest_digest(data)}
+def finish(note: Note, data: str | None, more: Mapping[str, Any] | None = None) -> None:
+    """Say what a result was made from, once all of it is written; `data` is the digest of the images it began with."""
+    manifest = {} if data is None else {"data": data}
     files = {os.path.relpath(path, note.folder): _state(path) for path in note.results}
     write_json(note.record, {"identity": note.identity, **manifest, **(more or {}), "files": files})
     note.failure.unlink(missing_ok=True)
