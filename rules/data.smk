@@ -20,6 +20,7 @@ rule prepare_data:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         **told(packing_of),
+        download=lambda wildcards: "--download" if EXPERIMENT.datasets[wildcards.dataset].download else "",
     shell:
-        'python "$SCRIPTS/prepare_data.py" --settings {params.settings:q} --out {params.out:q}'
+        'python "$SCRIPTS/prepare_data.py" --settings {params.settings:q} {params.download} --out {params.out:q}'
         " --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"

@@ -1,6 +1,8 @@
 """CIFAR in every form: the same arrays, fetched only where nothing is, and damage told."""
 
+import argparse
 import gzip
+import json
 import pickle
 import shutil
 
@@ -8,12 +10,14 @@ import numpy as np
 import pytest
 from data_builders import archive_of, write_cifar, write_cifar_classes
 
+import prepare_data
 from kd.data import cifar_pickles
 from kd.data.packed import Packed
 from kd.data.packing import pack
 from kd.data.source import open_source
 from kd.spec.cifar import CIFARS
 from kd.spec.config import DatasetSettings
+from kd.spec.contents import contents_of
 from kd.spec.errors import UserError
 
 CLASSES = ["cat", "ant", "dog", "bee"]
@@ -98,6 +102,21 @@ def test_what_is_fetched_is_one_whole_file(tmp_path, monkeypatch, official, sour
     assert asked == [(CIFARS[source].archive, CIFARS[source].archive, 32)]
     assert [path.name for path in root.iterdir()] == [CIFARS[source].archive]
     assert fetched.manifest["digests"] == packed(files, tmp_path / "q", source).manifest["digests"]
+
+
+def test_packing_fetches_only_with_leave_and_notes_what_came(tmp_path, monkeypatch, official):
+    """What is noted is what a later start without that leave finds there."""
+    from torchvision.datasets import utils
+
+    files = official("cifar10")
+    whole = archive_of(files, tmp_path / "cifar-10-python.tar.gz")
+    monkeypatch.setattr(utils, "download_url", lambda url, folder, name, md5: shutil.copy(whole, f"{folder}/{name}"))
+    settings = DatasetSettings(source="cifar10", root=str(tmp_path / "root"))
+    asked = {"settings": json.dumps(settings.packing()), "out": tmp_path / "p", "threads": 1}
+    with pytest.raises(UserError, match=r"root does not exist: .*download: true fetches it"):
+        prepare_data.main(argparse.Namespace(**asked, download=False))
+    made = prepare_data.main(argparse.Namespace(**asked, download=True))
+    assert made["contents"] == contents_of(settings).digest is not None
 
 
 def test_a_download_that_was_broken_off_is_fetched_again(tmp_path, monkeypatch, official):

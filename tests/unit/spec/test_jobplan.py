@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from kd.spec.cards import load_cards
+from kd.spec.cifar import CIFARS
 from kd.spec.continual import ContinualPlan
 from kd.spec.experiment import check_experiment
 from kd.spec.files import write_json
@@ -181,3 +182,18 @@ def test_jobs_are_the_same_where_the_images_are_gone(pictures):
     shutil.rmtree(pictures / "test")
     after = {name: [job.identity for job in jobs] for name, jobs in trainings(on_pictures(root=str(pictures))).items()}
     assert after == before
+
+
+@pytest.mark.parametrize("source", ["cifar10", "cifar100"])
+def test_leave_to_fetch_images_changes_no_job(tmp_path, source):
+    """They are the same images, and whoever has them takes the leave back."""
+    cifar = CIFARS[source]
+    for name in cifar.files:
+        (tmp_path / cifar.folder).mkdir(exist_ok=True)
+        (tmp_path / cifar.folder / name).touch()
+    given, fetched = (
+        jobs_of("ce", "kd", datasets={"digits": {"source": source, "root": str(tmp_path), "download": download}})
+        for download in (False, True)
+    )
+    assert given.packing("digits").identity == fetched.packing("digits").identity
+    assert student(given, "kd").identity == student(fetched, "kd").identity

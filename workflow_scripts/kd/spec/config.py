@@ -140,9 +140,16 @@ class DatasetSettings(Strict):
         return self
 
     def packing(self) -> dict[str, Any]:
-        """Return the settings that decide what is written to disk, and nothing of what acts at load time."""
-        keys = {"source", "root", "archives", "download", "image_size", "class_list", "split_ratios", "split_seed"}
+        """Return the settings that decide what is written to disk, and nothing of what acts at load time.
+
+        Whether images may be fetched is no part of either: they are the same images.
+        """
+        keys = {"source", "root", "archives", "image_size", "class_list", "split_ratios", "split_seed"}
         return self.model_dump(mode="json", include=keys)
+
+    def loading(self) -> dict[str, Any]:
+        """Return the settings that act when packed images are read."""
+        return self.model_dump(mode="json", exclude={*self.packing(), "download"} - {"source"})
 
     def files(self) -> list[Path]:
         """Return the files that must exist before a job starts."""

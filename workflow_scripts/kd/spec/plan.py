@@ -394,8 +394,7 @@ class Plan:
 
     @remembered
     def _loading(self, dataset: str) -> dict[str, Any]:
-        settings = self.experiment.datasets[dataset]
-        return settings.model_dump(mode="json", exclude=set(settings.packing()) - {"source"})
+        return self.experiment.datasets[dataset].loading()
 
     @cached_property
     def _environment(self) -> dict[str, str]:
