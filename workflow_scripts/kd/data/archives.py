@@ -26,7 +26,7 @@ from kd.data.folder_tree import Layout, Listing
 from kd.data.source import BLOCK_IMAGES, Block
 from kd.spec.cifar import ARCHIVE_SUFFIXES
 from kd.spec.errors import UserError, printable
-from kd.spec.trees import holds_no_data
+from kd.spec.trees import NO_FILE, holds_no_data
 
 BLOCK_BYTES = 2 << 20  # encoded bytes under way to a decoding process at once
 LARGEST_MEMBER = 1 << 30  # bytes; the largest picture that Pillow takes unasked has half of it as pixels
@@ -36,6 +36,7 @@ _TAR_BLOCK = 512
 _CHUNK = 1 << 20
 _LONGEST_HEADER = 16 << 20
 _LONGEST_LINK = 4096
+_PIPES = {stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK}
 
 _TOLD = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
 """Errors whose own words help; others (struct.error, UnicodeDecodeError, ...) only say that bytes are wrong."""
@@ -46,7 +47,8 @@ class Member:
     """What an archive holds under one name."""
 
     name: str
-    kind: Literal["file", "folder", "link", "other"]
+    kind: Literal["file", "folder", "link", "pipe", "other"]
+    """A pipe stands for sockets and devices too: it holds nothing. Of another kind may be files with holes."""
     data: bytes = b""
     """Content of a file, if it was wanted."""
     target: str = ""
@@ -62,6 +64,7 @@ def list_archives(paths: list[Path]) -> Listing:
     _check_paths(paths)
     listing = Listing(", ".join(str(path) for path in paths))
     files: set[str] = set()
+    pipes: set[str] = set()
     links: dict[str, str] = {}
     for path in paths:
         for member in members(path, wanted=lambda name: False):
@@ -72,9 +75,12 @@ def list_archives(paths: list[Path]) -> Listing:
             elif member.kind == "file":
                 listing.add(member.name)
                 files.add(member.name)
+            elif member.kind == "pipe":
+                listing.pass_over(member.name, NO_FILE)
+                pipes.add(member.name)
             else:
-                _refuse_picture(listing, member.name, "a pipe, a device or a file with holes, not a plain file")
-    also = _follow(links, files, listing)
+                _refuse_picture(listing, member.name, "a file with holes or of an unknown kind, not a plain file")
+    also = _follow(links, files, pipes, listing)
     listing.open_blocks = lambda layout: _archive_blocks(paths, listing.names, also, layout)
     return listing
 
@@ -91,7 +97,7 @@ def _check_paths(paths: list[Path]) -> None:
             raise UserError(f"archives: {path} is listed twice")
 
 
-def _follow(links: Mapping[str, str], files: set[str], listing: Listing) -> Mapping[str, list[str]]:
+def _follow(links: Mapping[str, str], files: set[str], pipes: set[str], listing: Listing) -> Mapping[str, list[str]]:
     """Add links to files as files of the listing; return for each file under which names it is there too."""
     also = defaultdict(list)
     folders = {place[:end] for place in files for end in _ends_of_folders(place)} | listing.folders if links else set()
@@ -103,6 +109,8 @@ def _follow(links: Mapping[str, str], files: set[str], listing: Listing) -> Mapp
         if target in files:
             listing.add(name)
             also[target].append(name)
+        elif target in pipes:
+            listing.pass_over(name, NO_FILE)
         elif not target or target not in folders:
             _refuse_picture(listing, name, "a link to a file that is not in the archives")
         elif not any(map(holds_no_data, name.split("/"))):
@@ -238,13 +246,16 @@ def _zip_members(file: IO[bytes], path: Path, wanted: Callable[[str], bool]) -> 
 
 def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, wanted: Callable[[str], bool]) -> Member:
     name = _safe_name(_zip_name(member), path)
-    if member.is_dir():
+    if _zip_name(member).endswith("/"):
         return Member(name, "folder")
     if member.flag_bits & 1:
         raise UserError(f"archive {path} is encrypted ({printable(name)}): make it without a password")
     # Opening compares the two records that an archive keeps of each member, so a damaged one is not passed over.
     with archive.open(member) as opened:
-        if stat.S_ISLNK(member.external_attr >> 16):
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind in _PIPES:
+            return Member(name, "pipe")
+        if kind == stat.S_IFLNK:
             return Member(name, "link", target=_target(name, opened.read(_LONGEST_LINK).decode("utf-8", "replace")))
         if not wanted(name):
             return Member(name, "file")
@@ -288,6 +299,8 @@ def _tar_member(stream: "_Guarded", member: tarfile.TarInfo, path: Path, wanted:
         return Member(name, "link", target=_safe_name(member.linkname, path))
     if member.issym():
         return Member(name, "link", target=_target(name, member.linkname))
+    if member.isdev():
+        return Member(name, "pipe")
     if not member.isreg() or member.issparse():
         return Member(name, "other")
     if not wanted(name):

@@ -40,12 +40,15 @@ class Listing:
     def add(self, name: str) -> None:
         """Take in a file of an archive, if it is an image and in no folder that tools leave behind."""
         folder, _, last = name.rpartition("/")
-        if self._is_passed_over(folder):
-            return
-        if is_picture(last):
+        if not is_picture(last):
+            self.pass_over(name, kind_left_out(last))
+        elif not self._is_passed_over(folder):
             self.names.append(name)
-        else:
-            self.left_out[kind_left_out(last)] += 1
+
+    def pass_over(self, name: str, kind: str) -> None:
+        """Count what an archive holds as one of a kind that is passed over, if it is in no folder that is."""
+        if not self._is_passed_over(name.rpartition("/")[0]):
+            self.left_out[kind] += 1
 
     def _is_passed_over(self, folder: str) -> bool:
         """Tell whether a folder or one around it holds no data; the outermost such is counted when first met."""
