@@ -345,6 +345,16 @@ def test_flipped_bits_of_a_state_are_noticed_or_change_nothing(tmp_path):
             assert found["rows"] == state["rows"]
 
 
+def test_a_part_that_is_marked_as_a_folder_is_noticed(tmp_path):
+    """Torch would read it without an error, and take its numbers from what memory held before."""
+    path, state = tmp_path / "state.pt", {"a": torch.arange(300.0)}
+    save_state(path, state)
+    whole = path.read_bytes()
+    listed = whole.index(b"PK\x01\x02", whole.index(b"byteorderPK\x01\x02") + len("byteorder"))
+    _, refusal = read_flipped(path, whole, 8 * (listed + 38) + 4, lambda: load_state(path))
+    assert "is damaged (its part archive/data/0 is marked as a folder): delete it" in refusal
+
+
 def test_a_damaged_resume_file_means_a_new_start(tmp_path, caplog):
     file = ResumeFile(tmp_path / "resume.pt", "stamp")
     file.save({"a": torch.arange(300.0)})

@@ -1,18 +1,23 @@
 """Checkpoints of the field's own scripts: the weights are found, and nothing that the file brings is run."""
 
 import argparse
+import bz2
 import collections
 import datetime
+import gzip
 import io
+import lzma
 import os
 import pathlib
 import pickle
+import shutil
 import tarfile
 import types
 
 import numpy as np
 import pytest
 import torch
+from flips import read_flipped
 from torch import nn
 
 from kd.engine.checkpoint import load_state
@@ -213,6 +218,31 @@ def test_a_damaged_torch_file_is_named(tmp_path):
     content[content.index(values.numpy().tobytes()) + 1001] ^= 1
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"w\.pth is damaged \(the checksum of its part .* differs\): fetch it again"):
+        read_state(path)
+
+
+def test_a_damaged_list_of_parts_is_one_sentence(tmp_path):
+    path = tmp_path / "w.pth"
+    torch.save({"a": torch.ones(2)}, path)
+    whole = path.read_bytes()
+    for byte in range(whole.index(b"PK\x01\x02"), len(whole)):
+        _, refusal = read_flipped(path, whole, 8 * byte + byte % 8, lambda: read_state(path))
+        assert str(path) in refusal or not refusal
+
+
+@pytest.mark.parametrize("suffix", ["gz", "bz2", "xz", "zip", "tar"])
+@pytest.mark.parametrize("cut", [0, 1, 20], ids="cut{}".format)
+def test_packed_and_cut_files_are_one_sentence(tmp_path, suffix, cut):
+    inner, path = tmp_path / "w.pth", tmp_path / f"w.pth.{suffix}"
+    torch.save({"a": torch.ones(200)}, inner)
+    if suffix in {"zip", "tar"}:
+        shutil.make_archive(str(inner), suffix, tmp_path, inner.name)
+    else:
+        opened = {"gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}[suffix]
+        with opened(path, "wb") as file:
+            file.write(inner.read_bytes())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size - cut])
+    with pytest.raises(UserError, match=r"w\.pth\.\w+ (is|cannot be read)"):
         read_state(path)
 
 

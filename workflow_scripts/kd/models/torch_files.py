@@ -67,8 +67,8 @@ def read_torch_file(path: Path) -> tuple[State, str]:
 
     Errors: UserError for what is damaged, holds code or objects of unknown classes, or holds no weights.
     """
-    _check_kind(path)
     check_zip(path, "fetch it again")
+    _check_kind(path)
     try:
         # a file and not its path: torch takes paths that end in .safetensors for another kind
         with path.open("rb") as file, warnings.catch_warnings(), _harmless_classes():

@@ -21,6 +21,7 @@ CHECKSUM = "checksum"
 """Key of a JSON file that holds the checksum of its other keys."""
 
 _BLOCK = 2**22
+_FOLDER = 0x10  # MS-DOS' attribute of folders, in a zip's list of parts
 _STAGING = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}  # of folders on some file systems
 
@@ -157,12 +158,16 @@ def check_zip(path: str | Path, remedy: str = "delete it and run again") -> None
 
     Errors: UserError for a damaged archive, with what to do about it; none for a file of another kind.
     """
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
+            # torch takes what is marked as a folder for empty, and its numbers from whatever memory held before
+            folders = [part.filename for part in archive.infolist() if part.file_size and part.external_attr & _FOLDER]
     except Exception as error:  # a damaged archive raises almost anything: zlib's errors, NotImplementedError...
         raise UserError(f"{path} is damaged ({' '.join(str(error).split())}): {remedy}") from error
     if damaged is not None:
         raise UserError(f"{path} is damaged (the checksum of its part {damaged} differs): {remedy}")
+    if folders:
+        raise UserError(f"{path} is damaged (its part {folders[0]} is marked as a folder): {remedy}")
