@@ -1,7 +1,9 @@
 """Checkpoints: what was saved comes back, and weights of another network are refused in one sentence."""
 
+import hashlib
 import os
 import random
+import shutil
 import subprocess
 import sys
 
@@ -178,3 +180,32 @@ def test_the_same_tensors_are_the_same_bytes_in_every_process(tmp_path):
         subprocess.run([sys.executable, "-c", program, str(path)], check=True, env=ENVIRONMENT)
         found.add(path.read_bytes())
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_a_published_file_is_compared_with_the_digest_in_its_name(tmp_path, form, caplog):
+    """In torch's old format and in others' safetensors the numbers have no checksum but this one."""
+    state, plain = net().state_dict(), tmp_path / "plain"
+    if form == "safetensors":
+        save_file(state, plain)
+    else:
+        torch.save(state, plain, _use_new_zipfile_serialization=form == "zip")
+    digest = hashlib.sha256(plain.read_bytes()).hexdigest()
+    for name, told in (
+        (f"resnet8-{digest[:8]}.pth", False),
+        (f"resnet8_b32-{digest}.pth", False),
+        ("resnet8-20240131.pth", False),
+        ("resnet8-0badc0de.pth", True),
+        ("resnet8-0badc0de.bin", True),
+    ):
+        caplog.clear()
+        shutil.copyfile(plain, tmp_path / name)
+        net(pretrained=str(tmp_path / name))
+        assert ("its SHA-256 begins with" in caplog.text) == told
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_a_format_without_checksums_is_told(tmp_path, legacy, caplog):
+    torch.save(net().state_dict(), tmp_path / "w.pth", _use_new_zipfile_serialization=not legacy)
+    read_state(tmp_path / "w.pth")
+    assert ("holds no checksums" in caplog.text) == legacy

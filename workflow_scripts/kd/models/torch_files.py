@@ -77,6 +77,8 @@ def read_torch_file(path: Path) -> tuple[State, str]:
     except Exception as error:  # a damaged pickle raises almost anything
         # torch's own text would advise to load the file unsafely
         raise UserError(f"{path} {_why_refused(error)}") from None
+    if not zipfile.is_zipfile(path):
+        log.warning("%s is in torch's format of before version 1.6, which holds no checksums of its numbers", path)
     return _weights_in(content, path)
 
 

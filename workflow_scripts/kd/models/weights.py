@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ State = dict[str, Tensor]
 
 _ABOUT = "about"  # the one key of metadata, which holds notes and checksum
 _PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "backbone.")  # of DataParallel, torch.compile, wrappers
+_NAMED_DIGEST = re.compile(r"-(?=\d*[a-f])([\da-f]{8,64})$")  # as torch.hub's; digits alone may be a date
 _COUNTER = "num_batches_tracked"  # absent from old checkpoints, and not needed to classify
 
 
@@ -153,8 +155,7 @@ def load_fitted(
     model.load_state_dict(fitted, strict=False)
     names = [name for name, _ in _state(model) if not name.endswith(_COUNTER)]
     fresh = sorted(name for name in names if name not in fitted)
-    with Path(path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _digest_of(Path(path))
     origin = Origin(
         file=str(path),
         digest=digest,
@@ -170,6 +171,16 @@ def load_fitted(
     if fresh:
         log.warning("%s: %s not loaded (another number of classes), initialised afresh", path, ", ".join(fresh))
     return origin
+
+
+def _digest_of(path: Path) -> str:
+    """Return a file's SHA-256; say so where its name, as that of published files, holds another one's beginning."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    named = _NAMED_DIGEST.search(path.stem)
+    if named and not digest.startswith(named[1]):
+        log.warning("%s is named after %s, but its SHA-256 begins with %s: is it damaged?", path, named[1], digest[:8])
+    return digest
 
 
 def first_difference(
