@@ -56,19 +56,20 @@ def test_optimizers_scale_groups_and_decay_everything(name):
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_optimizers_move_as_torchs_own_and_go_on_from_their_state(name):
-    recipe = Recipe(epochs=1, optimizer=name, lr=0.1)
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_optimizers_move_as_torchs_own_and_go_on_from_their_state(name, device):
+    recipe, fused = Recipe(epochs=1, optimizer=name, lr=0.1), (device == "cuda") or None
     kinds = {
-        "sgd": lambda p: torch.optim.SGD([p], lr=0.1, momentum=0.9, weight_decay=5e-4),
-        "adam": lambda p: torch.optim.Adam([p], lr=0.1, weight_decay=5e-4),
-        "adamw": lambda p: torch.optim.AdamW([p], lr=0.1, weight_decay=5e-4),
+        "sgd": lambda p: torch.optim.SGD([p], lr=0.1, momentum=0.9, weight_decay=5e-4, fused=fused),
+        "adam": lambda p: torch.optim.Adam([p], lr=0.1, weight_decay=5e-4, fused=fused),
+        "adamw": lambda p: torch.optim.AdamW([p], lr=0.1, weight_decay=5e-4, fused=fused),
     }
     ours, theirs = (nn.Parameter(torch.linspace(-1, 1, 8)) for _ in range(2))
-    found, expected = build_optimizer(recipe, [([ours], 1.0)], CPU), kinds[name](theirs)
+    found, expected = build_optimizer(recipe, [([ours], 1.0)], torch.device(device)), kinds[name](theirs)
     for step in range(6):
         if step == 3:
             state = found.state_dict()
-            found = build_optimizer(recipe, [([ours], 1.0)], CPU)
+            found = build_optimizer(recipe, [([ours], 1.0)], torch.device(device))
             found.load_state_dict(state)
         for parameter, optimizer in ((ours, found), (theirs, expected)):
             optimizer.zero_grad()

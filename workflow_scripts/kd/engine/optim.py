@@ -110,19 +110,22 @@ class _Eager(torch.optim.Optimizer):
 class SGD(_Eager, torch.optim.SGD):
     """torch.optim.SGD without the compiler's import, whose fused kernel takes parameters that never moved before."""
 
-    @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
-        """Take a step.
+    step = torch.no_grad()(_unwrapped(torch.optim.SGD.step))
 
-        torch's fused kernel wants all momenta or none: it stops at parameters that a later stage sets free, and keeps
+    def _init_group(
+        self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], momenta: list[Tensor | None]
+    ) -> bool:
+        """Gather what a step of a group takes, as torch's own does.
+
+        Its fused kernel wants all momenta or none: it stops at parameters that a later stage sets free, and keeps
         whatever memory held where a first step overflowed. A momentum of 0 is what the first step starts from.
         """
-        for group in self.param_groups:
-            if group["fused"] and group["momentum"]:
-                for parameter in group["params"]:
-                    if parameter.grad is not None and self.state[parameter].get("momentum_buffer") is None:
-                        self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        _unwrapped(torch.optim.SGD.step)(self)
+        sparse = super()._init_group(group, params, grads, momenta)
+        if group["fused"]:
+            for place, momentum in enumerate(momenta):  # none at all where their factor is 0
+                if momentum is None:
+                    momenta[place] = torch.zeros_like(params[place])
+        return sparse
 
 
 class Adam(_Eager, torch.optim.Adam):
