@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, create_model
+from pydantic import AfterValidator, Field, ValidationError, create_model
 
 from kd.spec.config import LONGEST_NAME, NAME_PATTERN, Name, Strict
-from kd.spec.errors import unknown
+from kd.spec.errors import shown, unknown
 from kd.spec.plain import plain_error
 from kd.spec.reading import LOADER
 
@@ -23,6 +23,15 @@ MOST_LISTED = 1000
 """Values in a list of a setting."""
 
 TYPES: dict[str, Any] = {"bool": bool, "int": int, "float": float, "str": str}
+
+
+def _taps(names: list[str]) -> list[str]:
+    """Refuse no taps, of which nothing can be learnt, and one listed twice, which would count once in silence."""
+    if not names:
+        raise ValueError("must name at least one tap, found []")
+    if len(set(names)) < len(names):
+        raise ValueError(f"must name each tap once, found {shown(names)}")
+    return names
 
 
 class MethodSettings(Strict):
@@ -83,6 +92,8 @@ class Setting(Strict):
                 kind = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
             if name != self.type:
                 kind = Annotated[list[kind], Field(max_length=MOST_LISTED)]  # bounds hold for every value
+                if name == "str" and not self.plan:
+                    kind = Annotated[kind, AfterValidator(_taps)]
         if self.per_stage:
             kind = kind | Annotated[list[kind], Field(max_length=MOST_LISTED)]
         return kind | None if self.optional else kind

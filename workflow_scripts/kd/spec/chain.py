@@ -140,6 +140,7 @@ def _contradictions(settings: Mapping[str, Any]) -> list[str]:
         ),
         "latent_alpha needs a bottleneck: use_ib true": _ever(settings["latent_alpha"]) and not settings["use_ib"],
         f"feat_weights must be one for each of feat_layers, found {weights} for {layers}": len(weights) != len(layers),
+        "feat_loss_weight needs feat_layers": any(settings["feat_loss_weight"]) and not layers,
         "train_distill_adapter_only needs use_distillation_adapter true": (
             settings["train_distill_adapter_only"] and not settings["use_distillation_adapter"]
         ),
