@@ -89,6 +89,8 @@ STARTED = workflow.exec_mode.name == "DEFAULT"
 if STARTED:
     for sentence in lengths_beyond(EXPERIMENT):
         logger.warning(f"Longer than the training: {sentence}.")
+    for sentence in PLAN.idle:
+        logger.warning(f"{sentence}.")
 
 # Run on this machine, and not handed to a cluster.
 LOCAL = STARTED and workflow.resource_settings.nodes is None

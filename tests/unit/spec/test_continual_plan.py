@@ -78,6 +78,38 @@ def test_a_teacher_is_trained_only_where_a_strategy_asks_for_it():
     assert plan({"name": "taught", "targets": "teacher"}, continual=section).continual_teachers == ["resnet20"]
 
 
+def test_a_teacher_that_no_strategy_asks_for_is_told():
+    section = {**BASE["continual"], "teacher": "resnet20"}
+    said = "continual.teacher 'resnet20' does nothing: no strategy has targets: teacher"
+    assert plan(continual=section).idle == [said]
+    assert plan({"name": "taught", "targets": "teacher"}, continual=section).idle == []
+    assert plan().idle == []
+
+
+def test_a_strategys_recipe_is_checked_like_any_other():
+    for recipe, said in [
+        ({"batch_size": 64_000}, r"strategies\[0\].recipe.batch_size: there are at most 1797"),
+        ({"augmentation": {"cutout": 17}}, r"strategies\[0\].recipe.augmentation.cutout: must be at most"),
+        ({"betas": [0.5, 0.5]}, r"strategies\[0\].recipe.betas: does nothing with optimizer sgd"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            plan({"name": "x", "recipe": recipe})
+
+
+def test_strategies_that_some_file_systems_take_for_one_are_told():
+    with pytest.raises(UserError, match="'replay' and 'Replay' differ in capitals only"):
+        plan({"name": "replay"}, {"name": "Replay"})
+    with pytest.raises(UserError, match="some file systems cannot hold a file of the name 'nul'"):
+        plan({"name": "nul"})
+    with pytest.raises(UserError, match="too long together for the name of a file"):
+        plan(
+            {"name": "x" * 100},
+            datasets={"d" * 100: {"source": "digits"}},
+            models={"s" * 50: {"arch": "resnet8"}},
+            continual={**BASE["continual"], "student": "s" * 50},
+        )
+
+
 @pytest.mark.parametrize(
     ("strategy", "sentence"),
     [

@@ -189,6 +189,25 @@ def test_a_number_with_an_exponent_is_no_count():
         check_experiment(changed("recipe.epochs", "1e2"))
 
 
+def test_a_change_within_the_augmentation_leaves_the_rest_of_it():
+    """Every method has one recipe: a method's cutout must not reset crop, padding and flip."""
+    own = {"crop": "none", "flip": False, "randaugment": {"ops": 3, "magnitude": 5}}
+    content = changed("recipe.augmentation", own)
+    content["methods"] = [
+        {"method": "kd", "recipe": {"augmentation": {"cutout": 4}}},
+        {"method": "kd", "name": "kd2", "recipe": {"augmentation": {"randaugment": {"magnitude": 9}}}},
+        {"method": "kd", "name": "kd3", "recipe": {"augmentation": {"randaugment": None}}},
+    ]
+    plan = Plan(check_experiment(content))
+    found = {run.method: plan.recipe_of(run).augmentation.model_dump() for run in plan.runs}
+    whole = {"padding": 4, "cutout": None, **own}
+    assert found == {
+        "kd": {**whole, "cutout": 4},
+        "kd2": {**whole, "randaugment": {"ops": 3, "magnitude": 9}},
+        "kd3": {**whole, "randaugment": None},
+    }
+
+
 def test_mixed_labels_are_refused_where_undefined():
     content = {**BASE, "methods": ["ce", "crd"], "recipe": {"epochs": 4, "mixup_alpha": 0.2}}
     with pytest.raises(UserError, match="crd is not defined for MixUp"):

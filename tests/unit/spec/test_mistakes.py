@@ -217,6 +217,7 @@ NAMES = {
     "slash": "a/b",
     "up": "..",
     "hidden": ".cache",
+    "dot_last": "a.",
     "plus": "a+b",
     "dashes": "a--b",
     "braces": "a{b}",
@@ -249,6 +250,8 @@ TAKEN = {
     "experiment": (("experiment",), ["reference", "benchmark", "Benchmark"]),
     "method": (("methods", 2, "name"), ["teacher", "Teacher", "student", "link", "none", "data", "teachers", "tuned"]),
     "method_too": (("methods", 2, "name"), ["pretrain", "teacher_outputs", "continual", "tables", "figures", "logs"]),
+    "device": (("experiment",), ["nul", "Con", "aux.x", "com1"]),
+    "device_method": (("methods", 2, "name"), ["prn", "lpt9.1"]),
     "twice": (("methods", 2, "name"), ["kd", "KD", "born_again.gen1", "Born_again.gen2"]),
 }
 
@@ -280,7 +283,7 @@ def test_a_data_set_cannot_have_the_name_of_what_lies_beside_it(name):
     assert name in refused(changed(("datasets", name), {"source": "digits"}))
 
 
-@pytest.mark.parametrize("name", ["none", "None", "overlap", "Small"])
+@pytest.mark.parametrize("name", ["none", "None", "overlap", "Small", "nul"])
 def test_a_teacher_cannot_have_the_name_of_what_lies_beside_it(name):
     models = {**RIGHT["models"], name: {"arch": "resnet20"}}
     content = changed(("pairs", 0, "teachers", 0), name, changed(("models",), models))
@@ -480,6 +483,34 @@ MORE: dict[str, tuple[Place, Any, str]] = {
     "validation": (("datasets", "few", "validation"), 0.0, "datasets.few.validation: digits has no validation split"),
     "tap": (("methods", 3, "student_taps"), ["a\nb"], "methods[3].student_taps[0]: must be a name"),
     "batch": ((*R, "batch_size"), 64_000, "recipe.batch_size: there are at most 1797 training images"),
+    "batch_method": (("methods", 2, "recipe", "batch_size"), 64_000, "methods[2].recipe.batch_size: there are at most"),
+    "batch_model": (("models", "small", "recipe"), {"batch_size": 64_000}, "models.small.recipe.batch_size: there are"),
+    "cutout_model": (
+        ("models", "small", "recipe"),
+        {"augmentation": {"cutout": 17}},
+        "models.small.recipe.augmentation.cutout: must be at most",
+    ),
+    "padding_none": (
+        (*R, "augmentation", "crop"),
+        "none",
+        "recipe.augmentation.padding: does nothing with crop none, found 2",
+    ),
+    "padding_resized": (
+        ("methods", 2, "recipe"),
+        {"augmentation": {"crop": "resized", "padding": 1}},
+        "methods[2].recipe.augmentation.padding: does nothing with crop resized, found 1",
+    ),
+    "no_layers": (
+        ("methods", 5),
+        {"method": "asib", "feat_loss_weight": [0.5], "feat_layers": [], "feat_weights": []},
+        "methods[5]: asib: feat_loss_weight needs feat_layers",
+    ),
+    "no_taps": (("methods", 3, "student_taps"), [], "methods[3].student_taps: must name at least one tap"),
+    "taps_twice": (
+        ("methods", 3, "student_taps"),
+        ["stage1", "stage2", "stage1"],
+        "methods[3].student_taps: must name each tap once, found ['stage1', 'stage2', 'stage1']",
+    ),
     "unused": (
         ("models", "teacher_b"),
         {"arch": "resnet20"},
@@ -491,3 +522,20 @@ MORE: dict[str, tuple[Place, Any, str]] = {
 @pytest.mark.parametrize(("place", "value", "said"), MORE.values(), ids=MORE)
 def test_what_would_be_dropped_is_told(place, value, said):
     assert said in refused(changed(place, value))
+
+
+TOGETHER: dict[str, tuple[dict[str, Any], Any, str]] = {
+    "min_lr": ({"lr": 0.001}, {"method": "dkd", "recipe": {"min_lr": 0.01}}, "recipe.min_lr: must be at most lr"),
+    "mixup": ({"mixup_alpha": 0.2}, "crd", "crd is not defined for MixUp"),
+    "epochs": ({"epochs": 1, "warmup_epochs": 0}, {"method": "asib", "name": "b"}, "there are 1 epochs for num_stages"),
+}
+
+
+@pytest.mark.parametrize(("own", "method", "said"), TOGETHER.values(), ids=TOGETHER)
+def test_what_a_students_own_recipe_makes_of_a_methods_is_told(own, method, said):
+    content = changed(("models", "small", "recipe"), own)
+    content["methods"] = [*content["methods"][:5], method]
+    content["recipe"] = {"epochs": 10, "lr": 0.05}
+    sentence = refused(content)
+    assert sentence.startswith("methods[5] for student small")
+    assert said in sentence

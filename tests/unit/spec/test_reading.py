@@ -138,8 +138,9 @@ def test_without_a_file_the_quick_start_begins_with_what_the_command_line_change
     typed = {"seeds": ["3", "4"], "gpus": 2, "recipe": {"epochs": "3", "lr": "1e-3"}, "datasets": {"a": {"root": "1"}}}
     found = workflow_configuration(typed, default, [], typed)
     assert found["seeds"] == [3, 4], "Snakemake hands over lists of text"
-    assert found["recipe"] == {"epochs": 3, "lr": "1e-3"}, "a number with an exponent is told by its key later"
-    assert found["datasets"] == {"a": {"root": "1"}}, "a path stays text"
+    changed = {"epochs": 3, "lr": "1e-3"}  # a number with an exponent is told by its key later
+    assert found["recipe"] == {**RIGHT["recipe"], **changed}, "what is not named stays the quick start's"
+    assert found["datasets"] == {**RIGHT["datasets"], "a": {"root": "1"}}, "a path stays text"
     assert {key: value for key, value in found.items() if key not in typed} == {
         key: value for key, value in RIGHT.items() if key not in typed
     }

@@ -10,7 +10,8 @@ from kd.spec.architectures import is_timm
 from kd.spec.cifar import ARCHIVE_SUFFIXES
 from kd.spec.errors import shown
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.]*$"  # one path component; '+' and '--' join names and stay reserved
+NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9_.]*[A-Za-z0-9_])?$"
+"""One path component: '+' and '--' join names and stay reserved, and some file systems drop a last '.'."""
 LONGEST_NAME = 100
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]

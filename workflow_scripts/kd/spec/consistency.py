@@ -1,10 +1,11 @@
 """What settings cannot mean together: recipes against themselves, against the images and the networks."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
+from typing import Any
 
 from kd.spec.architectures import blocks_of
-from kd.spec.config import DatasetSettings, Experiment, ModelSettings, Recipe
+from kd.spec.config import DatasetSettings, Experiment, ModelSettings, Recipe, Strict
 from kd.spec.errors import UserError, did_you_mean, shown, unknown
 
 SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "imagenet32": 32}
@@ -20,10 +21,14 @@ MOST_RUNS = 200_000
 """Students of one experiment, all seeds counted: planning more would take hours."""
 
 
-def check_recipe(recipe: Recipe, where: str) -> None:
-    """Refuse a recipe whose settings work against each other."""
+def check_recipe(experiment: Experiment, recipe: Recipe, given: Mapping[str, Any], where: str) -> None:
+    """Refuse a recipe that works against itself or the images, and what is `given` at `where` and does nothing."""
     for sentence in _contradictions(recipe):
         raise UserError(f"{where}.{sentence}")
+    _check_given(recipe, given, where)
+    _check_batch(experiment, recipe, where)
+    for dataset in experiment.datasets.values():
+        _check_images(recipe, dataset, where)
 
 
 def _contradictions(recipe: Recipe) -> Iterator[str]:
@@ -38,7 +43,7 @@ def _contradictions(recipe: Recipe) -> Iterator[str]:
         yield f"ema_start_decay: must be at most ema_decay ({recipe.ema_decay:g}), found {recipe.ema_start_decay:g}"
 
 
-def check_given(recipe: Recipe, changes: Iterable[str], where: str) -> None:
+def _check_given(recipe: Recipe, given: Mapping[str, Any], where: str) -> None:
     """Refuse settings that were given and do nothing beside the rest of the recipe."""
     off = {
         "gamma": recipe.schedule not in {"step", "plateau"} and f"with schedule {recipe.schedule}",
@@ -50,12 +55,21 @@ def check_given(recipe: Recipe, changes: Iterable[str], where: str) -> None:
         "ema_every": recipe.ema_decay is None and "without ema_decay",
         "ema_warmup_epochs": recipe.ema_start_decay is None and "without ema_start_decay",
     }
-    for key in changes:
-        if off.get(key) and getattr(recipe, key) != Recipe.model_fields[key].default:
-            raise UserError(f"{where}.{key}: does nothing {off[key]}, found {shown(getattr(recipe, key))}")
+    _refuse_idle(recipe, given, off, where)
+    crop = recipe.augmentation.crop
+    padding = {"padding": crop != "padded" and f"with crop {crop}"}
+    _refuse_idle(recipe.augmentation, given.get("augmentation", {}), padding, f"{where}.augmentation")
 
 
-def check_images(recipe: Recipe, dataset: DatasetSettings, where: str) -> None:
+def _refuse_idle(settings: Strict, given: Iterable[str], off: Mapping[str, str | bool], where: str) -> None:
+    """Refuse a given setting that `off` says why it does nothing."""
+    for key in given:
+        value = getattr(settings, key)
+        if off.get(key) and value != type(settings).model_fields[key].default:
+            raise UserError(f"{where}.{key}: does nothing {off[key]}, found {shown(value)}")
+
+
+def _check_images(recipe: Recipe, dataset: DatasetSettings, where: str) -> None:
     """Refuse an augmentation that is larger than the images, as far as their size is known."""
     side = dataset.image_size or SIDES.get(dataset.source)
     augmentation = recipe.augmentation
@@ -105,7 +119,7 @@ def _check_numbers(where: str, dataset: DatasetSettings, classes: int) -> None:
         raise UserError(f"{where}.subset_size: {dataset.source} has {most} images, found {size}")
 
 
-def check_batch(experiment: Experiment, recipe: Recipe, where: str) -> None:
+def _check_batch(experiment: Experiment, recipe: Recipe, where: str) -> None:
     """Refuse a batch larger than every source; one of a whole subset is let be."""
     images = [IMAGES.get(dataset.source) for dataset in experiment.datasets.values()]
     most = max((count for count in images if count is not None), default=None)

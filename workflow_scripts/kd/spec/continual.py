@@ -21,6 +21,7 @@ from kd.spec.errors import UserError, shown, unknown
 from kd.spec.experiment import checked, merged_recipe, model_settings
 from kd.spec.job import Job
 from kd.spec.memo import remembered
+from kd.spec.names import check_strategy_names
 from kd.spec.plain import plain_error
 from kd.spec.plan import ENGINE, Plan, Run
 
@@ -155,6 +156,14 @@ class ContinualPlan(Plan):
         wanted = any(strategy.targets == TEACHER for strategy in self.strategies.values())
         return [self.continual.teacher] if self.continual and self.continual.teacher and wanted else []
 
+    @property
+    def idle(self) -> list[str]:
+        """Return a sentence on each setting that does nothing and yet may stay, for strategies come and go."""
+        named = self.continual.teacher if self.continual else None
+        if named is None or self.continual_teachers:
+            return []
+        return [f"continual.teacher {shown(named)} does nothing: no strategy has targets: {TEACHER}"]
+
     def taught_by(self, run: ContinualRun) -> list[str]:
         """Return the name of the teacher that a continual run reads live."""
         return self.continual_teachers if self.strategies[run.strategy].targets == TEACHER else []
@@ -244,6 +253,7 @@ def continual_settings(experiment: Experiment) -> Continual | None:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"continual.strategies: two are named '{name}': give one of them another name")
+    check_strategy_names(experiment, section.student, names)
     if isinstance(section.class_order, list) and sorted(section.class_order) != list(range(len(section.class_order))):
         raise UserError(f"continual.class_order lists every label from 0 once, found {section.class_order}")
     for name in filter(None, (section.student, section.teacher)):
@@ -286,7 +296,7 @@ def _recipe(experiment: Experiment, section: Continual, strategy: Strategy, wher
     recipe = merged_recipe(experiment.recipe, own, f"models.{section.student}.recipe")
     merged = merged_recipe(recipe, strategy.recipe, where)
     if where and strategy.recipe:
-        check_recipe(merged, where)
+        check_recipe(experiment, merged, strategy.recipe, where)
     return merged
 
 

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import product
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +13,7 @@ from kd.spec.chain import STUDENT_UPDATE, stage_settings, stages
 from kd.spec.cifar import CIFARS, check_root
 from kd.spec.config import NAME_PATTERN, Experiment, ModelSettings, Recipe, Reporting
 from kd.spec.consistency import (
-    check_batch,
     check_dataset,
-    check_given,
-    check_images,
     check_network,
     check_recipe,
     check_size,
@@ -58,7 +54,7 @@ def workflow_configuration(
     if files:
         names = " and ".join(str(file) for file in files)
         raise UserError(f"{names}: key experiment is missing: an experiment file is complete and begins with its name")
-    return {**read_configuration(default), **content}
+    return _merged(read_configuration(default), content)
 
 
 def _as_typed(given: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,9 +76,7 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
     check_size(experiment, len(experiment.methods))
     for where, recipe in (("recipe", experiment.recipe), ("teacher_recipe", experiment.teacher_recipe)):
         if recipe is not None:
-            check_recipe(recipe, where)
-            check_given(recipe, recipe.model_fields_set, where)
-            check_batch(experiment, recipe, where)
+            check_recipe(experiment, recipe, recipe.model_dump(exclude_unset=True), where)
     _check_networks(experiment)
     _check_datasets(experiment)
     listed = variants(experiment)
@@ -114,10 +108,9 @@ def _check_networks(experiment: Experiment) -> None:
         check_network(name, settings)
         if isinstance(settings.pretrained, str) and not Path(settings.pretrained).is_file():
             raise UserError(f"models.{name}.pretrained: file {settings.pretrained} does not exist")
-        for base in _recipes_of(experiment, name):
+        for base in _recipes_of(experiment, name) if settings.recipe else ():
             recipe = merged_recipe(base, settings.recipe, f"models.{name}.recipe")
-            check_recipe(recipe, f"models.{name}.recipe" if settings.recipe else "recipe")
-            check_given(recipe, settings.recipe, f"models.{name}.recipe")
+            check_recipe(experiment, recipe, settings.recipe, f"models.{name}.recipe")
 
 
 def _recipes_of(experiment: Experiment, name: str) -> list[Recipe]:
@@ -139,9 +132,6 @@ def _check_datasets(experiment: Experiment) -> None:
         if dataset.source in CIFARS:
             check_root(dataset.source, str(dataset.root), dataset.download, f"datasets.{name}")
         check_dataset(name, dataset)
-        check_images(experiment.recipe, dataset, "recipe")
-        if experiment.teacher_recipe is not None:
-            check_images(experiment.teacher_recipe, dataset, "teacher_recipe")
 
 
 def _check_co_trained(names: Sequence[str], listed: Mapping[str, Variant]) -> None:
@@ -189,10 +179,20 @@ def checked(model: type[Settings], content: Mapping[str, Any], where: str) -> Se
 
 
 def merged_recipe(base: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
-    """Return a recipe with some keys replaced, checked as a whole."""
+    """Return a recipe with some keys replaced, checked as a whole; what lies within a key is changed likewise."""
     if not changes:
         return base
-    return checked(Recipe, {**base.model_dump(exclude_unset=False), **changes}, where)
+    return checked(Recipe, _merged(base.model_dump(), changes), where)
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keys and values with some of them replaced, as --config changes a file's."""
+    both = {
+        key: _merged(base[key], new)
+        for key, new in changes.items()
+        if isinstance(base.get(key), Mapping) and isinstance(new, Mapping)
+    }
+    return {**base, **changes, **both}
 
 
 def student_recipe(experiment: Experiment, student: str, variant: Variant) -> Recipe:
@@ -289,17 +289,18 @@ def _part(name: object, settings: dict[str, Any], where: str) -> tuple[str, dict
 
 def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None:
     recipe = merged_recipe(experiment.recipe, variant.recipe, f"{where}.recipe")
-    check_recipe(recipe, f"{where}.recipe" if variant.recipe else "recipe")
-    check_given(recipe, variant.recipe, f"{where}.recipe")
-    for dataset in experiment.datasets.values():
-        check_images(recipe, dataset, f"{where}.recipe")
-    mixing = recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0
-    for name, _ in variant.parts:
-        if mixing and not card(name).mixed_labels:
-            raise UserError(f"{where}: method {name} is not defined for MixUp or CutMix, set both alphas to 0 for it")
-    _check_momentum(experiment, variant, where)
+    check_recipe(experiment, recipe, variant.recipe, f"{where}.recipe")
+    _check_mixing(variant, recipe, where)
+    for student in _students(experiment, variant):
+        place = f"{where} for student {student}" if model_settings(experiment, student).recipe else where
+        recipe = student_recipe(experiment, student, variant)
+        check_recipe(experiment, recipe, {}, f"{place}: recipe")
+        _check_mixing(variant, recipe, place)
+        _check_momentum(variant, recipe, place)
+        if variant.chain:
+            _check_stages(variant, recipe, place)
     if variant.chain:
-        _check_stages(experiment, variant, recipe, where)
+        _check_freezing(experiment, variant.parts[0][1], where)
     for pair in experiment.pairs:
         if variant.teacher is not None and variant.teacher not in pair.teachers:
             raise unknown(f"teacher in {where} for student {pair.student}", variant.teacher, pair.teachers)
@@ -307,7 +308,21 @@ def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None
             raise UserError(f"{where}: {variant.name} needs several teachers, the pair has only {pair.teachers[0]}")
 
 
-def _check_stages(experiment: Experiment, variant: Variant, recipe: Recipe, where: str) -> None:
+def _students(experiment: Experiment, variant: Variant) -> list[str]:
+    """Return the names of all networks that a variant trains."""
+    assistants = [name for _, settings in variant.parts for name in settings.get("assistants", [])]
+    return list(dict.fromkeys([*(pair.student for pair in experiment.pairs), *assistants]))
+
+
+def _check_mixing(variant: Variant, recipe: Recipe, where: str) -> None:
+    """Refuse MixUp and CutMix for losses that are not defined for them."""
+    mixing = recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0
+    for name, _ in variant.parts:
+        if mixing and not card(name).mixed_labels:
+            raise UserError(f"{where}: method {name} is not defined for MixUp or CutMix, set both alphas to 0 for it")
+
+
+def _check_stages(variant: Variant, recipe: Recipe, where: str) -> None:
     """Refuse settings of a chain of half-stages that contradict each other or the recipe."""
     ((_, settings),) = variant.parts
     try:
@@ -321,12 +336,12 @@ def _check_stages(experiment: Experiment, variant: Variant, recipe: Recipe, wher
                 )
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
-    if settings["use_partial_freeze"]:
-        _check_freezing(experiment, settings, where)
 
 
 def _check_freezing(experiment: Experiment, settings: Mapping[str, Any], where: str) -> None:
     """Refuse levels of partial freezing beyond the blocks of a pair's networks, as far as those are known."""
+    if not settings["use_partial_freeze"]:
+        return
     of_teachers, each = _listed(settings["teacher_freeze_level"]), settings["teacher_freeze_levels"]
     of_student = [settings["student_freeze_level"], *(settings["student_freeze_schedule"] or [])]
     for pair in experiment.pairs:
@@ -343,17 +358,15 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _check_momentum(experiment: Experiment, variant: Variant, where: str) -> None:
-    """Refuse settings that change the momentum where a recipe has none to change, for any student."""
+def _check_momentum(variant: Variant, recipe: Recipe, where: str) -> None:
+    """Refuse settings that change the momentum where a recipe has none to change."""
     changing = [
         (name, key, settings[key])
         for name, settings in variant.parts
         for key in settings
         if card(name).settings[key].momentum_offset
     ]
-    students = dict.fromkeys(pair.student for pair in experiment.pairs)
-    recipes = [student_recipe(experiment, student, variant) for student in students] if changing else []
-    for (name, key, offset), recipe in product(changing, recipes):
+    for name, key, offset in changing:
         momentum = recipe.momentum
         if recipe.optimizer != "sgd" or recipe.nesterov:
             found = f"{recipe.optimizer} with nesterov" if recipe.nesterov else recipe.optimizer

@@ -19,6 +19,8 @@ ROWS = frozenset({"teacher", "student", "link", "none"})
 LONGEST_FILE_NAME = 255
 """Bytes."""
 LONGEST_ENDING = len("_seed4294967295_stage100.log")
+DEVICES = frozenset({"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))})
+"""What no file can be named where Windows keeps the files, whatever follows after a '.'."""
 OVERLAPS = "overlap"
 """The folder overlap--<student> holds the figure of all pairs of a student together."""
 
@@ -32,6 +34,7 @@ def check_names(experiment: Experiment) -> None:
     for i, pair in enumerate(experiment.pairs):
         for name in pair.teachers:
             _free(f"pairs[{i}].teachers", name, {"none", OVERLAPS})
+        _free(f"pairs[{i}].student", pair.student, ())
     _apart("pairs", [name for pair in experiment.pairs for name in (*pair.teachers, pair.student)])
 
 
@@ -43,23 +46,38 @@ def check_variant_names(where: str, names: Iterable[str]) -> None:
     _apart(where, listed)
 
 
+def check_strategy_names(experiment: Experiment, student: str, strategies: Iterable[str]) -> None:
+    """Refuse names of class-incremental runs that some file systems take for one, and such logs."""
+    listed = list(strategies)
+    for name in (student, *listed):
+        _free("continual", name, ())
+    _apart("continual.strategies", listed)
+    _check_joined("continual", product(experiment.datasets, [student], listed), "data set | student | strategy")
+
+
 def check_file_names(experiment: Experiment, folders: Iterable[str]) -> None:
-    """Refuse names that together make one file's name twice or one too long; a log's joins them with '_'."""
-    first: dict[str, tuple[str, str, str]] = {}
+    """Refuse names that together make one file's name twice or one too long."""
     teams = {f"{names}--{pair.student}" for pair in experiment.pairs for names in ("none", *pair.teachers)}
     teams |= {pair.name for pair in experiment.pairs}
-    for names in product(experiment.datasets, sorted(teams), dict.fromkeys(folders)):
+    joined = product(experiment.datasets, sorted(teams), dict.fromkeys(folders))
+    _check_joined("pairs", joined, "data set | pair | method")
+
+
+def _check_joined(where: str, joined: Iterable[tuple[str, str, str]], kinds: str) -> None:
+    """Refuse a log's name, which joins three with '_', that is too long or that others join to as well."""
+    first: dict[str, tuple[str, str, str]] = {}
+    for names in joined:
         name = "_".join(names)
         if len(name) + LONGEST_ENDING > LONGEST_FILE_NAME:
             raise UserError(
-                f"pairs: names of data set, teachers, student and method are too long together for the name of a file "
-                f"({len(name) + LONGEST_ENDING} of {LONGEST_FILE_NAME} characters): shorten {shown(name)}"
+                f"{where}: names ({kinds}) are too long together for the name of a file ({len(name) + LONGEST_ENDING} "
+                f"of {LONGEST_FILE_NAME} characters): shorten {shown(name)}"
             )
         other = first.setdefault(name, names)
         if other != names:
             raise UserError(
-                f"names join to '{name}' in two ways, {' | '.join(other)} and {' | '.join(names)} (data set | pair | "
-                "method), and their logs would be one file: take other names"
+                f"{where}: names join to '{name}' in two ways, {' | '.join(other)} and {' | '.join(names)} ({kinds}), "
+                "and their logs would be one file: take other names"
             )
 
 
@@ -73,6 +91,8 @@ def check_name(where: str, name: object) -> str:
 def _free(where: str, name: str, taken: Iterable[str]) -> None:
     if name.lower() in taken:
         raise UserError(f"{where}: the workflow uses the name '{name}' for what it writes beside: take another one")
+    if name.lower().partition(".")[0] in DEVICES:
+        raise UserError(f"{where}: some file systems cannot hold a file of the name '{name}': take another one")
 
 
 def _apart(where: str, names: Iterable[str]) -> None:

@@ -111,7 +111,9 @@ class _Problem:
         return ""
 
 
-NAME_IN_WORDS = "a name of 1 to 100 letters a-z and A-Z, digits, '_' and '.', the first a letter or a digit"
+NAME_IN_WORDS = (
+    "a name of 1 to 100 letters a-z and A-Z, digits, '_' and '.', the first a letter or a digit, the last no '.'"
+)
 
 
 def described(kind: Any) -> str:
