@@ -256,6 +256,31 @@ def test_links_that_tools_leave_are_passed_over(tmp_path, tree):
     assert counted(tmp_path / "a.tar") == [4, 4, 4]
 
 
+@pytest.mark.parametrize("target", [".", "..", "../..", "../../../tree"])
+def test_links_back_are_passed_over_as_in_a_directory(tmp_path, tree, target):
+    (tree / "train" / "ant" / "self").symlink_to(target)
+    (tmp_path / "a.tar").write_bytes(tar_of(tmp_path, sorted(tmp_path.rglob("*"))))
+    data = packed(tmp_path / "p", tmp_path / "a.tar")
+    assert np.bincount(data.labels["train"]).tolist() == [4, 4, 4]
+    assert data.manifest["passed_over"] == {"links in a circle": 1}
+
+
+def test_a_link_to_the_top_of_an_archive_leads_back(tmp_path, tree):
+    for name, target in (("self", "."), ("train/up", "..")):
+        (tree / name).symlink_to(target)
+    (tmp_path / "a.tar").write_bytes(tar_of(tree, sorted(tree.rglob("*"))))
+    assert packed(tmp_path / "p", tmp_path / "a.tar").manifest["passed_over"] == {"links in a circle": 2}
+
+
+@pytest.mark.parametrize("target", ["/data/dog", "../../dog", "gone", "dog"])
+def test_a_class_folder_that_is_a_dead_link_is_no_missing_class(tmp_path, tree, target):
+    (tree / "train" / "dog").symlink_to(target)
+    (tmp_path / "a.tar").write_bytes(tar_of(tree, sorted(tree.rglob("*"))))
+    message = "class folder train/dog holds no images; passed over: 1 links that lead nowhere"
+    with pytest.raises(UserError, match=message):
+        counted(tmp_path / "a.tar")
+
+
 @pytest.mark.parametrize("suffix", [".tar", ".zip"])
 def test_pipes_and_devices_are_passed_over_as_in_a_directory(tmp_path, tree, suffix):
     """They hold nothing, whatever they are called; nor does what leads to them."""

@@ -26,7 +26,7 @@ from kd.data.folder_tree import Layout, Listing
 from kd.data.source import BLOCK_IMAGES, Block
 from kd.spec.cifar import ARCHIVE_SUFFIXES
 from kd.spec.errors import UserError, printable
-from kd.spec.trees import NO_FILE, holds_no_data
+from kd.spec.trees import CIRCLE, NO_FILE, NOWHERE, holds_no_data, suffix_of
 
 BLOCK_BYTES = 2 << 20  # encoded bytes under way to a decoding process at once
 LARGEST_MEMBER = 1 << 30  # bytes; the largest picture that Pillow takes unasked has half of it as pixels
@@ -52,14 +52,15 @@ class Member:
     data: bytes = b""
     """Content of a file, if it was wanted."""
     target: str = ""
-    """Where a link leads, from the archive's top; '' for a place outside."""
+    """Where a link leads, from the archive's top, which is '.'; '' for a place outside."""
 
 
 def list_archives(paths: list[Path]) -> Listing:
     """List what several archives hold together; each is read through once.
 
     A hard or symbolic link to a file counts as a file of its own. Errors: UserError for an archive that is missing,
-    damaged, cut short, encrypted, absurdly large once unpacked or of another kind, and for links that lead nowhere.
+    damaged, cut short, encrypted, absurdly large once unpacked or of another kind, for pictures that are links to
+    nowhere, and for links to folders that they do not lie in.
     """
     _check_paths(paths)
     listing = Listing(", ".join(str(path) for path in paths))
@@ -111,14 +112,26 @@ def _follow(links: Mapping[str, str], files: set[str], pipes: set[str], listing:
             also[target].append(name)
         elif target in pipes:
             listing.pass_over(name, NO_FILE)
+        elif target == "." or name.startswith(f"{target}/"):
+            listing.pass_over(name, CIRCLE)
         elif not target or target not in folders:
-            _refuse_picture(listing, name, "a link to a file that is not in the archives")
+            _note_dead(listing, name)
         elif not any(map(holds_no_data, name.split("/"))):
             raise UserError(
                 f"{listing.where}: {printable(name)} is a link to the folder {printable(target)}:"
                 " put the files themselves there"
             )
     return also
+
+
+def _note_dead(listing: Listing, name: str) -> None:
+    """Count a link that leads nowhere, which may stand for a folder unless its name has a suffix."""
+    last = name.rpartition("/")[2]
+    if suffix_of(last) or holds_no_data(last):
+        _refuse_picture(listing, name, "a link to a file that is not in the archives")
+    else:
+        listing.pass_over(name, NOWHERE)
+        listing.folders.add(name)
 
 
 def _ends_of_folders(name: str) -> Iterator[int]:
@@ -214,7 +227,7 @@ def _safe_name(name: str, path: Path) -> str:
 
 
 def _target(name: str, leads_to: str) -> str:
-    """Return where a symbolic link of an archive leads, from the archive's top; '' for outside."""
+    """Return where a symbolic link of an archive leads, from the archive's top, '.'; '' for outside."""
     target = posixpath.normpath(posixpath.join(posixpath.dirname(name), leads_to))
     return "" if target.startswith(("/", "..")) else target
 
