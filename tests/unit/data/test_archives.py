@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import itertools
 import os
 import random
 import stat
@@ -360,6 +361,17 @@ def test_names_of_zips_from_other_systems(tmp_path, picture):
     listing = list_archives([path])
     assert find_layout(listing, None, 0).classes == ["ant", "bée"]
     assert not listing.passed_over(), "folders count as such"
+
+
+def test_backslashes_that_may_be_half_of_a_letter_are_refused(tmp_path, picture):
+    """Classes that begin with one letter of Shift-JIS would merge: its second byte is a backslash."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for split, name in itertools.product(("train", "test"), ("XYa", "XYb")):
+            archive.writestr(f"{split}/{name}/0.png", picture)
+    path.write_bytes(path.read_bytes().replace(b"XY", "\u8868".encode("shift-jis")))
+    with pytest.raises(UserError, match="does not tell in which encoding its names are"):
+        list_archives([path])
 
 
 @pytest.mark.parametrize("slash", ["/", "\\"])

@@ -24,13 +24,13 @@ def saved(image: Image.Image, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-def png(colour: int, depth: int, values: np.ndarray, chunks: bytes = b"") -> bytes:
-    """A PNG of values (H, W, channels) of a depth that Pillow does not write."""
+def png(colour: int, depth: int, values: np.ndarray, chunks: bytes = b"", width: int | None = None) -> bytes:
+    """A PNG of values (H, W, channels) of a depth that Pillow does not write; of bytes, with a width, below 8 bits."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    height, width = values.shape[:2]
+    height, width = len(values), width or values.shape[1]
     rows = b"".join(b"\0" + row.astype(">u2" if depth == 16 else "u1").tobytes() for row in values)
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
     end = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
@@ -137,6 +137,35 @@ def test_a_palettes_transparent_colour_lies_on_white(kind):
     image.putpixel((1, 0), 1)
     assert pixels(saved(image, kind, transparency=0)) == ([[[255] * 3, [10, 20, 30]]], {TRANSPARENT: 1})
     assert pixels(saved(image, kind)) == ([[[250, 1, 2], [10, 20, 30]]], {})
+
+
+@pytest.mark.parametrize(("depth", "step"), [(1, 255), (2, 85), (4, 17), (8, 1)])
+@pytest.mark.parametrize("key", [0, 1])
+def test_a_transparent_grey_of_a_png_lies_on_white(depth, step, key):
+    """Its value counts in the file's own bits."""
+    data = png(0, depth, packed_greys([0, 1], depth), transparent_colour(key), width=2)
+    expected = [255 if value == key else value * step for value in (0, 1)]
+    assert pixels(data) == (grey([expected]), {TRANSPARENT: 1})
+
+
+@pytest.mark.parametrize(("colour", "key"), [(0, [7]), (2, [7, 8, 9])])
+def test_a_transparent_colour_of_16_bits_is_refused(colour, key):
+    values = np.arange(6 * len(key)).reshape(2, 3, len(key))
+    with pytest.raises(UserError, match="picture has 16 bits a channel and a transparent colour, which is not read"):
+        decode(png(colour, 16, values, transparent_colour(*key)), "picture")
+
+
+def packed_greys(values: list[int], depth: int) -> np.ndarray:
+    """One row of greys, as bytes (1, B, 1)."""
+    bits = "".join(f"{value:0{depth}b}" for value in values)
+    bits = bits.ljust(-(-len(bits) // 8) * 8, "0")
+    return np.array([int(bits[k : k + 8], 2) for k in range(0, len(bits), 8)]).reshape(1, -1, 1)
+
+
+def transparent_colour(*values: int) -> bytes:
+    """The chunk of a PNG that makes one colour transparent."""
+    body = b"tRNS" + struct.pack(f">{len(values)}H", *values)
+    return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

@@ -106,6 +106,8 @@ PADDED = [f"{k:02}" for k in range(1, 13)]
         (["2", "02", "cat"], [2, "02"], ["2", "02"]),
         (["-1", "1", "cat"], [-1, 1], ["-1", "1"]),
         (["0", "1", "cat"], [1, "cat"], ["1", "cat"]),
+        (["bee", "cafe\u0301"], ["caf\u00e9", "bee"], ["cafe\u0301", "bee"]),
+        (["bee", "caf\u00e9"], ["cafe\u0301", "bee"], ["caf\u00e9", "bee"]),
     ],
 )
 def test_class_map_takes_the_classes_named_so(classes, subset, taken):

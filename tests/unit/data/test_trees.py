@@ -282,6 +282,16 @@ def test_classes_that_only_look_alike_are_pointed_at(tree, other):
         open_tree(tree)
 
 
+@UTF8_NAMES
+@pytest.mark.parametrize("opened", [as_directory, as_archive])
+def test_one_class_in_two_spellings_of_unicode_is_refused(tmp_path, opened):
+    root = write_tree(tmp_path / "t", classes=("bee", "caf\u00e9", "cafe\u0301"))
+    if len(list((root / "train").iterdir())) < 3:
+        pytest.skip("this file system takes both spellings for one name")
+    with pytest.raises(UserError, match=r"train/caf.+ is there twice, in two spellings of Unicode"):
+        opened(root, tmp_path)
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("opened", [as_directory, as_archive])
 def test_a_flat_split_folder_is_told_so(tmp_path, tree, opened, split):

@@ -5,11 +5,11 @@ moves on or stops, and what cannot be read as it was written is refused.
 """
 
 import bz2
-import contextlib
 import errno
 import gzip
 import lzma
 import posixpath
+import re
 import stat
 import tarfile
 import zipfile
@@ -36,6 +36,7 @@ _TAR_BLOCK = 512
 _CHUNK = 1 << 20
 _LONGEST_HEADER = 16 << 20
 _LONGEST_LINK = 4096
+_UTF8_NAME = 0x800  # flag of a zip's member
 _PIPES = {stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK}
 
 _TOLD = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
@@ -258,8 +259,9 @@ def _zip_members(file: IO[bytes], path: Path, wanted: Callable[[str], bool]) -> 
 
 
 def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, wanted: Callable[[str], bool]) -> Member:
-    name = _safe_name(_zip_name(member), path)
-    if _zip_name(member).endswith("/"):
+    told = _zip_name(member, path)
+    name = _safe_name(told, path)
+    if told.endswith("/"):
         return Member(name, "folder")
     if member.flag_bits & 1:
         raise UserError(f"archive {path} is encrypted ({printable(name)}): make it without a password")
@@ -279,12 +281,21 @@ def _zip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path, w
     return Member(name, "file", data)
 
 
-def _zip_name(member: zipfile.ZipInfo) -> str:
-    """Return a member's name; makers of archives leave out the mark of UTF-8 (macOS) or write \\ for / (Windows)."""
+def _zip_name(member: zipfile.ZipInfo, path: Path) -> str:
+    """Return a member's name; makers of archives leave out the mark of UTF-8 (macOS) or write \\ for / (Windows).
+
+    Errors: UserError where a backslash may be half of a letter, as in Shift-JIS, GBK and Big5: classes would merge.
+    """
     name = member.filename
-    if not member.flag_bits & 0x800:
-        with contextlib.suppress(UnicodeError):
+    if not member.flag_bits & _UTF8_NAME:
+        try:
             name = name.encode("cp437").decode("utf-8")
+        except UnicodeError:
+            if re.search(r"[^\x00-\x7f]\\", name):
+                raise UserError(
+                    f"archive {path} does not tell in which encoding its names are ({printable(name)}):"
+                    " make it anew with names in UTF-8"
+                ) from None
     return name.replace("\\", "/")
 
 

@@ -22,6 +22,7 @@ _PLAIN_MODES = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", 
 _DEEP_FORMATS = {"PNG", "TIFF", "PPM", "JPEG2000"}  # whose integers of 16 bits are known to count from 0 to a maximum
 _OTHER_PROGRAMS = {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"}
 _NOTHING_SHOWN_MEANS_ALL = {"BMP", "TGA"}  # writers of these leave the fourth byte 0
+_GREY_STEPS = {"L;2": 85, "L;4": 17}  # what Pillow multiplies greys of 2 and 4 bits by
 _SAMPLE_FORMAT, _PHOTOMETRIC, _ORIENTATION = 339, 262, 274
 _UNSIGNED = {1, 4}  # values of a TIFF's sample format: unsigned, and unknown, which is read as such
 
@@ -35,6 +36,8 @@ def as_rgb(opened: Image.Image, name: str, remarks: Counter[str]) -> Image.Image
     if opened.format in _OTHER_PROGRAMS:
         raise UserError(f"{name} is {opened.format}, no picture that can be read here: save it as PNG")
     deep, highest = _highest(opened)
+    if opened.format == "PNG" and "transparency" in opened.info:
+        _check_colour_key(opened, name, deep)
     if opened.mode in {"I", "F"} or opened.mode.startswith("I;") or _is_signed(opened):
         if highest is None:
             raise UserError(
@@ -61,6 +64,20 @@ def _highest(opened: Image.Image) -> tuple[bool, int | None]:
         return True, 4095 if "I;12" in raw else 65535
     plain_map = opened.format == "PPM" and any(isinstance(tile[3], tuple) and tile[3][1] > 255 for tile in opened.tile)
     return ";16" in raw or plain_map, None
+
+
+def _check_colour_key(opened: Image.Image, name: str, deep: bool) -> None:
+    """Bring the one transparent grey of a PNG to the scale of its pixels, as Pillow does for them and not for it.
+
+    Errors: UserError for 16 bits a channel: only part of each pixel is left to tell which colours are that one.
+    """
+    if deep:
+        raise UserError(
+            f"{name} has 16 bits a channel and a transparent colour, which is not read: save it with 8 bits"
+        )
+    raw = opened.tile[0][3]
+    if raw in _GREY_STEPS:
+        opened.info["transparency"] *= _GREY_STEPS[raw]
 
 
 def _is_signed(opened: Image.Image) -> bool:

@@ -220,6 +220,7 @@ def _group(listing: Listing, base: str) -> dict[str, list[int]]:
         place = f"{listing.where}: {base.rstrip('/')}" if base else listing.where
         holds = f"holds {loose} images but no class folders: nothing tells their classes" if loose else "is empty"
         raise UserError(f"{place} {holds}; put each class's images into a folder of its name")
+    _check_told_apart(listing.where, base, grouped)
     for folder, rows in grouped.items():
         if not rows:
             where = f"{listing.where}: class folder {base}{printable(folder)}"
@@ -229,6 +230,17 @@ def _group(listing: Listing, base: str) -> dict[str, list[int]]:
             if listing.names[row] == listing.names[following]:
                 raise UserError(f"{listing.where}: {printable(listing.names[row])} is there twice")
     return grouped
+
+
+def _check_told_apart(where: str, base: str, folders: Iterable[str]) -> None:
+    """Refuse two spellings of one name: an accent may be part of its letter or follow it, as macOS writes it."""
+    spelt: dict[str, str] = {}
+    for name in folders:
+        if (first := spelt.setdefault(unicodedata.normalize("NFC", name), name)) != name:
+            raise UserError(
+                f"{where}: {base}{printable(name)} is there twice, in two spellings of Unicode ({first!a} and"
+                f" {name!a}): put the images of one class into one folder"
+            )
 
 
 def _check_once(listing: Listing, base: str) -> None:

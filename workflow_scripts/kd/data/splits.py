@@ -1,5 +1,6 @@
 """Choose which images train and which validate: seeded, stratified, the same on every platform."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,9 @@ def _class_index(classes: Sequence[str], wanted: str | int) -> int:
     if name in classes:
         return list(classes).index(name)
     if isinstance(wanted, str):
+        alike = [index for index, given in enumerate(classes) if _composed(given) == _composed(wanted)]
+        if len(alike) == 1:  # macOS writes accents behind their letters, keyboards do not
+            return alike[0]
         raise unknown("class in class_subset", wanted, classes)
     numbered = [index for index, given in enumerate(classes) if _is_number(given)]
     if numbered:
@@ -56,6 +60,10 @@ def _class_index(classes: Sequence[str], wanted: str | int) -> int:
     if not 0 <= wanted < len(classes):
         raise UserError(f"class_subset names class {wanted}, allowed are 0 to {len(classes) - 1}")
     return wanted
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _is_number(name: str) -> bool:
