@@ -33,6 +33,7 @@ from kd.spec.lengths import lengths_beyond
 from kd.spec.believed import SEEN, bring_to_the_present, is_due, is_settled, stays
 from kd.spec.made import drop_finished, reason_of
 from kd.spec.plan import Run
+from kd.spec.planned import Targets
 from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
 
 
@@ -130,9 +131,48 @@ def leave_comparing_to_us() -> None:
     settings.force_incomplete = True
 
 
+# --- what was asked for -------------------------------------------------------------------------
+def asked_for() -> list[str]:
+    """Return the targets and files that the user named; there are settings only once all rules are known."""
+    settings = workflow.dag_settings
+    return sorted({*settings.targets, *settings.forcerun, *settings.until}) if STARTED and settings else []
+
+
+@cache
+def targets() -> Targets:
+    """Return what can be asked for."""
+    free = [rule.name for rule in workflow.rules if not rule.has_wildcards()]
+    return Targets(PLAN, free, [str(file) for rule in workflow.rules for file in rule.output])
+
+
+@cache
+def refuse_what_is_not_planned() -> None:
+    """Refuse files of runs that the experiment does not have, for which rules would do."""
+    for target in asked_for():
+        if not workflow.is_rule(target) and (sentence := targets().not_planned(target)):
+            raise WorkflowError(sentence)
+
+
+def in_plain_words(record) -> bool:
+    """Let Snakemake say why it cannot have a target, in place of what came of looking for its rule."""
+    error = getattr(record, "exception", None)
+    if error in {"InputFunctionException", "MissingRuleException"}:
+        files = [target for target in asked_for() if not workflow.is_rule(target)]
+        said = list(filter(None, map(targets().not_planned, files)))
+        if error == "MissingRuleException":
+            missing = record.msg.partition(" produce ")[2].partition(" (if ")[0]
+            said += [targets().no_such(file) for file in files if missing in {file, os.path.relpath(file)}]
+        record.msg = said[0] if said else record.msg
+    return True
+
+
+logger.addFilter(in_plain_words)
+
+
 def judged(job: JobPlan, fresh: bool = True):
     """Return the input that makes a job run if its result is not what is asked (or not `fresh` for another reason)."""
     leave_comparing_to_us()
+    refuse_what_is_not_planned()
     if not STARTED or (fresh and stays(job)):
         return ancient(OTHERWISE)
     bring_to_the_present(job)
