@@ -10,7 +10,7 @@ from kd.spec.continual import ContinualPlan
 from kd.spec.experiment import check_experiment
 from kd.spec.files import write_json
 from kd.spec.jobplan import Jobs
-from kd.spec.resources import runtime_minutes
+from kd.spec.resources import UNKNOWN_SOURCE, runtime_minutes
 
 BASE = {
     "experiment": "unit",
@@ -182,6 +182,19 @@ def test_jobs_are_the_same_where_the_images_are_gone(pictures):
     shutil.rmtree(pictures / "test")
     after = {name: [job.identity for job in jobs] for name, jobs in trainings(on_pictures(root=str(pictures))).items()}
     assert after == before
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{}, [60], {"train_images": None}, {"train_images": "60"}],
+    ids=["without", "a list", "null", "text"],
+)
+def test_a_record_of_packing_that_tells_no_number_of_images_is_none(pictures, record):
+    write_json("results/unit/whole/data/made/prepare_data.json", record)
+    shutil.rmtree(pictures / "train")
+    shutil.rmtree(pictures / "test")
+    found = trainings(on_pictures(root=str(pictures)))
+    assert {job.images for job in found["whole"]} == {UNKNOWN_SOURCE}
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100"])

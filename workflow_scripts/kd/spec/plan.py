@@ -1,6 +1,5 @@
 """The runs of an experiment: which jobs there are, where they write, what each depends on."""
 
-import contextlib
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,8 +14,8 @@ from kd.spec.designs import Design, designs
 from kd.spec.digests import canonical, code_digest, text_digest
 from kd.spec.errors import UserError
 from kd.spec.experiment import merged_recipe, model_settings, student_recipe, variants
-from kd.spec.files import read_json
 from kd.spec.job import Job, MethodPart
+from kd.spec.made import read_record
 from kd.spec.memo import remembered
 from kd.spec.resources import UNKNOWN_SOURCE, training_images
 from kd.spec.variant import Variant
@@ -268,9 +267,9 @@ class Plan:
             return self.contents(first)
         found = contents_of(self.experiment.datasets[dataset])
         if found.digest is None and found.train_images is None:
-            with contextlib.suppress(UserError):
-                record = read_json(f"{self.folder}/{dataset}/data/made/prepare_data.json")
-                return Contents(None, record["train_images"])
+            record = read_record(f"{self.folder}/{dataset}/data/made/prepare_data.json") or {}
+            if isinstance(images := record.get("train_images"), int):
+                return Contents(None, images)
         return found
 
     @remembered
