@@ -23,18 +23,18 @@ from kd.reporting.layout import (
     design_tables,
     figure_files,
 )
-from kd.spec.continual import ContinualPlan, ContinualRun
-from kd.spec.digests import canonical, code_digest, text_digest
-from kd.spec.errors import UserError
-from kd.spec.experiment import check_experiment, workflow_configuration
-from kd.spec.files import atomic_write, remove_leftovers
-from kd.spec.jobplan import TRAININGS, JobPlan, Jobs
-from kd.spec.lengths import lengths_beyond
-from kd.spec.believed import SEEN, bring_to_the_present, is_due, is_settled, stays
-from kd.spec.made import drop_finished, reason_of
-from kd.spec.plan import Run
-from kd.spec.planned import Targets
-from kd.spec.resources import memory_mb, memory_together_mb, runtime_minutes
+from kd.study.continual import ContinualPlan, ContinualRun
+from kd.study.digests import canonical, code_digest, text_digest
+from kd.tools.errors import UserError
+from kd.study.experiment import check_experiment, workflow_configuration
+from kd.tools.files import atomic_write, remove_leftovers
+from kd.study.jobplan import TRAININGS, JobPlan, Jobs
+from kd.study.lengths import lengths_beyond
+from kd.study.believed import SEEN, bring_to_the_present, is_due, is_settled, stays
+from kd.study.made import drop_finished, reason_of
+from kd.study.plan import Run
+from kd.study.planned import Targets
+from kd.study.resources import memory_mb, memory_together_mb, runtime_minutes
 
 
 def as_letters(text: str) -> str:
@@ -106,7 +106,7 @@ if GPUS and LOCAL:
     workflow.global_resources.setdefault("gpu", max(GPUS, len(visible_devices()) * EXPERIMENT.jobs_per_gpu))
 
 # --- what is made again -------------------------------------------------------------------------
-# Results say themselves what they were made from (kd.spec.made), so that they are judged alike where Snakemake's notes
+# Results say themselves what they were made from (kd.study.made), so that they are judged alike where Snakemake's notes
 # are lost, where results were copied, and where another rule makes the same. A job whose result was made from something
 # else than is asked has this file as an input that is newer; for any other one it is ancient, no reason to run.
 OTHERWISE = ".snakemake/kd/settings_code_or_data_changed"

@@ -1,4 +1,4 @@
-# Which job the wildcards of a rule name (kd.spec.jobplan says what each job is).
+# Which job the wildcards of a rule name (kd.study.jobplan says what each job is).
 
 
 def run_of(wildcards, method: str | None = None) -> Run:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 
 def read_flipped(path: Path, whole: bytes, position: int, read: Callable[[], Any]) -> tuple[Any, str]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kd.spec.files import whole_crc32, write_json
+from kd.tools.files import whole_crc32, write_json
 
 SPLITS = ("train", "test")
 

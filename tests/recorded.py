@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from kd.spec.jobplan import JobPlan
-from kd.spec.made import Note, begin, fail, finish, manifest_digest
+from kd.study.jobplan import JobPlan
+from kd.study.made import Note, begin, fail, finish, manifest_digest
 
 ASKED = "asked"
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from kd.console.entry import run
 from kd.reporting.design_files import write_designs
-from kd.spec.config import Experiment
-from kd.spec.files import read_json
-from kd.spec.plan import Plan
+from kd.schema.config import Experiment
+from kd.study.plan import Plan
+from kd.tools.files import read_json
 
 
 def main(arguments: argparse.Namespace) -> None:

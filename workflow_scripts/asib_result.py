@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kd.analysis.chain import join_chain
 from kd.console.entry import run
-from kd.spec.made import drop_progress
+from kd.study.made import drop_progress
 
 
 def main(arguments: argparse.Namespace) -> None:

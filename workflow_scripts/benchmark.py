@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kd.benchmark import report
-from kd.benchmark.settings import PARTS, Settings, method_entries, parse
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import start_torch
-from kd.spec.errors import UserError
+from kd.speed import report
+from kd.speed.settings import PARTS, Settings, method_entries, parse
+from kd.tools.errors import UserError
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -32,7 +32,7 @@ def main(arguments: argparse.Namespace) -> None:
     start_torch(arguments.threads or os.cpu_count() or 1)
     import torch
 
-    from kd.benchmark.run import Start, benchmark
+    from kd.speed.run import Start, benchmark
 
     start = Start(f"python {shlex.join(sys.argv)}", time.process_time() - started)
     if arguments.device == "cuda" and not torch.cuda.is_available():

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from kd.console.entry import run
 from kd.console.training_script import start_torch
-from kd.spec.checks import parse_checks
-from kd.spec.errors import UserError
-from kd.spec.files import read_json, write_json
+from kd.study.checks import parse_checks
+from kd.tools.errors import UserError
+from kd.tools.files import read_json, write_json
 
 log = logging.getLogger("kd")
 
@@ -35,7 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--checks", type=Path, required=True, help="what to check, as kd.spec.checks writes it")
+    parser.add_argument("--checks", type=Path, required=True, help="what to check, as kd.study.checks writes it")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads")
     parser.add_argument("--out", type=Path, required=True, help="checked.json")
     run(main, parser, "check_pairs")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kd.analysis.collect import collect
 from kd.console.entry import run
-from kd.spec.files import read_json
+from kd.tools.files import read_json
 
 
 def main(arguments: argparse.Namespace) -> None:

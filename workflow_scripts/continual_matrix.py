@@ -6,9 +6,9 @@ from pathlib import Path
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
-from kd.spec.continual import parse_continual_job
-from kd.spec.files import write_json
-from kd.spec.made import drop_progress
+from kd.study.continual import parse_continual_job
+from kd.study.made import drop_progress
+from kd.tools.files import write_json
 
 
 def main(arguments: argparse.Namespace) -> None:

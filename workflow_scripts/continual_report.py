@@ -5,8 +5,8 @@ from pathlib import Path
 
 from kd.console.entry import run
 from kd.reporting.continual import write_continual
-from kd.spec.config import Reporting
-from kd.spec.files import read_json
+from kd.schema.config import Reporting
+from kd.tools.files import read_json
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
 from kd.console.training_script import start_torch, training_parser
-from kd.spec.continual import parse_continual_job
+from kd.study.continual import parse_continual_job
 
 log = logging.getLogger("kd")
 

@@ -19,9 +19,9 @@ from kd.analysis.records import read_metrics
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
-from kd.spec.files import atomic_path, write_json
-from kd.spec.job import parse_job
-from kd.spec.made import drop_progress
+from kd.study.job import parse_job
+from kd.study.made import drop_progress
+from kd.tools.files import atomic_path, write_json
 
 if TYPE_CHECKING:
     from kd.engine.evaluation import Predictions

@@ -6,8 +6,8 @@ from pathlib import Path
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
-from kd.spec.files import write_json
-from kd.spec.job import parse_job
+from kd.study.job import parse_job
+from kd.tools.files import write_json
 
 
 def main(arguments: argparse.Namespace) -> None:

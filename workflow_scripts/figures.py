@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kd.console.entry import run
 from kd.reporting.figures import write_figures
-from kd.spec.config import Reporting
+from kd.schema.config import Reporting
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from kd.console.entry import run
 from kd.reporting.page import write_page
-from kd.spec.cards import load_cards
-from kd.spec.config import Experiment
-from kd.spec.files import read_json
-from kd.spec.plan import Plan
+from kd.schema.cards import load_cards
+from kd.schema.config import Experiment
+from kd.study.plan import Plan
+from kd.tools.files import read_json
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kd.analysis.statistics import compute_statistics
 from kd.console.entry import run
-from kd.spec.config import Reporting
+from kd.schema.config import Reporting
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 from kd.console.entry import run
 from kd.data.packing import pack
-from kd.spec.config import DatasetSettings
-from kd.spec.contents import contents_of
+from kd.schema.config import DatasetSettings
+from kd.study.contents import contents_of
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:

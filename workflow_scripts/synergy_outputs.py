@@ -5,7 +5,7 @@ import argparse
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import start_torch, training_parser
-from kd.spec.job import parse_job
+from kd.study.job import parse_job
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -8,9 +8,9 @@ from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
 from kd.console.training_script import packed_folder, start_torch
-from kd.spec.errors import UserError
-from kd.spec.files import read_json
-from kd.spec.job import parse_job
+from kd.study.job import parse_job
+from kd.tools.errors import UserError
+from kd.tools.files import read_json
 
 RULE = "train_students"
 log = logging.getLogger("kd")

@@ -12,7 +12,7 @@ from kd.engine.resolve import method_class
 from kd.engine.team import Team, deploy
 from kd.methods.contract import EXTRA, STUDENT, Batch, Progress, Stage, Update, peer, teacher
 from kd.models.base import StagedNet, TappedModel, conv_bn
-from kd.spec.cards import card
+from kd.schema.cards import card
 
 CLASSES, IMAGES, SIZE, BATCH = 4, 16, 8, 6
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ def tiny_net(width: int, count: int = 3) -> StagedNet:
 def zoo_net(arch: str) -> nn.Module:
     """Return a network of the zoo."""
     from kd.models.build import build_model
-    from kd.spec.config import ModelSettings
+    from kd.schema.config import ModelSettings
 
     return build_model(ModelSettings(arch=arch), CLASSES, SIZE)
 

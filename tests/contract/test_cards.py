@@ -10,10 +10,10 @@ from method_world import NETS, World
 
 from kd.engine.resolve import build_method
 from kd.methods.contract import EXTRA, STUDENT, peer, teacher
-from kd.spec.cards import load_cards
-from kd.spec.config import Recipe
-from kd.spec.errors import UserError
-from kd.spec.job import MethodPart
+from kd.schema.cards import load_cards
+from kd.schema.config import Recipe
+from kd.study.job import MethodPart
+from kd.tools.errors import UserError
 
 CARDS = {name: card for name, card in load_cards().items() if card.alone}
 PHASES = [(name, False) for name in CARDS] + [(name, True) for name, card in CARDS.items() if card.pretrain]
@@ -227,7 +227,7 @@ def contexts(name, key):
 READ_BY_LOSS = [
     (name, key) for name, card in CARDS.items() for key, s in card.settings.items() if not (s.plan or card.chain)
 ]
-"""What decides which runs there are is tested with the plan, in tests/unit/spec/test_links.py; the many settings of a
+"""What decides which runs there are is tested with the plan, in tests/unit/study/test_links.py; the many settings of a
 chain, each beside those that it needs, in tests/unit/asib/test_asib_method.py.
 """
 

@@ -13,9 +13,9 @@ from method_world import CLASSES, World, tiny_net
 
 from kd.methods.contract import STUDENT
 from kd.models.build import build_model
-from kd.spec.cards import load_cards
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
+from kd.schema.cards import load_cards
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 CARDS = {name: card for name, card in load_cards().items() if card.alone}
 SIZE, ITEMS = 32, 4

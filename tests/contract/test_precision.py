@@ -22,7 +22,7 @@ from torch._inductor.cpu_vec_isa import pick_vec_isa
 from kd.engine.precision import Precision
 from kd.methods.contract import STUDENT
 from kd.models.base import StagedNet
-from kd.spec.cards import load_cards
+from kd.schema.cards import load_cards
 
 CARDS = {name: card for name, card in load_cards().items() if card.alone}
 PHASES = [(name, False) for name in CARDS] + [(name, True) for name, card in CARDS.items() if card.pretrain]

@@ -8,9 +8,9 @@ from packed_noise import pack_noise
 from test_pairs import CARDS, CHOSEN, EXCEPTIONS, KINDS, LETTERS, NO, OUTCOMES, PAIRS, TAPS, WORKS, one_sentence
 
 from kd.continual.rehearsal import ContinualRehearsal
-from kd.spec.checks import check_job, parse_checks
-from kd.spec.continual import ContinualPlan
-from kd.spec.experiment import check_experiment
+from kd.study.checks import check_job, parse_checks
+from kd.study.continual import ContinualPlan
+from kd.study.experiment import check_experiment
 
 SIZE, CLASSES, IMAGES = 32, 4, 24
 

@@ -8,18 +8,23 @@ from pathlib import Path
 import pytest
 
 KD = Path(__file__).parents[2] / "workflow_scripts" / "kd"
+SETTINGS = {"tools", "formats", "schema", "study"}
 MAY_IMPORT = {
-    "spec": set(),
-    "data": {"spec"},
-    "models": {"spec"},
-    "methods": {"spec", "models", "data"},
-    "asib": {"spec", "models", "data", "methods"},
-    "engine": {"spec", "models", "data", "methods"},
-    "continual": {"spec", "models", "data", "methods", "engine"},
-    "analysis": {"spec", "models", "data", "methods", "asib", "engine"},
-    "reporting": {"spec", "analysis"},
-    "console": {"spec", "engine"},
-    "benchmark": {"spec", "data", "models", "methods", "engine", "analysis", "reporting"},
+    "tools": set(),
+    "formats": {"tools"},
+    "schema": {"tools", "formats"},
+    "study": SETTINGS - {"study"},
+    "record": SETTINGS,
+    "data": SETTINGS,
+    "models": SETTINGS,
+    "methods": SETTINGS | {"models", "data"},
+    "asib": SETTINGS | {"models", "data", "methods"},
+    "engine": SETTINGS | {"models", "data", "methods", "record"},
+    "continual": SETTINGS | {"models", "data", "methods", "record", "engine"},
+    "analysis": SETTINGS | {"models", "data", "methods", "asib", "record", "engine"},
+    "reporting": SETTINGS | {"analysis"},
+    "console": SETTINGS | {"engine"},
+    "speed": SETTINGS | {"data", "models", "methods", "record", "engine", "analysis", "reporting"},
 }
 FILES = sorted(path.relative_to(KD) for path in KD.rglob("*.py"))
 
@@ -49,7 +54,7 @@ def test_packages_resolved_by_name_stay_empty(package):
     assert (KD / package / "__init__.py").read_text(encoding="utf-8") == ""
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] == "spec"], ids=str)
+@pytest.mark.parametrize("path", [path for path in FILES if path.parts[0] in SETTINGS], ids=str)
 def test_the_specification_never_imports_torch(path):
     assert not {name.split(".")[0] for name in imported(path)} & {"torch", "torchvision", "timm"}
 
@@ -70,7 +75,7 @@ def test_the_loop_and_its_parts_know_no_method_by_name(package):
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("kd.spec.plan", {"torch", "pandas", "matplotlib", "timm"}),
+        ("kd.study.plan", {"torch", "pandas", "matplotlib", "timm"}),
         ("kd.console.training_script", {"torch", "pandas", "matplotlib", "timm"}),
         ("kd.analysis.collect", {"torch", "matplotlib"}),
         ("kd.analysis.chain", {"torch", "pandas"}),

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from checkout import environment, planned, snakemake
 
-from kd.spec.files import read_json
+from kd.tools.files import read_json
 
 # one worker: the other one would wait for the run that they share
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("staleness")]

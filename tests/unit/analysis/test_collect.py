@@ -6,7 +6,7 @@ from recorded import failed, finished, step
 
 from kd.analysis.collect import COLUMNS, collect
 from kd.analysis.runs import read_runs
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 SCORES = {"val_top1": 70.0, "test_top1": 69.5, "test_top5": 90.0, "test_nll": 1.2, "test_ece": 0.04, "agreement": None}
 RUN = {

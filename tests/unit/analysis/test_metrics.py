@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kd.analysis import metrics
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 LOGITS = np.array([[3.0, 1.0, 0.0], [0.0, 2.0, 1.0], [1.0, 0.0, 5.0], [2.0, 1.0, 0.0]])
 LABELS = np.array([0, 2, 2, 1])

@@ -7,7 +7,7 @@ import pytest
 from flips import read_flipped
 
 from kd.analysis.predictions import saved_logits
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 
 @pytest.fixture

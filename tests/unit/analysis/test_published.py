@@ -1,7 +1,7 @@
 import pytest
 
 from kd.analysis.published import published_beside
-from kd.spec.cards import Published
+from kd.schema.cards import Published
 
 FULL = {"source": "cifar100", "subset_size": None, "class_subset": None}
 KD = [

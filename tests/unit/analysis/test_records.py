@@ -18,9 +18,9 @@ from kd.analysis.curves import read_curves
 from kd.analysis.predictions import saved_logits
 from kd.analysis.runs import read_runs
 from kd.analysis.statistics import compute_statistics
-from kd.spec.config import Reporting
-from kd.spec.errors import UserError
-from kd.spec.files import read_json
+from kd.schema.config import Reporting
+from kd.tools.errors import UserError
+from kd.tools.files import read_json
 
 SCORES = {"val_top1": 70.0, "test_top1": 69.5, "test_top5": 90.0, "test_nll": 1.2, "test_ece": 0.04, "agreement": None}
 GOOD = {

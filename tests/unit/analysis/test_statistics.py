@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kd.analysis.collect import COLUMNS
 from kd.analysis.statistics import compute_statistics, holm, paired_difference, sign_flip_p, summarise, t_quantile
-from kd.spec.config import Reporting
+from kd.schema.config import Reporting
 
 quarters = st.integers(-40, 40).map(lambda value: value / 4)
 

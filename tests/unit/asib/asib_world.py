@@ -5,7 +5,7 @@ from torch import nn
 
 from kd.asib.method import ASIB
 from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Output, Progress, Stage, teacher
-from kd.spec.cards import card
+from kd.schema.cards import card
 
 CLASSES = 5
 INPUTS = 12

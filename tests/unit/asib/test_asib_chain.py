@@ -6,8 +6,8 @@ from asib_world import method_of, settings_of
 
 from kd.asib.recipes import half_recipe
 from kd.models.freezing import Freezing
-from kd.spec.cards import card
-from kd.spec.chain import (
+from kd.schema.cards import card
+from kd.study.chain import (
     HALVES,
     STUDENT_ONLY,
     STUDENT_UPDATE,
@@ -16,7 +16,7 @@ from kd.spec.chain import (
     stage_settings,
     stages,
 )
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 PER_STAGE = sorted(key for key, setting in card("asib").settings.items() if setting.per_stage)
 
@@ -191,7 +191,7 @@ def test_a_half_stage_is_the_same_from_resolved_settings(half):
 
 
 def test_recipes_of_both_halves_are_valid():
-    from kd.spec.config import Recipe
+    from kd.schema.config import Recipe
 
     recipe = Recipe(epochs=20, warmup_epochs=5, min_lr=1e-3, milestones=[10], ema_decay=0.9).model_dump()
     for half in HALVES:
@@ -201,5 +201,5 @@ def test_recipes_of_both_halves_are_valid():
 
 
 def test_settings_and_gate_do_not_import_torch():
-    code = "import sys, kd.spec.chain, kd.asib.gate; sys.exit('torch' in sys.modules)"
+    code = "import sys, kd.study.chain, kd.asib.gate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0

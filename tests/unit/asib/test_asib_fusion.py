@@ -14,7 +14,7 @@ from kd.asib.fusions.light_attention import LightweightAttnMBM
 from kd.asib.fusions.mlp import MLPMBM
 from kd.asib.fusions.vib import VIBMBM
 from kd.asib.modules import DistillationAdapters, StudentProjection, SynergyHead
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 WIDTHS = (5, 7, 3)
 torch.manual_seed(0)

@@ -1,7 +1,7 @@
 import pytest
 
 from kd.asib.gate import SYNERGY_GATE, check_synergy, required_correct
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 
 @pytest.mark.parametrize(("images", "chance"), [(50, 0.5), (180, 0.1), (5000, 0.01), (5000, 0.3)])

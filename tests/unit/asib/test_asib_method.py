@@ -9,10 +9,10 @@ from asib_world import CLASSES, World, method_of, separable, settings_of, split
 from kd.asib import losses
 from kd.asib.gate import check_synergy
 from kd.methods.contract import EXTRA, STUDENT, Batch, Progress
-from kd.spec.cards import card
-from kd.spec.chain import HALVES, STUDENT_UPDATE, TEACHER_UPDATE
-from kd.spec.digests import canonical
-from kd.spec.errors import UserError
+from kd.schema.cards import card
+from kd.study.chain import HALVES, STUDENT_UPDATE, TEACHER_UPDATE
+from kd.study.digests import canonical
+from kd.tools.errors import UserError
 
 EVERYTHING = {
     "cccp_alpha": 0.5,

@@ -10,7 +10,7 @@ import pytest
 
 from kd.console import device
 from kd.console.progress import Progress
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 SCRIPTS = Path(__file__).parents[3] / "workflow_scripts"
 

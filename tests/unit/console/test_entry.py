@@ -21,8 +21,8 @@ JOB = """
 import argparse, os, sys
 from pathlib import Path
 from kd.console.entry import log, run
-from kd.spec.errors import UserError
-from kd.spec.files import atomic_write, write_json
+from kd.tools.errors import UserError
+from kd.tools.files import atomic_write, write_json
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--data")

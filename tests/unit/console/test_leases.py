@@ -6,7 +6,7 @@ import stat
 import pytest
 
 from kd.console import device
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 
 @pytest.fixture

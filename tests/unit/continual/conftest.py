@@ -11,9 +11,9 @@ from kd.data.packing import pack
 from kd.engine.jobs import Files
 from kd.models.build import build_model
 from kd.models.weights import save_weights
-from kd.spec.config import DatasetSettings, ModelSettings
-from kd.spec.continual import ContinualJob, ContinualPlan, parse_continual_job
-from kd.spec.experiment import check_experiment
+from kd.schema.config import DatasetSettings, ModelSettings
+from kd.study.continual import ContinualJob, ContinualPlan, parse_continual_job
+from kd.study.experiment import check_experiment
 
 
 class World:

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from kd.continual.evaluation import accuracy_matrices
 from kd.continual.jobs import UNFINISHED, planned_epochs
 from kd.engine.data import Data
-from kd.spec.continual import Continual, Strategy, parse_continual_job
-from kd.spec.made import drop_progress
+from kd.study.continual import Continual, Strategy, parse_continual_job
+from kd.study.made import drop_progress
 
 EVERYTHING = {
     "ce_classes": "current",

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from kd.continual.ewc import Anchors, fisher, grow, widened
 from kd.models.base import TappedModel
 from kd.models.build import build_model
-from kd.spec.config import ModelSettings
+from kd.schema.config import ModelSettings
 
 
 class Linear(TappedModel):

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from kd.continual.ewc import Anchors
 from kd.continual.method import BALANCE, PREVIOUS, Incremental
 from kd.methods.contract import STUDENT, Batch, Output, Progress, teacher
-from kd.spec.continual import Strategy
+from kd.study.continual import Strategy
 
 OLD, SEEN = 3, 5
 GENERATOR = torch.Generator().manual_seed(0)

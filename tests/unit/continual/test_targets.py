@@ -15,10 +15,10 @@ from kd.engine.outputs import read_outputs
 from kd.engine.teachers import fixed_view
 from kd.models.build import build_model
 from kd.models.weights import save_weights
-from kd.spec.config import ModelSettings
-from kd.spec.continual import ContinualPlan, parse_continual_job
-from kd.spec.experiment import check_experiment
-from kd.spec.job import parse_job
+from kd.schema.config import ModelSettings
+from kd.study.continual import ContinualPlan, parse_continual_job
+from kd.study.experiment import check_experiment
+from kd.study.job import parse_job
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 
 from kd.continual.tasks import Part, kept_images, make_tasks, replayed, seen_part
 from kd.data.store import ImageStore
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 
 def test_tasks_cut_the_classes_evenly_and_cover_each_once():

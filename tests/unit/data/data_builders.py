@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kd.spec.cifar import CIFARS
+from kd.formats.cifar import CIFARS
 
 
 def write_image(path: Path, value: int, size: tuple[int, int] = (8, 8)) -> None:

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from kd.data.packing import pack
-from kd.spec.config import DatasetSettings, SplitRatios
-from kd.spec.contents import contents_of
-from kd.spec.errors import UserError
+from kd.schema.config import DatasetSettings, SplitRatios
+from kd.study.contents import contents_of
+from kd.tools.errors import UserError
 
 SUFFIXES = ("png", "jpg", "jpeg", "jfif", "jpe", "JPG", "bmp", "tga", "webp", "gif", "tif", "jp2", "ppm", "qoi", "PNG")
 MODES = ("RGB", "L", "P", "RGBA", "LA", "1", "I;16")

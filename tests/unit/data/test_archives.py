@@ -21,8 +21,8 @@ from kd.data.archives import list_archives
 from kd.data.folder_tree import find_layout
 from kd.data.packed import Packed
 from kd.data.packing import pack
-from kd.spec.config import DatasetSettings
-from kd.spec.errors import UserError
+from kd.schema.config import DatasetSettings
+from kd.tools.errors import UserError
 
 SUFFIXES = [".tar", ".tar.gz", ".tgz", ".zip", ".tar.bz2", ".tar.xz"]
 

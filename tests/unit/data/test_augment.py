@@ -10,7 +10,7 @@ from kd.data import augment
 from kd.data.augment import Augmenter
 from kd.data.mixing import draw_box, mix
 from kd.data.randaugment import LEVELS, OPERATIONS, apply_operations, rand_augment
-from kd.spec.config import Augmentation, RandAugment
+from kd.schema.config import Augmentation, RandAugment
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 

@@ -15,10 +15,10 @@ from kd.data import cifar_pickles
 from kd.data.packed import Packed
 from kd.data.packing import pack
 from kd.data.source import open_source
-from kd.spec.cifar import CIFARS
-from kd.spec.config import DatasetSettings
-from kd.spec.contents import contents_of
-from kd.spec.errors import UserError
+from kd.formats.cifar import CIFARS
+from kd.schema.config import DatasetSettings
+from kd.study.contents import contents_of
+from kd.tools.errors import UserError
 
 CLASSES = ["cat", "ant", "dog", "bee"]
 

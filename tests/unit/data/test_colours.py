@@ -11,8 +11,8 @@ from PIL import Image
 
 from kd.data.colours import DEEP, FRAMES, TRANSPARENT, TURNED
 from kd.data.decoding import decode
-from kd.spec.errors import UserError
-from kd.spec.trees import PICTURE_SUFFIXES
+from kd.formats.trees import PICTURE_SUFFIXES
+from kd.tools.errors import UserError
 
 GREY16 = np.array([[0, 256, 32768], [65535, 257, 65278]], np.uint16)
 GREY8 = [[0, 1, 128], [255, 1, 254]]  # divided by 257 and rounded

@@ -10,8 +10,8 @@ from flips import read_flipped
 
 from kd.data.packed import Packed
 from kd.data.packing import pack
-from kd.spec.config import DatasetSettings
-from kd.spec.errors import UserError
+from kd.schema.config import DatasetSettings
+from kd.tools.errors import UserError
 
 FILES = ["train_images.npy", "train_labels.npy", "test_images.npy", "test_labels.npy", "manifest.json"]
 

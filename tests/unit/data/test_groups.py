@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from kd.data.groups import TwoSided, distinct, distinct_columns, epoch, pool, skip_taken
-from kd.spec.errors import UserError
-from kd.spec.needs import Groups
+from kd.data.needs import Groups
+from kd.tools.errors import UserError
 
 SIZES = (12, 7, 4)
 LABELS = torch.repeat_interleave(torch.arange(3), torch.tensor(SIZES))[

@@ -19,8 +19,8 @@ from kd.data import decoding, packing
 from kd.data.packed import Packed
 from kd.data.packing import pack
 from kd.data.source import open_source
-from kd.spec.config import DatasetSettings, SplitRatios
-from kd.spec.errors import UserError
+from kd.schema.config import DatasetSettings, SplitRatios
+from kd.tools.errors import UserError
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ def test_spawned_processes_do_not_run_the_calling_script(tmp_path, tree):
     script.write_text(
         textwrap.dedent(f"""
         from kd.data.packing import pack
-        from kd.spec.config import DatasetSettings
+        from kd.schema.config import DatasetSettings
         pack(DatasetSettings(source="imagefolder", root={str(tree)!r}), {str(tmp_path / "packed")!r}, 2, False)
         print("ran")
         """),
@@ -333,7 +333,7 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 PACK = """
 import json, resource, sys
 from kd.data.packing import pack
-from kd.spec.config import DatasetSettings
+from kd.schema.config import DatasetSettings
 few, many, folder = sys.argv[1:]
 for archive in (few, many):
     pack(DatasetSettings(source="imagefolder", archives=[archive], image_size=64), folder, 2, False)

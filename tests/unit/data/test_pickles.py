@@ -13,8 +13,8 @@ from data_builders import write_cifar, write_imagenet32
 from kd.data.packing import pack
 from kd.data.source import open_source
 from kd.data.unpickle import load_pickle
-from kd.spec.config import DatasetSettings
-from kd.spec.errors import UserError
+from kd.schema.config import DatasetSettings
+from kd.tools.errors import UserError
 
 
 class Calls:

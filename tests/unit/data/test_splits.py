@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kd.data.splits import _subset, class_map, classes_of, classes_taken, divide, make_split
-from kd.spec.config import ClassShare, DatasetSettings, SplitRatios
-from kd.spec.errors import UserError
+from kd.schema.config import ClassShare, DatasetSettings, SplitRatios
+from kd.tools.errors import UserError
 
 LABELS = np.repeat(np.arange(10), 50)
 

@@ -7,7 +7,7 @@ import torch
 from kd.data.packed import Packed
 from kd.data.packing import pack
 from kd.data.store import ImageStore
-from kd.spec.config import DatasetSettings
+from kd.schema.config import DatasetSettings
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from PIL import Image
 from kd.data.packed import Packed
 from kd.data.packing import pack
 from kd.data.source import open_source
-from kd.spec.config import DatasetSettings, SplitRatios
-from kd.spec.errors import UserError
+from kd.schema.config import DatasetSettings, SplitRatios
+from kd.tools.errors import UserError
 
 HALVES = SplitRatios(train=0.5, test=0.5)
 

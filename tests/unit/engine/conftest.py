@@ -9,10 +9,10 @@ import torch
 
 from kd.data.packing import pack
 from kd.engine import jobs
-from kd.spec.config import DatasetSettings
-from kd.spec.experiment import check_experiment
-from kd.spec.job import Job, parse_job
-from kd.spec.plan import Plan
+from kd.schema.config import DatasetSettings
+from kd.study.experiment import check_experiment
+from kd.study.job import Job, parse_job
+from kd.study.plan import Plan
 
 DATASET = {"source": "digits", "image_size": 8, "subset_size": 200, "validation": 0.2}
 RECIPE = {

@@ -5,11 +5,11 @@ import torch
 
 from kd.data.splits import classes_of
 from kd.engine.data import load_data
-from kd.spec.config import ClassShare
-from kd.spec.experiment import check_experiment
-from kd.spec.files import read_json, whole_crc32, write_json
-from kd.spec.job import parse_job
-from kd.spec.plan import Plan
+from kd.schema.config import ClassShare
+from kd.study.experiment import check_experiment
+from kd.study.job import parse_job
+from kd.study.plan import Plan
+from kd.tools.files import read_json, whole_crc32, write_json
 
 SHARES = {"left": {"overlap": 0.2, "side": "first"}, "right": {"overlap": 0.2, "side": "second"}}
 

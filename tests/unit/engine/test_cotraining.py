@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from kd.analysis.collect import row_of
 from kd.engine import jobs
 from kd.engine.teachers import Onlookers
-from kd.spec.errors import DivergenceError
-from kd.spec.files import read_json, write_json
-from kd.spec.job import parse_job
+from kd.study.job import parse_job
+from kd.tools.errors import DivergenceError
+from kd.tools.files import read_json, write_json
 
 METHODS = ["kd", {"method": "crd", "negatives": 32}, "hint", {"method": "hint", "two_stage": True, "hint_epochs": 1}]
 

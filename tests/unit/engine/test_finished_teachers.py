@@ -9,9 +9,9 @@ import torch
 from kd.engine import jobs
 from kd.models.build import build_model
 from kd.models.weights import read_state, save_weights
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
-from kd.spec.job import parse_job
+from kd.schema.config import ModelSettings
+from kd.study.job import parse_job
+from kd.tools.errors import UserError
 
 SIZE = 8
 

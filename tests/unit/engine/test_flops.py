@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kd.engine import jobs
 from kd.engine.flops import FlopCounter
 from kd.models.build import build_model
-from kd.spec.config import ModelSettings
+from kd.schema.config import ModelSettings
 
 
 @pytest.mark.parametrize("arch", ["resnet8", "MobileNetV2", "ShuffleV1", "timm:convnext_atto"])

@@ -15,10 +15,10 @@ from kd.methods.contract import STUDENT, Stage, Update
 from kd.methods.stages import initial_stage
 from kd.models import winograd
 from kd.models.build import build_model
-from kd.spec.config import ModelSettings, Recipe
-from kd.spec.files import read_json
-from kd.spec.job import parse_job
-from kd.spec.jobplan import Jobs
+from kd.schema.config import ModelSettings, Recipe
+from kd.study.job import parse_job
+from kd.study.jobplan import Jobs
+from kd.tools.files import read_json
 
 CPU = torch.device("cpu")
 CHOICE = {

@@ -11,9 +11,9 @@ from kd.engine.outputs import read_outputs, teacher_outputs
 from kd.engine.teachers import fixed_view
 from kd.models.build import build_model
 from kd.models.weights import load_weights, read_state
-from kd.spec.errors import UserError
-from kd.spec.files import read_json
-from kd.spec.job import parse_job
+from kd.study.job import parse_job
+from kd.tools.errors import UserError
+from kd.tools.files import read_json
 
 PRECISE = {"precision": "fp32", "augmentation": {"padding": 1, "flip": True}}
 

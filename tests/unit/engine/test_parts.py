@@ -16,8 +16,8 @@ from kd.engine.optim import build_optimizer, clip_norm, lr_factor, set_lr
 from kd.engine.precision import Precision, choose_precision, set_kernels
 from kd.engine.training import Training, derived_seed
 from kd.methods.contract import STUDENT, Update
-from kd.spec.config import Recipe
-from kd.spec.errors import DivergenceError, UserError
+from kd.schema.config import Recipe
+from kd.tools.errors import DivergenceError, UserError
 
 CPU = torch.device("cpu")
 

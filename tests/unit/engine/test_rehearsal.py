@@ -11,10 +11,10 @@ from kd.continual.rehearsal import ContinualRehearsal
 from kd.engine import rehearsal
 from kd.models.build import build_model
 from kd.models.weights import save_weights
-from kd.spec.checks import check_job, parse_checks
-from kd.spec.config import ModelSettings
-from kd.spec.continual import ContinualPlan
-from kd.spec.experiment import check_experiment
+from kd.schema.config import ModelSettings
+from kd.study.checks import check_job, parse_checks
+from kd.study.continual import ContinualPlan
+from kd.study.experiment import check_experiment
 
 
 def experiment(**changes):

@@ -16,8 +16,8 @@ from kd.engine.optim import (
     descend,
     set_lr,
 )
-from kd.spec.config import Recipe
-from kd.spec.errors import UserError
+from kd.schema.config import Recipe
+from kd.tools.errors import UserError
 
 DOT = {"ce": -0.075, "*": 0.075}
 RECIPE = {"epochs": 1, "lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}

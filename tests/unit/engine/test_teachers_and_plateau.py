@@ -10,9 +10,9 @@ from kd.engine.outputs import teacher_outputs
 from kd.engine.plateau import Plateau
 from kd.engine.teachers import Onlookers, fixed_view, is_fixed
 from kd.engine.team import Team
-from kd.spec.config import Augmentation, Recipe
-from kd.spec.errors import UserError
-from kd.spec.job import parse_job
+from kd.schema.config import Augmentation, Recipe
+from kd.study.job import parse_job
+from kd.tools.errors import UserError
 
 STILL = {"augmentation": {"crop": "none", "flip": False}}
 PLATEAU = {"epochs": 40, "schedule": "plateau", "patience": 1, "lr_drops": 2, "lr": 0.3}

@@ -16,10 +16,10 @@ from kd.engine.training import Training
 from kd.methods.contract import STUDENT
 from kd.models.build import build_model
 from kd.models.weights import save_weights
-from kd.spec.config import ModelSettings
-from kd.spec.errors import DivergenceError, UserError
-from kd.spec.job import parse_job
-from kd.spec.made import drop_progress
+from kd.schema.config import ModelSettings
+from kd.study.job import parse_job
+from kd.study.made import drop_progress
+from kd.tools.errors import DivergenceError, UserError
 
 METHODS = {
     "ce": "ce",

@@ -2,8 +2,8 @@
 
 import pytest
 
-from kd.spec.cards import card
-from kd.spec.errors import UserError
+from kd.schema.cards import card
+from kd.tools.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import torch
 
 from kd.methods.contract import STUDENT, Batch, Context, Output, Progress, teacher
 from kd.methods.crd import CRD, Memory, Sampler, nce_loss
-from kd.spec.cards import card
-from kd.spec.errors import UserError
+from kd.schema.cards import card
+from kd.tools.errors import UserError
 
 SIZES = (12, 10, 8)  # images of three classes, in shuffled places
 DRAWS = 3000

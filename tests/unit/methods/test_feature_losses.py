@@ -10,6 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 from torch import nn
 
+from kd.data.needs import Groups
 from kd.methods import rkd
 from kd.methods.ab import AB, ab_loss
 from kd.methods.cat_kd import CatKD, activation_maps, cat_loss
@@ -26,10 +27,9 @@ from kd.methods.sp import sp_loss
 from kd.methods.srrl import SRRL, regression_loss, representation_loss
 from kd.methods.vid import VID, vid_loss
 from kd.models.build import build_model
-from kd.spec.cards import card
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
-from kd.spec.needs import Groups
+from kd.schema.cards import card
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 RNG = np.random.default_rng
 HALF_WAY = Progress(0.5, 1)

@@ -7,8 +7,8 @@ from kd.methods.connectors import hint_regressor
 from kd.methods.contract import STUDENT, Batch, Context, Frozen, Output, Progress, teacher
 from kd.methods.ft import FT
 from kd.methods.hint import Hint, hint_loss
-from kd.spec.cards import card
-from kd.spec.errors import UserError
+from kd.schema.cards import card
+from kd.tools.errors import UserError
 
 
 def context_of(**maps):

@@ -19,8 +19,8 @@ from kd.methods.standardise import standardise
 from kd.methods.tf_kd import tf_reg_losses, virtual_teacher
 from kd.methods.ttm import ttm_loss
 from kd.methods.wttm import wttm_loss
-from kd.spec.cards import card
-from kd.spec.errors import UserError
+from kd.schema.cards import card
+from kd.tools.errors import UserError
 
 START = Progress(0.0, 240)
 

@@ -11,7 +11,7 @@ from kd.methods.contract import STUDENT, Batch, Output, Progress, peer
 from kd.methods.dml import DML, mutual_loss
 from kd.methods.ft import ft_loss
 from kd.methods.kd import kd_loss
-from kd.spec.cards import card
+from kd.schema.cards import card
 
 
 def softmax(z):

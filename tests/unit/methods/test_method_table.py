@@ -3,7 +3,7 @@
 import pytest
 
 from kd.reporting.method_table import README, method_table, write
-from kd.spec.cards import Card, load_cards
+from kd.schema.cards import Card, load_cards
 
 
 def test_the_committed_page_is_in_step_with_the_cards():

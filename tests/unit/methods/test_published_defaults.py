@@ -2,7 +2,7 @@
 
 import pytest
 
-from kd.spec.cards import card
+from kd.schema.cards import card
 
 PUBLISHED = {
     # the CIFAR-100 comparisons of CRD's authors

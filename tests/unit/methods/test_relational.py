@@ -6,14 +6,14 @@ import torch
 from torch.nn import functional as F
 
 from kd.data.groups import TwoSided
+from kd.data.needs import Groups
 from kd.engine.resolve import method_class
 from kd.methods.ckd import ckd_loss, difference, group_sizes, label_vectors
 from kd.methods.contract import STUDENT, Batch, Context, Output, Progress, teacher
 from kd.methods.cutmix import pasted
 from kd.methods.mixup import mixed_cross_entropy, mixed_distillation, mixed_images
-from kd.spec.cards import card, load_cards
-from kd.spec.errors import UserError
-from kd.spec.needs import Groups
+from kd.schema.cards import card, load_cards
+from kd.tools.errors import UserError
 
 CLASSES = 5
 GROUPED = ["ckd", "ckd_add", "ckd_mixup"]

@@ -21,9 +21,9 @@ from kd.methods.teams import divergences
 from kd.models.base import StagedNet, conv_bn
 from kd.models.build import build_model
 from kd.models.reuse import ReusedHead
-from kd.spec.cards import card
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
+from kd.schema.cards import card
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 CLASSES, SIZE = 4, 8
 START = Progress(0.0, 10)

@@ -7,8 +7,8 @@ from kd.models.adapters import KEY, adapter_parameters, add_adapter
 from kd.models.build import build_model
 from kd.models.folding import folded
 from kd.models.reuse import added_parameters, deployment, redeploy
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 WHERE = {
     "resnet8": "stages.1.1",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kd.spec.architectures import check_architecture, module_of, timm_names
-from kd.spec.errors import UserError
+from kd.schema.architectures import check_architecture, module_of, timm_names
+from kd.tools.errors import UserError
 
 LIBRARY = Path(__file__).parents[3] / "workflow_scripts"
 
@@ -52,7 +52,7 @@ def test_names_read_from_text_are_timms_own():
 
 def test_checking_names_imports_neither_torch_nor_timm():
     code = (
-        "import sys; from kd.spec.architectures import check_architecture as check; check('timm:resnet18');"
+        "import sys; from kd.schema.architectures import check_architecture as check; check('timm:resnet18');"
         "assert not {'torch', 'timm'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": str(LIBRARY)})

@@ -6,7 +6,7 @@ from torch import nn
 
 from kd.models.build import build_model
 from kd.models.folding import folded
-from kd.spec.config import ModelSettings
+from kd.schema.config import ModelSettings
 
 NETS = [
     "resnet8",

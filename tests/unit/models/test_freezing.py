@@ -10,8 +10,8 @@ from kd.models.adapters import add_adapter
 from kd.models.build import build_model
 from kd.models.freezing import LAYER_NORMS, Freezing, apply_freezing, freeze, keep_frozen_in_eval, refuse_frozen_draws
 from kd.models.weights import save_weights
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 ARCHS = {
     "resnet8": 4,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from kd.models.build import build_model
-from kd.spec.config import ModelSettings
+from kd.schema.config import ModelSettings
 
 SIZE = 32
 ZOO = ["resnet8", "resnet8x4", "ResNet50", "vgg8", "vgg13", "wrn_16_2", "ShuffleV1", "ShuffleV2", "MobileNetV2"]

@@ -21,8 +21,8 @@ from kd.models.reuse import (
     redeploy,
 )
 from kd.models.weights import load_weights, read_state, save_weights
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 CLASSES, SIZE = 5, 32
 FACTS = Facts("stage2", False, 4, 4, 6, 4, 8, True, CLASSES, True, "a teacher")

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from kd.models.build import build_model
-from kd.spec.architectures import SMALL_NETS, module_of
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
+from kd.schema.architectures import SMALL_NETS, module_of
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 REFERENCE = json.loads((Path(__file__).parents[2] / "data" / "small_image_nets.json").read_text(encoding="utf-8"))[
     "models"

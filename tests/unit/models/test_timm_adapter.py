@@ -11,8 +11,8 @@ from torch.nn import functional
 from kd.models.build import build_model
 from kd.models.timm_adapter import shrink_stem
 from kd.models.weights import save_weights
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 timm = pytest.importorskip("timm")
 

@@ -24,8 +24,8 @@ from kd.engine.checkpoint import load_state
 from kd.models.build import build_model
 from kd.models.torch_files import read_torch_file
 from kd.models.weights import read_state
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 BESIDE = {
     "namespace": argparse.Namespace(lr=0.1, milestones=[1, 2], out=pathlib.Path("runs")),

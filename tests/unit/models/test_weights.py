@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from kd.models.build import build_model
 from kd.models.weights import load_weights, read_state, save_tensors, save_weights
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 

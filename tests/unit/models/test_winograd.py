@@ -10,7 +10,7 @@ from torch import nn
 from kd.engine.flops import FlopCounter
 from kd.models import winograd
 from kd.models.build import build_model
-from kd.spec.config import ModelSettings
+from kd.schema.config import ModelSettings
 
 pytestmark = pytest.mark.skipif(winograd.library() is None, reason="no C compiler that can build the library")
 

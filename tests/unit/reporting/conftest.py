@@ -10,8 +10,8 @@ from recorded import failed, finished, step
 
 from kd.analysis.collect import collect
 from kd.analysis.statistics import compute_statistics
-from kd.spec.cards import Card, Paper, Published
-from kd.spec.config import Reporting
+from kd.schema.cards import Card, Paper, Published
+from kd.schema.config import Reporting
 
 
 def make_card(name, published=()):

@@ -13,7 +13,7 @@ from kd.reporting.continual import as_markdown, matrices, over_tasks, write_cont
 from kd.reporting.layout import continual_figures, continual_tables, figure_files
 from kd.reporting.page import write_page
 from kd.reporting.style import styled
-from kd.spec.config import Reporting
+from kd.schema.config import Reporting
 
 
 def course(first, tasks):

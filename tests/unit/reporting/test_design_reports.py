@@ -15,8 +15,8 @@ from kd.reporting.designs import design_figure
 from kd.reporting.layout import design_figures, design_tables, figure_files
 from kd.reporting.page import write_page
 from kd.reporting.style import RC, styled
-from kd.spec.config import Reporting
-from kd.spec.designs import Design, Point
+from kd.schema.config import Reporting
+from kd.study.designs import Design, Point
 
 PAIR = "big--small"
 SCORES = {

@@ -7,7 +7,7 @@ import pytest
 
 from kd.reporting.layout import figure_files
 from kd.reporting.page import write_page
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 PIXEL = b"\x89PNG\r\n\x1a\nnot really"  # the page inlines figures as they are
 

@@ -6,8 +6,8 @@ import pytest
 
 from kd.reporting.layout import table_files
 from kd.reporting.tables import write_tables
-from kd.spec.config import Reporting
-from kd.spec.errors import UserError
+from kd.schema.config import Reporting
+from kd.tools.errors import UserError
 
 GOLDEN = """\
 | Method | Test top-1 (%) | n | Last epoch | Δ kd | p (Holm, kd) | Δ ce | p (Holm, ce) | Train time | Total time |

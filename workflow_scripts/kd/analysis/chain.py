@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from kd.analysis.records import as_object, check_run, read_metrics
-from kd.spec.errors import UserError
-from kd.spec.files import atomic_path, atomic_write, read_json, write_json
+from kd.tools.errors import UserError
+from kd.tools.files import atomic_path, atomic_write, read_json, write_json
 
 STUDENT_HALF = "student_update"
 

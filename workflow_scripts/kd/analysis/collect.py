@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from kd.analysis.records import as_object, check_evaluation, check_run, read_metrics
-from kd.spec.errors import UserError
-from kd.spec.files import atomic_write, read_json
-from kd.spec.made import exchanged, is_as_asked, reason_of
+from kd.study.made import exchanged, is_as_asked, reason_of
+from kd.tools.errors import UserError
+from kd.tools.files import atomic_write, read_json
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ Cache = dict[Path, Any]
 def collect(runs: Sequence[Mapping[str, Any]], out_csv: str | Path) -> None:
     """Write runs.csv, one row for each planned run in the order given, whether it finished or not.
 
-    `runs` holds IDENTITY, path, teacher_paths, prestage_paths, taught_by and made (kd.spec.jobplan) of each;
+    `runs` holds IDENTITY, path, teacher_paths, prestage_paths, taught_by and made (kd.study.jobplan) of each;
     accuracies are in percent, times in seconds. Numbers made from something else than is asked are not shown; a run
     without results has status failed or missing, its reason, and empty numbers.
     """

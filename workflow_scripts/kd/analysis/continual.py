@@ -8,9 +8,9 @@ import numpy as np
 
 from kd.analysis.records import as_object, check_matrix
 from kd.analysis.statistics import paired_difference, summarise
-from kd.spec.errors import UserError
-from kd.spec.files import read_json
-from kd.spec.made import exchanged, is_as_asked, reason_of
+from kd.study.made import exchanged, is_as_asked, reason_of
+from kd.tools.errors import UserError
+from kd.tools.files import read_json
 
 Matrix = Sequence[Sequence[float | None]]
 Record = dict[str, Any]
@@ -59,7 +59,7 @@ def measures(record: Mapping[str, Any], split: str = "test") -> dict[str, float]
 def read_runs(runs: Sequence[Mapping[str, Any]]) -> list[Record]:
     """Return the runs with what their evaluations wrote, or with the reason why there is none.
 
-    A run has dataset, student, strategy, seed, path and made (kd.spec.jobplan); a finished one gains `matrix` and
+    A run has dataset, student, strategy, seed, path and made (kd.study.jobplan); a finished one gains `matrix` and
     `measures`.
     """
     found = []

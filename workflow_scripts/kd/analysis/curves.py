@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kd.analysis.records import read_metrics
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 log = logging.getLogger(__name__)
 

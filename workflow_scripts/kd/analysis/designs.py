@@ -5,8 +5,8 @@ from typing import Any
 
 from kd.analysis.runs import RunRow
 from kd.analysis.statistics import holm, paired_difference, seed_values, summarise
-from kd.spec.config import Reporting
-from kd.spec.designs import Design, Point
+from kd.schema.config import Reporting
+from kd.study.designs import Design, Point
 
 Record = dict[str, Any]
 

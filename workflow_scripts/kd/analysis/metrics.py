@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 ECE_BINS = 15
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kd.spec.errors import UserError
-from kd.spec.files import check_zip
+from kd.tools.errors import UserError
+from kd.tools.files import check_zip
 
 
 def saved_logits(path: Path, name: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kd.spec.cards import Published
+from kd.schema.cards import Published
 
 ALONE = {"-", "none", ""}  # how a card says that a student was trained without teacher
 

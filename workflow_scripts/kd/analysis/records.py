@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 ACCURACIES = ("val_top1", "test_top1", "test_top5", "agreement")
 STAGE = "stage"  # the one column of metrics.csv that is text

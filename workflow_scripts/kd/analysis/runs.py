@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kd.analysis.collect import COLUMNS, IDENTITY
-from kd.spec.errors import UserError
-from kd.spec.made import check_result
+from kd.study.made import check_result
+from kd.tools.errors import UserError
 
 MADE = ("precision", "kernels", "eval_precision")
 """How a run's numbers were made."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from kd.analysis.runs import LINK, TEACHER, RunRow, by_group, distinct, grouped, read_runs
-from kd.spec.config import Reporting
-from kd.spec.files import write_json
+from kd.schema.config import Reporting
+from kd.tools.files import write_json
 
 EXACT_UP_TO = 16
 RANDOM_FLIPS = 10_000

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 SYNERGY_GATE = 1e-3
 """Largest probability at which a guesser may pass the gate."""

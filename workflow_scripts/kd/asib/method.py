@@ -19,11 +19,11 @@ from kd.asib.recipes import half_freezing, half_recipe
 from kd.asib.student_terms import student_terms
 from kd.asib.teacher_terms import teacher_terms
 from kd.asib.view import EMBEDDING, SYNERGY, View, check_widths, of_teachers
+from kd.data.needs import Needs
 from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Method, Outputs, Progress, Stage, Update, teacher
 from kd.models.adapters import add_adapter
 from kd.models.base import TappedModel
-from kd.spec.chain import HALVES, STUDENT_UPDATE, TEACHER_UPDATE, resolve_for_plan, stages
-from kd.spec.needs import Needs
+from kd.study.chain import HALVES, STUDENT_UPDATE, TEACHER_UPDATE, resolve_for_plan, stages
 
 ADAPTERS, FUSION, HEAD, PROJECTION = "adapters", "mbm", "head", "proj"
 WEIGHTS = {
@@ -40,7 +40,7 @@ WEIGHTS = {
 class ASIB(Method):
     """Adaptive synergy information-bottleneck distillation from any number of teachers.
 
-    `loss` and `weight` take settings resolved to one half-stage (kd.spec.chain.stage_settings).
+    `loss` and `weight` take settings resolved to one half-stage (kd.study.chain.stage_settings).
     """
 
     epochs: int | None = None

@@ -5,8 +5,8 @@ from typing import Any
 
 from kd.methods.contract import STUDENT, teacher
 from kd.models.freezing import Freezing
-from kd.spec.chain import STUDENT_UPDATE
-from kd.spec.errors import UserError
+from kd.study.chain import STUDENT_UPDATE
+from kd.tools.errors import UserError
 
 
 def half_recipe(settings: Mapping[str, Any], half: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from kd.methods.contract import Progress
-from kd.spec.cards import MethodSettings
+from kd.schema.cards import MethodSettings
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from kd.asib import losses
 from kd.asib.fusions.base import Fused, Fusion
 from kd.methods.contract import STUDENT, Output, Outputs, teacher
-from kd.spec.cards import MethodSettings
-from kd.spec.errors import UserError
+from kd.schema.cards import MethodSettings
+from kd.tools.errors import UserError
 
 EMBEDDING = "embedding"
 SYNERGY = "synergy"

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 _leases: list[IO[bytes]] = []  # open files hold the locks until the process ends
 

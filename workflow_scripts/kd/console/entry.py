@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kd.spec.disk import disk_trouble
-from kd.spec.errors import UserError
-from kd.spec.files import read_json
-from kd.spec.made import Note, begin, fail, finish, manifest_digest
+from kd.study.made import Note, begin, fail, finish, manifest_digest
+from kd.tools.disk import disk_trouble
+from kd.tools.errors import UserError
+from kd.tools.files import read_json
 
 log = logging.getLogger("kd")
 INTERRUPTED = "interrupted; a later run goes on from the last finished epoch"

@@ -9,7 +9,7 @@ from typing import Any
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
-from kd.spec.job import parse_job
+from kd.study.job import parse_job
 
 log = logging.getLogger("kd")
 

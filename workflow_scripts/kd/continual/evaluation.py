@@ -15,7 +15,7 @@ from kd.engine.precision import set_kernels, training_device
 from kd.engine.runner import make_trainable
 from kd.models.build import build_model
 from kd.models.weights import load_weights
-from kd.spec.continual import ContinualJob
+from kd.study.continual import ContinualJob
 
 Matrix = list[list[float | None]]
 

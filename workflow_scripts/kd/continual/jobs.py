@@ -36,10 +36,10 @@ from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws
 from kd.models.weights import load_weights, save_weights
-from kd.spec.continual import ContinualJob, Strategy
-from kd.spec.digests import canonical, text_digest
-from kd.spec.files import atomic_path, atomic_write, write_json
-from kd.spec.made import UNFINISHED
+from kd.study.continual import ContinualJob, Strategy
+from kd.study.digests import canonical, text_digest
+from kd.study.made import UNFINISHED
+from kd.tools.files import atomic_path, atomic_write, write_json
 
 log = logging.getLogger(__name__)
 

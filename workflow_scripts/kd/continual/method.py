@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from kd.continual.ewc import Anchors
+from kd.data.needs import Groups, Needs
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, Stage, Update, teacher
 from kd.methods.kd import kd_loss
-from kd.spec.continual import TEACHER, Strategy
-from kd.spec.needs import Groups, Needs
+from kd.study.continual import TEACHER, Strategy
 
 PREVIOUS = "previous"
 """Role of the student as the task before left it."""

@@ -13,9 +13,9 @@ from kd.engine.rehearsal import Measured, Rehearsal, StandIns, context_of, measu
 from kd.methods.contract import STUDENT, teacher
 from kd.models.build import build_model
 from kd.models.freezing import freeze
-from kd.spec.checks import Check
-from kd.spec.continual import ContinualJob, Strategy
-from kd.spec.job import Job
+from kd.study.checks import Check
+from kd.study.continual import ContinualJob, Strategy
+from kd.study.job import Job
 
 
 class ContinualRehearsal(Rehearsal):

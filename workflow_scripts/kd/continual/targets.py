@@ -7,11 +7,11 @@ import torch
 
 from kd.engine.jobs import Files, prepare
 from kd.engine.outputs import LOGITS
-from kd.engine.provenance import git_state, hardware, versions
 from kd.engine.teachers import fixed_view
 from kd.models.weights import save_tensors
-from kd.spec.files import write_json
-from kd.spec.job import Job
+from kd.record.provenance import git_state, hardware, versions
+from kd.study.job import Job
+from kd.tools.files import write_json
 
 log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ import numpy as np
 
 from kd.data.folder_tree import Layout, Listing
 from kd.data.source import BLOCK_IMAGES, Block
-from kd.spec.cifar import ARCHIVE_SUFFIXES
-from kd.spec.errors import UserError, printable
-from kd.spec.trees import CIRCLE, NO_FILE, NOWHERE, holds_no_data, suffix_of
+from kd.formats.cifar import ARCHIVE_SUFFIXES
+from kd.formats.trees import CIRCLE, NO_FILE, NOWHERE, holds_no_data, suffix_of
+from kd.tools.errors import UserError, printable
 
 BLOCK_BYTES = 2 << 20  # encoded bytes under way to a decoding process at once
 LARGEST_MEMBER = 1 << 30  # bytes; the largest picture that Pillow takes unasked has half of it as pixels

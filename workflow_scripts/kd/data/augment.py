@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from kd.data.randaugment import rand_augment
-from kd.spec.config import Augmentation
+from kd.schema.config import Augmentation
 
 SCALE = (0.08, 1.0)  # share of the area that a resized crop keeps (Szegedy et al. 2015)
 RATIO = (3 / 4, 4 / 3)  # width : height of a resized crop

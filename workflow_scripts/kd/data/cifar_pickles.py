@@ -18,9 +18,9 @@ from kd.data.archives import list_archives, members
 from kd.data.folder_tree import find_layout, list_folder, tree_source
 from kd.data.source import Block, Source, array_blocks
 from kd.data.unpickle import load_pickle
-from kd.spec.cifar import Cifar, Form, find_form, nothing_usable
-from kd.spec.config import DatasetSettings
-from kd.spec.errors import UserError, printable
+from kd.formats.cifar import Cifar, Form, find_form, nothing_usable
+from kd.schema.config import DatasetSettings
+from kd.tools.errors import UserError, printable
 
 LARGEST_LABEL = 99_999
 UNFINISHED = ".download-"

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 DEEP = "with 16 bits a channel, scaled to 8"
 TRANSPARENT = "with transparent pixels, laid on white"

@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 
 from kd.data.colours import as_rgb
 from kd.data.source import Block
-from kd.spec.errors import UserError, printable
+from kd.tools.errors import UserError, printable
 
 ONE_COLOUR = "of one colour"
 LONGEST = 100  # times the shorter side; a line of pixels, resized to pictures, would need gigabytes

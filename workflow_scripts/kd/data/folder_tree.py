@@ -12,9 +12,9 @@ import numpy as np
 
 from kd.data.source import Block, Source, chunks
 from kd.data.splits import divide
-from kd.spec.config import SplitRatios
-from kd.spec.errors import UserError, printable
-from kd.spec.trees import SPLIT_FOLDERS, holds_no_data, is_picture, kind_left_out, walk
+from kd.formats.trees import SPLIT_FOLDERS, holds_no_data, is_picture, kind_left_out, walk
+from kd.schema.config import SplitRatios
+from kd.tools.errors import UserError, printable
 
 NO_CLASS = "images in no class folder of a split"
 KINDS_TOLD = 20

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from kd.spec.errors import UserError
-from kd.spec.needs import Groups
+from kd.data.needs import Groups
+from kd.tools.errors import UserError
 
 ROOM = 5
 """Groups are drawn where there are at least so many times more than asked for, and enumerated where there are fewer."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from kd.spec.errors import UserError
-from kd.spec.files import read_json, whole_crc32
-from kd.spec.made import MANIFEST
+from kd.study.made import MANIFEST
+from kd.tools.errors import UserError
+from kd.tools.files import read_json, whole_crc32
 
 _KEYS = ("source", "classes", "counts", "shape", "mean", "std", "digests", "checksums")
 

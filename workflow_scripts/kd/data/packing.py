@@ -22,11 +22,11 @@ from tqdm import tqdm
 from kd.data.colours import DEEP
 from kd.data.decoding import Target, Written, close_targets, decode, fit, write_block
 from kd.data.source import Block, Source, open_source
-from kd.spec.config import DatasetSettings
-from kd.spec.disk import disk_trouble
-from kd.spec.errors import UserError, printable
-from kd.spec.files import staging_name, sync, whole_crc32, write_json
-from kd.spec.made import MANIFEST
+from kd.schema.config import DatasetSettings
+from kd.study.made import MANIFEST
+from kd.tools.disk import disk_trouble
+from kd.tools.errors import UserError, printable
+from kd.tools.files import staging_name, sync, whole_crc32, write_json
 
 TOLD = 20
 """Images that cannot be used are told by name up to here."""

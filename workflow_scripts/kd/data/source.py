@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from kd.spec.config import DatasetSettings
-from kd.spec.errors import UserError, printable
+from kd.schema.config import DatasetSettings
+from kd.tools.errors import UserError, printable
 
 BLOCK_IMAGES = 128
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kd.spec.config import ClassShare, DatasetSettings, SplitRatios
-from kd.spec.errors import UserError, printable, unknown
+from kd.schema.config import ClassShare, DatasetSettings, SplitRatios
+from kd.tools.errors import UserError, printable, unknown
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 PLAIN_KINDS = "biufcSU"  # bool, integers, floats, complex, bytes, str: no Python objects, no records
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from kd.spec.errors import UserError
-from kd.spec.files import atomic_path, check_zip
+from kd.tools.errors import UserError
+from kd.tools.files import atomic_path, check_zip
 
 log = logging.getLogger(__name__)
 

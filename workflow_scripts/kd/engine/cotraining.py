@@ -14,7 +14,7 @@ import torch
 from kd.engine.checkpoint import restore_rng, rng_state
 from kd.engine.training import Result, Training
 from kd.methods.contract import Stage
-from kd.spec.errors import DivergenceError, UserError
+from kd.tools.errors import DivergenceError, UserError
 
 
 @dataclass

@@ -12,9 +12,9 @@ from kd.data.augment import Augmenter
 from kd.data.packed import Packed
 from kd.data.splits import Split, class_map, classes_of, classes_taken, make_split
 from kd.data.store import ImageStore
-from kd.spec.digests import text_digest
-from kd.spec.errors import UserError, printable
-from kd.spec.job import Job
+from kd.study.digests import text_digest
+from kd.study.job import Job
+from kd.tools.errors import UserError, printable
 
 TEST_RESIDENT_MB = 4096
 

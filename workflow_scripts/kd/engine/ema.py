@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from kd.spec.config import Recipe
+from kd.schema.config import Recipe
 
 
 def ema_decay(recipe: Recipe, epoch: float) -> float:

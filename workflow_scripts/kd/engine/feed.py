@@ -12,7 +12,7 @@ from kd.data.augment import Augmenter
 from kd.data.mixing import mix
 from kd.engine.data import Data
 from kd.methods.contract import Batch, Method
-from kd.spec.config import RandAugment, Recipe
+from kd.schema.config import RandAugment, Recipe
 
 
 def derived_seed(seed: int, purpose: str) -> int:

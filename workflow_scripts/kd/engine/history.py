@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd.spec.errors import DivergenceError
-from kd.spec.files import atomic_write
+from kd.tools.errors import DivergenceError
+from kd.tools.files import atomic_write
 
 Row = dict[str, Any]
 

@@ -21,7 +21,6 @@ from kd.engine.history import Row, write_metrics
 from kd.engine.modes import COMPILED, TORCH, Mode, Modes, choose_modes
 from kd.engine.outputs import read_outputs
 from kd.engine.precision import Precision, set_kernels, training_device
-from kd.engine.provenance import git_state, hardware, peak_memory_mb, versions
 from kd.engine.resolve import build_method
 from kd.engine.runner import make_trainable
 from kd.engine.teachers import Onlookers, fixed_view
@@ -33,13 +32,14 @@ from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws, refuse_unfinished
 from kd.models.reuse import added_parameters, deployment, redeploy
 from kd.models.weights import load_weights, read_state, save_tensors, save_weights
-from kd.spec.cards import MethodSettings, card
-from kd.spec.config import Recipe
-from kd.spec.digests import canonical, text_digest
-from kd.spec.errors import UserError
-from kd.spec.files import atomic_write, read_json, write_json
-from kd.spec.job import Job
-from kd.spec.made import MANIFEST, RESUME
+from kd.record.provenance import git_state, hardware, peak_memory_mb, versions
+from kd.schema.cards import MethodSettings, card
+from kd.schema.config import Recipe
+from kd.study.digests import canonical, text_digest
+from kd.study.job import Job
+from kd.study.made import MANIFEST, RESUME
+from kd.tools.errors import UserError
+from kd.tools.files import atomic_write, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -413,7 +413,7 @@ def _finish(
 ) -> None:
     """Write run.json, the last file of a job; `more` replaces or adds entries.
 
-    The resume file stays until a later job drops it (kd.spec.made.drop_progress).
+    The resume file stays until a later job drops it (kd.study.made.drop_progress).
     """
     outcome = {"status": "ok"} if failure is None else {"status": "failed", "reason": str(failure)}
     write_json(files.folder / "run.json", {**record_of(bench, files, result), **outcome, **(more or {})})

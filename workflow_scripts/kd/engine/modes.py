@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kd.engine.precision import Precision, choose_precision
-from kd.spec.config import Recipe
+from kd.schema.config import Recipe
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd.spec.config import Recipe
-from kd.spec.errors import UserError
+from kd.schema.config import Recipe
+from kd.tools.errors import UserError
 
 REST = "*"
 """Stands for every term that has no momentum of its own."""

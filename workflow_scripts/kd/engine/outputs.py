@@ -13,15 +13,15 @@ from kd.engine.data import load_data
 from kd.engine.flops import FlopCounter
 from kd.engine.modes import choose_modes
 from kd.engine.precision import Precision, set_kernels, training_device
-from kd.engine.provenance import git_state, hardware, peak_memory_mb, versions
 from kd.engine.runner import make_trainable
 from kd.engine.teachers import fixed_view
 from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.weights import load_weights, read_state, save_tensors
-from kd.spec.errors import UserError
-from kd.spec.files import write_json
-from kd.spec.job import Job
+from kd.record.provenance import git_state, hardware, peak_memory_mb, versions
+from kd.study.job import Job
+from kd.tools.errors import UserError
+from kd.tools.files import write_json
 
 if TYPE_CHECKING:
     from kd.engine.jobs import Files

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kd.spec.config import Recipe
+from kd.schema.config import Recipe
 
 
 class Plateau:

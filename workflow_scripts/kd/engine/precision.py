@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
-from kd.spec.config import Recipe
-from kd.spec.errors import UserError
+from kd.schema.config import Recipe
+from kd.tools.errors import UserError
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

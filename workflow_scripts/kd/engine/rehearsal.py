@@ -33,11 +33,11 @@ from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws, refuse_unfinished
 from kd.models.reuse import deployment, redeploy
-from kd.spec.checks import Check
-from kd.spec.config import ModelSettings
-from kd.spec.digests import canonical
-from kd.spec.errors import UserError
-from kd.spec.job import Job
+from kd.schema.config import ModelSettings
+from kd.study.checks import Check
+from kd.study.digests import canonical
+from kd.study.job import Job
+from kd.tools.errors import UserError
 
 CPU = torch.device("cpu")
 PLAIN = Precision("fp32", CPU)

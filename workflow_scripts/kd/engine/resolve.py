@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import Generator, Tensor, nn
 
+from kd.data.needs import Needs
 from kd.methods.contract import Batch, Context, Method, Outputs, Progress, Stage
 from kd.models.base import TappedModel
-from kd.spec.cards import card
-from kd.spec.errors import UserError
-from kd.spec.job import MethodPart
-from kd.spec.needs import Needs
+from kd.schema.cards import card
+from kd.study.job import MethodPart
+from kd.tools.errors import UserError
 
 
 def method_class(name: str) -> type[Method]:

@@ -13,8 +13,8 @@ from kd.engine.precision import Precision
 from kd.engine.runner import uncompiled
 from kd.engine.team import Team
 from kd.methods.contract import Batch, Needs, Output, teacher
-from kd.spec.config import Recipe
-from kd.spec.errors import UserError
+from kd.schema.config import Recipe
+from kd.tools.errors import UserError
 
 FIXED_VIEW = "fixed view"
 DRAWN_AT_ONCE = 500  # part of what the fixed view is: the draws of a batch depend on its size

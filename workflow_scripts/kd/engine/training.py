@@ -23,9 +23,9 @@ from kd.engine.runner import uncompiled
 from kd.engine.teachers import Onlookers
 from kd.engine.team import Team
 from kd.methods.contract import EXTRA, STUDENT, Batch, Method, Output, Progress, Stage, Update
-from kd.spec.config import Recipe
-from kd.spec.errors import UserError
-from kd.spec.experiment import checked
+from kd.schema.config import Recipe
+from kd.study.experiment import checked
+from kd.tools.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -18,13 +18,13 @@ from torch.nn import functional as F
 from kd.engine.data import load_data
 from kd.engine.modes import AUTO, COMPILED, TORCH, WINOGRAD, Mode, Modes
 from kd.engine.precision import has_fast_bf16, runs_bf16, set_kernels, training_device
-from kd.engine.provenance import hardware, versions
 from kd.engine.team import Team
 from kd.methods.contract import STUDENT, Stage, Update
 from kd.models.build import build_model
-from kd.spec.config import Recipe
-from kd.spec.files import write_json
-from kd.spec.job import Job
+from kd.record.provenance import hardware, versions
+from kd.schema.config import Recipe
+from kd.study.job import Job
+from kd.tools.files import write_json
 
 if TYPE_CHECKING:
     from kd.engine.jobs import Files

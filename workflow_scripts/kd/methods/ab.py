@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kd.data.needs import Needs
 from kd.methods.connectors import hint_regressor
 from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Method, Outputs, Progress, Stage, Update, teacher
 from kd.methods.features import before_activation, map_shapes
 from kd.methods.kd import kd_loss
 from kd.methods.stages import initial_stage
-from kd.spec.needs import Needs
 
 SCALE = 3 / 1000
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress
 from kd.methods.teams import all_logits, divergences
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 MOST_TEACHERS = 8
 RIDGE = 1e-9

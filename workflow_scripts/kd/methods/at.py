@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
 from kd.methods.features import map_shapes, pool_match
-from kd.spec.needs import Needs
 
 
 def attention_map(feature: Tensor, p: int) -> Tensor:

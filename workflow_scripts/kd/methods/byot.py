@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress
 from kd.methods.features import map_shapes, pool_to
 from kd.models.base import initialise, pool
-from kd.spec.errors import UserError
-from kd.spec.needs import Needs
+from kd.tools.errors import UserError
 
 FEATURE_WEIGHTS = {"released": 1e-6, "mean": 0.03, "official": 0.03}
 """Weight of the feature loss that each form was published with."""

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.connectors import projection
 from kd.methods.contract import STUDENT, Batch, Context, Method, Output, Outputs, Progress, teacher
 from kd.methods.features import pool_match
 from kd.methods.teams import all_logits, divergences
 from kd.models.base import pool
 from kd.models.reuse import EMBEDDING, Pooled, last_map, pooled_feature
-from kd.spec.needs import Needs
 
 
 def confidence_weights(cross_entropies: Tensor, form: str) -> Tensor:

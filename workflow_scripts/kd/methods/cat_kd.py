@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Context, Method, Output, Outputs, Progress, teacher
 from kd.methods.features import last_layer, unit
 from kd.models.reuse import EMBEDDING, Pooled, pooled_feature
-from kd.spec.cards import MethodSettings
-from kd.spec.errors import UserError
-from kd.spec.needs import Needs
+from kd.schema.cards import MethodSettings
+from kd.tools.errors import UserError
 
 
 def activation_maps(feature: Tensor, weight: Tensor) -> Tensor:

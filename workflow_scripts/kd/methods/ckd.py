@@ -4,9 +4,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd.data.groups import TwoSided
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress
 from kd.methods.kd import kd_loss
-from kd.spec.needs import Needs
 
 
 def group_sizes(pos_and_neg: int) -> tuple[int, int]:

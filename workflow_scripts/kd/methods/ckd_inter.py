@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from kd.data.needs import Needs
 from kd.methods.cc import neighbour_loss
 from kd.methods.ckd import CKD, difference
 from kd.methods.connectors import hint_regressor
@@ -13,7 +14,6 @@ from kd.methods.contract import STUDENT, Batch, Context, Outputs, Progress, teac
 from kd.methods.features import map_shapes, require_taps
 from kd.methods.hint import hint_loss
 from kd.methods.vid import TeacherGaussian, predicted_loss
-from kd.spec.needs import Needs
 
 NAME = "ckd_inter"
 TAPS = {"hint": ("stage2",), "cc": ("embedding",), "vid": ("stages",)}

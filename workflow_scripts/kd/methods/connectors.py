@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 
 def hint_regressor(student: torch.Size, teacher: torch.Size, where: str, relu: bool = True) -> nn.Sequential:

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.models.base import TappedModel
 from kd.models.freezing import Freezing
-from kd.spec.cards import MethodSettings
-from kd.spec.errors import UserError, unknown
-from kd.spec.needs import Needs
+from kd.schema.cards import MethodSettings
+from kd.tools.errors import UserError, unknown
 
 STUDENT, EXTRA = "student", "extra"
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.connectors import UnitEmbedding
 from kd.methods.contract import STUDENT, Batch, Context, Method, Output, Outputs, Progress, teacher
-from kd.spec.errors import UserError
-from kd.spec.needs import Needs
+from kd.tools.errors import UserError
 
 EPSILON = 1e-7
 UNSET = -1.0

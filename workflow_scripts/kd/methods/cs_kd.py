@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Groups, Needs
 from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress
 from kd.methods.kd import kd_loss
-from kd.spec.needs import Groups, Needs
 
 PAIR = Groups(2, "same_class")
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
 from kd.methods.divergence import softened_kl
 from kd.methods.standardise import standardise
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 
 def other_classes(logits: Tensor, labels: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, Stage, Update, peer
 from kd.methods.divergence import softened_kl
-from kd.spec.needs import Needs
 
 
 def mutual_loss(logits: Tensor, others: Sequence[Tensor]) -> Tensor:

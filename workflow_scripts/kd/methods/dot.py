@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from kd.data.needs import Needs
 from kd.methods.contract import Batch, Method, Outputs, Progress
-from kd.spec.needs import Needs
 
 CLASSIFICATION, REST = "ce", "*"
 """A term of that name in whatever it is combined with, and every other term."""

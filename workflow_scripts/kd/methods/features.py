@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd.methods.contract import Context, Output
-from kd.spec.errors import UserError, unknown
+from kd.tools.errors import UserError, unknown
 
 PRE = ".pre"
 ZERO_SQUARE = 1e-24

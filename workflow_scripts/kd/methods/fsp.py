@@ -6,11 +6,11 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, Stage, Update, teacher
 from kd.methods.features import map_shapes, paired_channels, pool_match
 from kd.methods.kd import kd_loss
 from kd.methods.stages import initial_stage
-from kd.spec.needs import Needs
 
 
 def flow(first: Tensor, second: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.contract import (
     EXTRA,
     STUDENT,
@@ -18,7 +19,6 @@ from kd.methods.contract import (
     teacher,
 )
 from kd.methods.features import map_shapes, pool_match
-from kd.spec.needs import Needs
 
 PARAPHRASER = "paraphraser"
 SLOPE = 0.1

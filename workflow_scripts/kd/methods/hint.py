@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.connectors import hint_regressor
 from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Method, Outputs, Progress, Stage, Update, teacher
 from kd.methods.divergence import softened_kl
 from kd.methods.features import map_shapes
-from kd.spec.needs import Needs
 
 HINT_STAGE = {"schedule": "constant", "milestones": [], "warmup_epochs": 0.0}
 

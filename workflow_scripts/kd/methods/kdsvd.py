@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
 from kd.methods.features import map_shapes, paired_channels, unit
-from kd.spec.errors import UserError
-from kd.spec.needs import Needs
+from kd.tools.errors import UserError
 
 CANDIDATES = 3
 """How many more directions of the student than of the teacher are looked at."""

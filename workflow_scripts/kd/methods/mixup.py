@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Groups, Needs
 from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress
-from kd.spec.needs import Groups, Needs
 
 
 def mixed_images(images: Tensor, shares: Tensor) -> Tensor:

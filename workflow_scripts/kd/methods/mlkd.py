@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs, View
 from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teacher
 from kd.methods.standardise import standardise
-from kd.spec.needs import Needs, View
 
 STRONG = "strong"
 OTHER_TEMPERATURES = (3.0, 5.0)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
 from kd.methods.features import map_shapes, pool_match, unit
-from kd.spec.needs import Needs
 
 
 def kernel_mean(first: Tensor, second: Tensor) -> Tensor:

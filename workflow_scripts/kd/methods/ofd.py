@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from kd.data.needs import Needs
 from kd.methods.connectors import projection
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
 from kd.methods.features import before_activation, map_shapes, pool_match
-from kd.spec.errors import UserError
-from kd.spec.needs import Needs
+from kd.tools.errors import UserError
 
 RARE = 0.001
 TINY = 1e-12

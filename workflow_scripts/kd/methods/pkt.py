@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teacher
 from kd.methods.features import unit
-from kd.spec.needs import Needs
 
 EMBEDDING = "embedding"
 

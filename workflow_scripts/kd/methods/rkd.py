@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from kd.data.needs import Groups, Needs
 from kd.methods.contract import STUDENT, Batch, Method, Output, Outputs, Progress, teacher
 from kd.methods.features import unit
-from kd.spec.needs import Groups, Needs
 
 EMBEDDING = "embedding"
 SMALLEST = 1e-12

@@ -3,11 +3,11 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
 from kd.methods.features import pool_to
 from kd.models.base import TappedModel
 from kd.models.reuse import PROJECTED, Facts, Pooled, ReusedHead, last_map, pooled_feature
-from kd.spec.needs import Needs
 
 
 def simkd_loss(projected: Tensor, target: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
 from kd.methods.features import require_taps, unit
-from kd.spec.needs import Needs
 
 
 def similarity(feature: Tensor) -> Tensor:

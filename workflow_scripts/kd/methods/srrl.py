@@ -3,10 +3,10 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
 from kd.methods.features import last_layer
 from kd.methods.kd import kd_loss
-from kd.spec.needs import Needs
 
 EMBEDDING = "embedding"
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.data.needs import Needs
 from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress
-from kd.spec.needs import Needs
 
 
 def virtual_teacher(labels: Tensor, classes: int, confidence: float, temperature: float, form: str) -> Tensor:

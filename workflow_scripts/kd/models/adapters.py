@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from kd.models.base import Keep, StagedNet, TappedModel
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 KEY = "student_adapter"
 """Key of a checkpoint's metadata under which the adapter's hidden width stands."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd.spec.errors import unknown
+from kd.tools.errors import unknown
 
 
 class Keep:

@@ -6,9 +6,9 @@ import torch
 
 from kd.models.base import TappedModel
 from kd.models.weights import load_pretrained
-from kd.spec.architectures import is_timm, module_of
-from kd.spec.config import ModelSettings
-from kd.spec.errors import UserError
+from kd.schema.architectures import is_timm, module_of
+from kd.schema.config import ModelSettings
+from kd.tools.errors import UserError
 
 
 def build_model(settings: ModelSettings, num_classes: int, image_size: int) -> TappedModel:

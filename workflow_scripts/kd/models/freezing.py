@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from kd.models.base import Origin, TappedModel
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 _FROZEN = "_frozen_norms"
 LAYER_NORMS = (nn.LayerNorm, nn.GroupNorm)

@@ -12,7 +12,7 @@ from kd.models.adapters import KEY as ADAPTER
 from kd.models.adapters import adapter_metadata, adapter_parameters, restore_adapter
 from kd.models.base import NECK, Keep, TappedModel, initialise, pool
 from kd.models.freezing import keep_frozen_in_eval
-from kd.spec.errors import UserError
+from kd.tools.errors import UserError
 
 PROJECTED = "projected"
 EMBEDDING = "embedding"

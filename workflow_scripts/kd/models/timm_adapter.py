@@ -29,8 +29,8 @@ from kd.models.weights import (
     read_state,
     without_prefixes,
 )
-from kd.spec.architectures import TIMM_PREFIX
-from kd.spec.errors import UserError
+from kd.schema.architectures import TIMM_PREFIX
+from kd.tools.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kd.spec.errors import UserError
-from kd.spec.files import check_zip
+from kd.tools.errors import UserError
+from kd.tools.files import check_zip
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from kd.models.base import Origin, TappedModel
 from kd.models.torch_files import read_torch_file
-from kd.spec.errors import UserError
-from kd.spec.files import atomic_path
+from kd.tools.errors import UserError
+from kd.tools.files import atomic_path
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from kd.spec.errors import UserError
-from kd.spec.files import atomic_path
+from kd.tools.errors import UserError
+from kd.tools.files import atomic_path
 
 log = logging.getLogger(__name__)
 

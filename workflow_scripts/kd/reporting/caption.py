@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kd.reporting import text
-from kd.spec.config import Reporting
+from kd.schema.config import Reporting
 
 Raw = dict[str, Any]  # the numbers of one row
 

@@ -11,9 +11,9 @@ from kd.analysis.published import published_beside
 from kd.analysis.runs import LINK, MADE, TEACHER, RunRow, by_group, distinct, grouped, read_runs
 from kd.reporting import text
 from kd.reporting.caption import BASELINE, Raw, caption_of, mixed_formats
-from kd.spec.cards import Card
-from kd.spec.config import Reporting
-from kd.spec.files import read_json
+from kd.schema.cards import Card
+from kd.schema.config import Reporting
+from kd.tools.files import read_json
 
 MEANS = {  # key of a row -> column of runs.csv averaged over the finished seeds
     "mean_last_epoch": "test_top1_last",

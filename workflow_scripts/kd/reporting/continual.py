@@ -14,8 +14,8 @@ from kd.analysis.continual import MEASURES, Record, mean_matrix, read_runs, seen
 from kd.reporting import text
 from kd.reporting.layout import FIGURE_FORMATS, figure_name
 from kd.reporting.style import GREY, looks, new_figure, save, settle, styled
-from kd.spec.config import Reporting
-from kd.spec.files import atomic_write
+from kd.schema.config import Reporting
+from kd.tools.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

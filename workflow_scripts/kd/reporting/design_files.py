@@ -9,9 +9,9 @@ from kd.reporting.designs import as_csv, design_figure, design_section
 from kd.reporting.layout import FIGURE_FORMATS, figure_name
 from kd.reporting.style import save, settle, styled
 from kd.reporting.tables import as_json, as_latex, as_markdown
-from kd.spec.config import Reporting
-from kd.spec.designs import Design
-from kd.spec.files import atomic_write
+from kd.schema.config import Reporting
+from kd.study.designs import Design
+from kd.tools.files import atomic_write
 
 
 def write_designs(

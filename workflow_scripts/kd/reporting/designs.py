@@ -14,8 +14,8 @@ from kd.reporting.comparison import Row, Section
 from kd.reporting.dots import ROW, dots, limits_of, name_rows
 from kd.reporting.figures import WEIGHTS
 from kd.reporting.style import GREY, LINES, Look, looks, new_figure
-from kd.spec.config import Reporting
-from kd.spec.designs import Design
+from kd.schema.config import Reporting
+from kd.study.designs import Design
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -13,8 +13,8 @@ from kd.reporting.dots import dots, limits_of, rows_of
 from kd.reporting.labels import place_labels
 from kd.reporting.layout import FIGURE_FORMATS, FIGURES, figure_name
 from kd.reporting.style import GREY, LINES, Look, looks, new_figure, place_panels, save, settle, styled
-from kd.spec.config import Reporting
-from kd.spec.files import read_json
+from kd.schema.config import Reporting
+from kd.tools.files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

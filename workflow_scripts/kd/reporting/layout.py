@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from kd.spec.designs import Design
+from kd.study.designs import Design
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 TABLE_FORMATS = ("csv", "md", "tex", "json")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd.spec.cards import CARD_FOLDER, Card, Published, Setting, load_cards
-from kd.spec.files import atomic_write
+from kd.schema.cards import CARD_FOLDER, Card, Published, Setting, load_cards
+from kd.tools.files import atomic_write
 
 README = CARD_FOLDER / "README.md"
 

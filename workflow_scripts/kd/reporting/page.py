@@ -18,11 +18,11 @@ from kd.reporting.designs import design_section
 from kd.reporting.figures import Group, load_groups, method_curves
 from kd.reporting.layout import CONTINUAL_FIGURES, TEMPLATE, figure_name
 from kd.reporting.style import styled
-from kd.spec.cards import Card
-from kd.spec.config import Reporting
-from kd.spec.designs import Design
-from kd.spec.errors import UserError
-from kd.spec.files import atomic_write, read_json
+from kd.schema.cards import Card
+from kd.schema.config import Reporting
+from kd.study.designs import Design
+from kd.tools.errors import UserError
+from kd.tools.files import atomic_write, read_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kd.spec.files import atomic_path
+from kd.tools.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,9 +9,9 @@ from typing import Any
 
 from kd.reporting import text
 from kd.reporting.comparison import Raw, Row, Section, build_sections, load_sources
-from kd.spec.cards import Card
-from kd.spec.config import Reporting
-from kd.spec.files import atomic_write
+from kd.schema.cards import Card
+from kd.schema.config import Reporting
+from kd.tools.files import atomic_write
 
 PLAIN = [
     *["dataset", "pair", "role", "method", "base_method", "teachers", "student", "n_planned", "n_used"],

@@ -8,8 +8,8 @@ from kd.asib.fusions.ib import IBMBM
 from kd.asib.fusions.light_attention import LightweightAttnMBM
 from kd.asib.fusions.mlp import MLPMBM
 from kd.asib.fusions.vib import VIBMBM
-from kd.spec.cards import MethodSettings
-from kd.spec.errors import UserError
+from kd.schema.cards import MethodSettings
+from kd.tools.errors import UserError
 
 LOGVAR_CLIP = {"IB": 10.0, "VIB": 5.0, "GATE": None}
 """Where a log-variance is clipped if the settings say nothing."""

@@ -2,8 +2,8 @@
 
 from kd.data.cifar_pickles import open_cifar
 from kd.data.source import Source
-from kd.spec.cifar import CIFARS
-from kd.spec.config import DatasetSettings
+from kd.formats.cifar import CIFARS
+from kd.schema.config import DatasetSettings
 
 
 def open_source(settings: DatasetSettings) -> Source:

@@ -4,7 +4,7 @@ import numpy as np
 
 from kd.data.source import Source, array_blocks
 from kd.data.splits import divide
-from kd.spec.config import DatasetSettings, SplitRatios
+from kd.schema.config import DatasetSettings, SplitRatios
 
 DEFAULT_RATIOS = SplitRatios(train=0.8, test=0.2)
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from kd.data.archives import list_archives
 from kd.data.folder_tree import find_layout, list_folder, tree_source
 from kd.data.source import Source
-from kd.spec.config import DatasetSettings
-from kd.spec.errors import UserError
+from kd.schema.config import DatasetSettings
+from kd.tools.errors import UserError
 
 
 def open_source(settings: DatasetSettings) -> Source:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from kd.data.folder_tree import find_layout, list_folder, tree_source
 from kd.data.source import Source
-from kd.spec.config import DatasetSettings
-from kd.spec.contents import listed_classes
-from kd.spec.errors import UserError, unknown
+from kd.schema.config import DatasetSettings
+from kd.study.contents import listed_classes
+from kd.tools.errors import UserError, unknown
 
 
 def open_source(settings: DatasetSettings) -> Source:

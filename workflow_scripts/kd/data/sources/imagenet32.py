@@ -9,8 +9,8 @@ import numpy as np
 from kd.data.cifar_pickles import checked_labels, planes_to_pixels
 from kd.data.source import Block, Source, array_blocks
 from kd.data.unpickle import load_pickle
-from kd.spec.config import DatasetSettings
-from kd.spec.errors import UserError
+from kd.schema.config import DatasetSettings
+from kd.tools.errors import UserError
 
 FILES = {"train": tuple(f"train_data_batch_{number}" for number in range(1, 11)), "test": ("val_data",)}
 CLASS_NAMES = "map_clsloc.txt"

@@ -1,0 +1,437 @@
+"""The configuration: what an experiment file may hold, checked before any job starts."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from kd.formats.cifar import ARCHIVE_SUFFIXES
+from kd.schema.architectures import is_timm
+from kd.tools.errors import shown
+
+NAME_PATTERN = r"^[A-Za-z0-9]([A-Za-z0-9_.]*[A-Za-z0-9_])?$"
+"""One path component: '+' and '--' join names and stay reserved, and some file systems drop a last '.'."""
+LONGEST_NAME = 100
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Side = Annotated[int, Field(ge=1, le=4096)]
+"""Pixels."""
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+ClassIndex = Annotated[int, Field(ge=0, le=1_000_000)]
+ClassName = Annotated[str, Field(max_length=255)]
+Weight = Annotated[float, Field(ge=0, le=1e9)]
+Temperature = Annotated[float, Field(gt=0, le=1e6)]
+
+
+def _path(value: str) -> str:
+    """Check what no file system takes: control characters, parts of more than 255 bytes, more than 4,000 in all."""
+    if not value.strip():
+        raise ValueError("must be a path, found no text")
+    if not value.isprintable():
+        raise ValueError(f"a path may not hold line breaks or other control characters, found {shown(value)}")
+    longest = max(len(part.encode()) for part in value.split("/"))
+    if longest > 255 or len(value.encode()) > 4000:
+        raise ValueError(f"a path has parts of at most 255 bytes and 4000 in all, found one of {longest}")
+    return value
+
+
+PathText = Annotated[str, AfterValidator(_path)]
+
+
+class Strict(BaseModel):
+    """Base of every settings model: typed strictly, frozen, unknown keys forbidden, every number finite."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class SplitRatios(Strict):
+    """Shares of one undivided image folder."""
+
+    train: float = Field(gt=0, lt=1)
+    val: float = Field(default=0.0, ge=0, lt=1)
+    test: float = Field(gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Self:
+        if abs(self.train + self.val + self.test - 1) > 1e-6:
+            raise ValueError(f"train + val + test must be 1, found {self.train + self.val + self.test:g}")
+        return self
+
+
+DEFAULT_ROOTS = {"cifar10": "data/cifar10", "cifar100": "data/cifar100"}
+TAKEN_BY = {
+    "root": ["cifar10", "cifar100", "imagefolder", "imagenet32", "imagenet100"],
+    "archives": ["imagefolder"],
+    "download": ["cifar10", "cifar100"],
+    "class_list": ["imagenet100"],
+    "split_ratios": ["digits", "imagefolder"],
+    "split_seed": ["digits", "imagefolder"],
+}
+"""Settings that not every source reads, and the sources that do: elsewhere they would be dropped."""
+
+
+def _check_archives(archives: list[str]) -> None:
+    seen: set[str] = set()
+    for archive in archives:
+        if not archive.lower().endswith(ARCHIVE_SUFFIXES):
+            raise ValueError(f"archives: {archive} is none of {', '.join(ARCHIVE_SUFFIXES)}")
+        if os.path.normpath(archive) in seen:
+            raise ValueError(f"archives: {archive} is listed twice")
+        seen.add(os.path.normpath(archive))
+
+
+class DatasetSettings(Strict):
+    """One data set: where it comes from and how much of it is used."""
+
+    source: Literal["digits", "cifar10", "cifar100", "imagefolder", "imagenet32", "imagenet100"]
+    root: PathText | None = None
+    """Folder that holds the data (not for digits); data/cifar10 and data/cifar100 unless another one is given."""
+    archives: list[PathText] = []
+    """.tar, .tar.gz, .zip, ... files that together hold one image folder tree (imagefolder only)."""
+    download: bool = False
+    """Let torchvision fetch cifar10 or cifar100 into root where nothing of it is there yet."""
+    image_size: Side | None = None
+    """Side in pixels; None keeps the size the images have, which must then be one size."""
+    class_list: PathText | None = None
+    """File with one class folder name a line (imagenet100)."""
+    split_ratios: SplitRatios | None = None
+    """For an image folder without train and test folders."""
+    split_seed: Seed = 0
+    subset_size: Count | None = None
+    """Training images used, before the validation split is carved from them."""
+    subset: Literal["stratified", "uniform"] = "stratified"
+    class_subset: list[ClassName | ClassIndex] | None = None
+    """Classes kept, by name (2 is the class named 2), or by place from 0 where no class is named by a number; labels
+    are renumbered in this order."""
+    validation: Share = 0.1
+    """Share of the training images carved for validation (0 only if the source brings its own)."""
+    resident_limit_mb: int = Field(default=4096, ge=0, le=100_000_000)
+    """Larger training sets are read from disk batch by batch instead of living on the device."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_default_root(cls, content: Any) -> Any:
+        if isinstance(content, dict) and content.get("source") in [*DEFAULT_ROOTS] and content.get("root") is None:
+            return {**content, "root": DEFAULT_ROOTS[content["source"]]}
+        return content
+
+    @model_validator(mode="after")
+    def _source_has_what_it_takes(self) -> Self:
+        if self.source in {"imagenet32", "imagenet100"} and self.root is None:
+            raise ValueError(f"root is required for source {self.source}")
+        if self.source == "imagenet100" and self.class_list is None:
+            raise ValueError("class_list is required for source imagenet100")
+        if self.source == "imagefolder" and (self.root is None) == (not self.archives):
+            found = "neither" if self.root is None else "both"
+            raise ValueError(f"source imagefolder takes either root or archives, found {found}")
+        for key, sources in TAKEN_BY.items():
+            if self.source not in sources and getattr(self, key) != type(self).model_fields[key].default:
+                hint = " (its archives are found in root)" if key == "archives" and self.source in DEFAULT_ROOTS else ""
+                raise ValueError(f"source {self.source} takes no {key}{hint}: {key} is for {', '.join(sources)}")
+        if self.split_seed and self.source == "imagefolder" and self.split_ratios is None:
+            raise ValueError("split_seed needs split_ratios, which it divides the images by")
+        if self.subset != "stratified" and self.subset_size is None:
+            raise ValueError(f"subset {self.subset} needs a subset_size")
+        _check_archives(self.archives)
+        if self.class_subset is not None and len(set(self.class_subset)) < 2:
+            raise ValueError("class_subset needs at least two different classes")
+        return self
+
+    def packing(self) -> dict[str, Any]:
+        """Return the settings that decide what is written to disk, and nothing of what acts at load time.
+
+        Whether images may be fetched is no part of either: they are the same images.
+        """
+        keys = {"source", "root", "archives", "image_size", "class_list", "split_ratios", "split_seed"}
+        return self.model_dump(mode="json", include=keys)
+
+    def loading(self) -> dict[str, Any]:
+        """Return the settings that act when packed images are read."""
+        return self.model_dump(mode="json", exclude={*self.packing(), "download"} - {"source"})
+
+    def files(self) -> list[Path]:
+        """Return the files that must exist before a job starts."""
+        listed = [Path(archive) for archive in self.archives]
+        return listed + ([Path(self.class_list)] if self.class_list else [])
+
+
+class RandAugment(Strict):
+    """RandAugment (Cubuk et al. 2020): operations an image, magnitude on the 0-30 scale."""
+
+    ops: int = Field(default=2, ge=1, le=100)
+    magnitude: int = Field(default=9, ge=0, le=30)
+
+
+class Augmentation(Strict):
+    """What happens to a training image, with draws of its own."""
+
+    crop: Literal["padded", "resized", "none"] = "padded"
+    padding: int = Field(default=4, ge=0, le=4096)
+    flip: bool = True
+    randaugment: RandAugment | None = None
+    cutout: Side | None = None
+    """Side in pixels of the square that is blanked."""
+
+
+class Recipe(Strict):
+    """How a model is trained; every method of an experiment shares one."""
+
+    epochs: int = Field(ge=1, le=100_000)
+    batch_size: int = Field(default=64, ge=2, le=1_000_000)
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = Field(default=0.05, gt=0, le=1e30)
+    """A rate that is far too high is no mistake of the file: the run is told to diverge."""
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+    betas: tuple[Share, Share] = Field(default=(0.9, 0.999), strict=False)
+    weight_decay: float = Field(default=5e-4, ge=0, le=100)
+    schedule: Literal["step", "cosine", "constant", "plateau"] = "step"
+    milestones: list[Annotated[float, Field(gt=0, le=100_000)]] = []
+    """Ends of the epochs after which lr falls by gamma; values under 1 are shares of all epochs."""
+    gamma: float = Field(default=0.1, gt=0, le=1)
+    """What lr is multiplied with at a milestone or, under schedule plateau, at every drop."""
+    patience: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Schedule plateau: after so many epochs without a better validation accuracy the best weights return, lr drops."""
+    lr_drops: int = Field(default=3, ge=0, le=1000)
+    """Schedule plateau: training ends where one more drop would be due."""
+    warmup_epochs: float = Field(default=0.0, ge=0, le=100_000)
+    min_lr: float = Field(default=0.0, ge=0, le=1e30)
+    label_smoothing: Share = 0.0
+    mixup_alpha: float = Field(default=0.0, ge=0, le=1000)
+    cutmix_alpha: float = Field(default=0.0, ge=0, le=1000)
+    """CutMix has priority over MixUp when both are on."""
+    augmentation: Augmentation = Augmentation()
+    grad_clip: Weight = 0.0
+    """Largest global gradient norm; 0 is off."""
+    grad_clip_final: Weight | None = None
+    """Norm that grad_clip moves to on a line once its share grad_clip_hold of training is over; None keeps it."""
+    grad_clip_hold: Share = 0.5
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    ema_every: Literal["step", "epoch"] = "step"
+    """How often the average takes a step."""
+    ema_start_decay: float | None = Field(default=None, ge=0, lt=1)
+    """Decay at the start, from where it goes to ema_decay on a line over ema_warmup_epochs; None is ema_decay."""
+    ema_warmup_epochs: float = Field(default=5.0, gt=0, le=100_000)
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """fp32: float32, on a GPU too; tf32: a GPU's products of float32 rounded to 10 bits; auto: what is fastest here of
+    fp32 and bf16 (fp16 on older GPUs), found for each network by the rule `tune` where training is long enough to pay
+    it, else fp32."""
+    channels_last: bool | Literal["auto"] = "auto"
+    """Memory layout of images and features; auto: measured with precision auto, else true."""
+    kernels: Literal["auto", "torch", "winograd", "compiled"] = "auto"
+    """How networks run. torch: as is; winograd: 3x3 convolutions of float32 on a CPU in fewer multiplications, built by
+    the C compiler here; compiled: torch.compile; auto: measured with precision auto, else torch."""
+    teacher_view: Literal["live", "fixed"] = "live"
+    """live: frozen teachers see the images that the student sees; fixed: one augmented view of each, drawn once."""
+    track_test: bool = False
+    """Read the test split every epoch, for a column of its own that nothing selects on."""
+    eval_batch_size: int = Field(default=500, ge=1, le=1_000_000)
+    workers: int = Field(default=2, ge=0, le=1024)
+    """Reader processes for data sets that do not fit on the device."""
+    deterministic: bool = True
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs a momentum above 0")
+        if self.milestones and self.schedule != "step":
+            raise ValueError(f"milestones belong to schedule step, found schedule {self.schedule}")
+        if (self.patience is not None) != (self.schedule == "plateau"):
+            raise ValueError(f"patience belongs to schedule plateau, which needs it; found schedule {self.schedule}")
+        if self.teacher_view == "fixed" and (self.mixup_alpha > 0 or self.cutmix_alpha > 0):
+            raise ValueError("teacher_view fixed needs mixup_alpha and cutmix_alpha 0: it knows no mixed images")
+        if self.grad_clip_final is not None and self.grad_clip == 0:
+            raise ValueError("grad_clip_final needs a grad_clip above 0")
+        if self.ema_start_decay is not None and self.ema_decay is None:
+            raise ValueError("ema_start_decay needs ema_decay")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs ({self.warmup_epochs:g}) must be below epochs ({self.epochs})")
+        return self
+
+
+class ClassShare(Strict):
+    """The classes that one of two teachers learns: those that both learn, and its half of the others."""
+
+    overlap: float = Field(ge=0, le=1)
+    """Share of all classes that both teachers learn; each seed draws which."""
+    side: Literal["first", "second"]
+    """Whose half of the other classes; an odd one goes to the first."""
+
+
+class ModelSettings(Strict):
+    """One network: architecture, initial weights, what of it is trained."""
+
+    arch: Annotated[str, Field(max_length=200)]
+    """A small-image net ('resnet8x4') or any timm model ('timm:resnet18')."""
+    pretrained: bool | PathText = False
+    """True: timm's own weights; a string: a .safetensors or torch file."""
+    small_input: bool = True
+    """Give timm models a stem that keeps the resolution of small images."""
+    train: bool = True
+    """For teachers: false uses the weights of `pretrained` as they are, those of a finished teacher. Its classes must
+    be the data set's, in the order of the packed manifest (of class folders: by name)."""
+    freeze: int = Field(default=-1, ge=-1, le=200)
+    """k: the last k blocks and the head train; 0: the head only; -1: everything."""
+    freeze_bn: bool = False
+    classes: ClassShare | None = None
+    """For teachers: they train and select their epoch on images of these classes only, and keep a head of all."""
+    recipe: dict[str, Any] = {}
+    """Recipe keys that differ for this network, e.g. {lr: 0.01} for MobileNetV2."""
+
+    @model_validator(mode="after")
+    def _finished(self) -> Self:
+        if self.train:
+            return self
+        if not self.pretrained:
+            raise ValueError("train: false uses a finished network as it is: give its weights as pretrained")
+        if is_timm(self.arch) and "small_input" not in self.model_fields_set:
+            # the weights of most families fit either stem, and answer otherwise behind the wrong one
+            raise ValueError("train: false uses a finished network as it is: say small_input as it was trained with")
+        training = {"freeze": self.freeze != -1, "freeze_bn": self.freeze_bn, "classes": self.classes is not None}
+        for key, given in {**training, "recipe": bool(self.recipe)}.items():
+            if given:
+                raise ValueError(f"train: false uses a finished network as it is, {key} does not belong to it")
+        return self
+
+
+class Pair(Strict):
+    """A comparison group: methods with one teacher use the first, methods with several use all."""
+
+    teachers: list[Name] = Field(min_length=1)
+    student: Name
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.teachers)) != len(self.teachers):
+            raise ValueError(f"teachers of a pair must differ, found {self.teachers}")
+        return self
+
+    @property
+    def name(self) -> str:
+        """Return the name of the comparison group."""
+        return f"{'+'.join(self.teachers)}--{self.student}"
+
+
+class Analysis(Strict):
+    """One question of its own to the runs, answered by a table and a figure beside the comparison."""
+
+    kind: Literal["factors", "ladder", "sweep", "overlap"]
+    """factors: variants against the first one, which has everything on; ladder: each against the one before;
+    sweep: accuracy over a setting; overlap: accuracy over the share of classes that the pairs' teachers both learn."""
+    variants: list[Name] = Field(min_length=2)
+    """Methods shown, in this order; differences are to the first one, in a ladder to the one before."""
+    setting: Name | None = None
+    """What a sweep changes: a setting that is a number and that every variant has."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.setting is not None) != (self.kind == "sweep"):
+            raise ValueError(f"setting belongs to kind sweep, which needs it; found kind {self.kind}")
+        if len(set(self.variants)) != len(self.variants):
+            raise ValueError(f"variants must differ, found {self.variants}")
+        return self
+
+
+class Reporting(Strict):
+    """What the tables and figures show."""
+
+    weights: Literal["best", "last"] = "best"
+    """best: the epoch selected on validation; last: the last epoch."""
+    references: list[Name] = ["kd", "ce"]
+    """Methods that paired differences are taken to."""
+    confidence: float = Field(default=0.95, gt=0.5, le=0.9999)
+    analysis: Analysis | None = None
+    """A table and figure beside the comparison: sensitivity, ladder, sweep of a setting, overlap of the teachers."""
+
+    @model_validator(mode="after")
+    def _references_distinct(self) -> Self:
+        if len(set(self.references)) != len(self.references):
+            raise ValueError(f"references must differ, found {self.references}")
+        return self
+
+
+class Experiment(Strict):
+    """A whole experiment file."""
+
+    experiment: Name
+    description: str = ""
+    datasets: dict[Name, DatasetSettings] = Field(min_length=1, max_length=1000)
+    teacher_dataset: Name | None = None
+    """The one of `datasets` that all teachers are trained on, which then has no students; None: each has its own."""
+    models: dict[Name, ModelSettings] = {}
+    """Networks that need more than their architecture's name."""
+    pairs: list[Pair] = []
+    methods: list[str | dict[str, Any]] = []
+    """Card names, {method: card, name: variant, ...settings, recipe: {...}, teacher: name}, {name:, combine: []}."""
+    seeds: list[Seed] = Field(min_length=1, max_length=1000)
+    teacher_seed: Seed | Literal["same"] = "same"
+    """'same': seed k distils the teacher of seed k; a number: one teacher (and one split) for all seeds."""
+    recipe: Recipe
+    teacher_recipe: Recipe | None = None
+    report: Reporting = Reporting()
+    gpus: Annotated[int, Field(ge=0, le=64)] = 0
+    """Devices a training job asks for; 0 trains on the CPU (or on a GPU that is simply there)."""
+    jobs_per_gpu: int = Field(default=1, ge=1, le=100)
+    """How many jobs share a device: small nets leave most of it idle. Needs gpus 1; Slurm gives whole devices only."""
+    threads: int = Field(default=1, ge=1, le=4096)
+    """Cores a training job asks for."""
+    cache: PathText = "results/.cache"
+    """Folder of what compilers make, shared by all jobs; deleting it costs time only."""
+    co_train: list[Name] = []
+    """Methods whose students are trained side by side, one job a seed: they share images and their teachers' passes."""
+    continual: dict[str, Any] | None = None
+    """Class-incremental runs (kd.study.continual.Continual); pairs and methods may be left out beside them."""
+    strict_environment: bool = False
+    """Let another torch, torchvision or timm version make results stale."""
+
+    @model_validator(mode="after")
+    def _whole_devices_or_shares(self) -> Self:
+        if self.jobs_per_gpu > 1 and self.gpus != 1:
+            raise ValueError(f"jobs_per_gpu {self.jobs_per_gpu} needs gpus 1, found gpus {self.gpus}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_runs(self) -> Self:
+        absent = [key for key in ("pairs", "methods") if not getattr(self, key)]
+        if absent and (self.continual is None or len(absent) == 1):
+            raise ValueError(f"{absent[0]} must list at least one, found none")
+        return self
+
+    @model_validator(mode="after")
+    def _co_trained_distinct(self) -> Self:
+        if len(self.co_train) == 1 or len(set(self.co_train)) != len(self.co_train):
+            raise ValueError(f"co_train names two methods or more, each once, found {self.co_train}")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_know_the_students_images(self) -> Self:
+        if self.teacher_dataset is None:
+            return self
+        if self.teacher_dataset not in self.datasets or len(self.datasets) < 2:
+            names = ", ".join(self.datasets)
+            raise ValueError(f"teacher_dataset must be one of several datasets ({names}), found {self.teacher_dataset}")
+        theirs = self.datasets[self.teacher_dataset]
+        for name, dataset in self.datasets.items():
+            if (dataset.packing(), dataset.class_subset) != (theirs.packing(), theirs.class_subset):
+                raise ValueError(
+                    f"datasets.{name} must have the images and classes of teacher_dataset {self.teacher_dataset}: "
+                    "they may differ in subset_size, subset, validation and resident_limit_mb only"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_distinct(self) -> Self:
+        names = [pair.name for pair in self.pairs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"pairs: {twice} is listed twice, drop one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_distinct(self) -> Self:
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds must differ, found {self.seeds}")
+        return self

@@ -1,0 +1,66 @@
+"""What an experiment compares: a method, or several whose losses add up, with settings of its own."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from kd.schema.cards import card
+
+KINDS = {"none": 0, "one": 1, "many": 2}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the comparison: a method, or several whose losses add up, with settings of its own."""
+
+    name: str
+    parts: tuple[tuple[str, dict[str, Any]], ...]
+    """Card name and complete settings of each loss."""
+    recipe: dict[str, Any]
+    teacher: str | None
+    suffix: str = ""
+    """What the folder of a link of a chain of runs has after the name."""
+    network: str | None = None
+    """What a link trains, where that is not the pair's student."""
+    after: "Variant | None" = None
+    """Whose student, of the same seed, teaches this one; None: the pair's teachers do."""
+    last: bool = True
+    """Whether it is what the experiment asked for, and not a run on the way there."""
+    ensemble: bool = False
+    """Whether the mean of a chain's predictions is reported with its last run."""
+
+    @property
+    def folder(self) -> str:
+        """Return the name of its folders, which is that of its row too unless it is the last link."""
+        return self.name + self.suffix
+
+    @property
+    def lineage(self) -> "tuple[Variant, ...]":
+        """Return every variant that its run learns from, directly or not, and itself, in the order of training."""
+        return (*(self.after.lineage if self.after else ()), self)
+
+    @property
+    def teachers(self) -> str:
+        """Return how many of the pair's teachers stand at the beginning: 'none', 'one' or 'many'."""
+        if self.after is not None:
+            return self.after.teachers
+        return max((card(name).teachers for name, _ in self.parts), key=KINDS.__getitem__)
+
+    @property
+    def pretrain(self) -> bool:
+        """Whether a pre-stage depends on the teacher alone."""
+        return any(card(name).pretrain for name, _ in self.parts)
+
+    @property
+    def chain(self) -> bool:
+        """Whether the run is a chain of half-stages."""
+        return any(card(name).chain for name, _ in self.parts)
+
+    @property
+    def linked(self) -> bool:
+        """Whether the run is a link of a chain of runs."""
+        return any(card(name).links != "none" for name, _ in self.parts)
+
+    @property
+    def base(self) -> str:
+        """Return the card name, or the names joined by '+'."""
+        return "+".join(name for name, _ in self.parts)
