@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from kd.analysis.collect import row_of
 from kd.engine import jobs
-from kd.engine.teachers import Onlookers
+from kd.engine.teachers import FrozenForward
 from kd.study.job import parse_job
 from kd.tools.errors import DivergenceError
 from kd.tools.files import read_json, write_json
@@ -74,8 +74,8 @@ def test_an_interrupted_group_ends_bit_identical(worlds, epochs_told):
 
 def test_teachers_run_once_for_all(worlds, monkeypatch):
     calls, files = [], files_of(worlds, "together")  # the teachers are trained here, before anything is counted
-    original = Onlookers._outputs
-    monkeypatch.setattr(Onlookers, "_outputs", lambda self, batch: calls.append(1) or original(self, batch))
+    original = FrozenForward._outputs
+    monkeypatch.setattr(FrozenForward, "_outputs", lambda self, *rest: calls.append(1) or original(self, *rest))
     results = jobs.train_students([here.job() for here in worlds], files, lambda row: None)
     steps = -(-160 // parse_job(worlds[0].plan.student_job(worlds[0].run)).recipe.batch_size)
     longest = max(len(result.rows) for result in results)

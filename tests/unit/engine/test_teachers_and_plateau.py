@@ -8,7 +8,7 @@ from kd.data.augment import Augmenter
 from kd.engine import jobs
 from kd.engine.outputs import teacher_outputs
 from kd.engine.plateau import Plateau
-from kd.engine.teachers import Onlookers, fixed_view, is_fixed
+from kd.engine.teachers import FrozenForward, fixed_view, is_fixed
 from kd.engine.team import Team
 from kd.schema.config import Augmentation, Recipe
 from kd.study.job import parse_job
@@ -49,11 +49,13 @@ def test_what_never_moves_is_told_from_what_does(augmentation, fixed):
 def test_a_teacher_of_images_that_never_move_is_asked_once_an_image(world, monkeypatch):
     here = world("kd", recipe={**STILL, "epochs": 3})
     asked = []
-    original = Onlookers._ask_once
-    monkeypatch.setattr(Onlookers, "_ask_once", lambda self, roles: asked.append(list(roles)) or original(self, roles))
+    original = FrozenForward._ask_once
+    monkeypatch.setattr(
+        FrozenForward, "_ask_once", lambda self, roles: asked.append(list(roles)) or original(self, roles)
+    )
     remembered = here.train("remembered")
     assert asked == [["teacher0"]]
-    monkeypatch.setattr(Onlookers, "_ask_once", lambda self, roles: {})
+    monkeypatch.setattr(FrozenForward, "_ask_once", lambda self, roles: {})
     live = here.train("live")
     assert [row["train_loss"] for row in remembered.rows] == pytest.approx(
         [row["train_loss"] for row in live.rows], rel=1e-4
@@ -63,7 +65,7 @@ def test_a_teacher_of_images_that_never_move_is_asked_once_an_image(world, monke
 
 def test_methods_that_read_maps_keep_their_teacher_live(world, monkeypatch):
     asked = []
-    monkeypatch.setattr(Onlookers, "_ask_once", lambda self, roles: asked.append(list(roles)) or {})
+    monkeypatch.setattr(FrozenForward, "_ask_once", lambda self, roles: asked.append(list(roles)) or {})
     world("at", recipe=STILL).train()
     assert asked == [[]]
 
@@ -87,16 +89,16 @@ def test_a_fixed_teacher_view_gives_the_same_numbers_as_its_images(world, monkey
     result = jobs.train_student(here.job(), files, lambda row: None)
     assert all(0 <= row["val_top1"] <= 100 for row in result.rows)
     bench = jobs.prepare(here.job(), files)
-    onlookers = jobs._onlookers(bench, files)
+    frozen = jobs._frozen_forward(bench, files)
     (stage,) = bench.method.plan()
     bench.team.enter(stage)
-    onlookers.enter([role for role in bench.team.models if role.startswith("teacher")], here.job().recipe)
+    frozen.enter([role for role in bench.team.models if role.startswith("teacher")], here.job().recipe)
     view = fixed_view(bench.data.train, bench.data.augmenter, 0)
     positions = torch.tensor([5, 0, 17])
     from kd.methods.contract import Batch
 
     labels = bench.data.train.labels[positions]
-    found = onlookers.outputs(Batch(torch.zeros(3, 3, 8, 8), labels, positions, labels))
+    found = frozen.outputs(Batch(torch.zeros(3, 3, 8, 8), labels, positions, labels))
     live = bench.team.forward(view[positions], bench.precision, roles=list(found))
     for role in found:
         torch.testing.assert_close(found[role].logits, live[role].logits, rtol=1e-4, atol=1e-4)

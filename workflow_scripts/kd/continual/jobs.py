@@ -28,7 +28,7 @@ from kd.engine.jobs import Files, Workbench, record_of
 from kd.engine.modes import choose_modes
 from kd.engine.outputs import read_outputs
 from kd.engine.precision import set_kernels, training_device
-from kd.engine.teachers import Onlookers
+from kd.engine.teachers import FrozenForward
 from kd.engine.team import Team, deploy
 from kd.engine.training import OnEpoch, Result, Training
 from kd.methods.contract import STUDENT, teacher
@@ -188,15 +188,15 @@ def _anchors(task: Task, device: torch.device) -> Anchors | None:
     return Anchors(**kept).to(device) if kept and task.strategy.ewc_weight > 0 else None
 
 
-def _onlookers(task: Task, bench: Workbench) -> Onlookers:
+def _frozen_forward(task: Task, bench: Workbench) -> FrozenForward:
     """Return what runs the untrained roles, with a chain's logits where the strategy reads them."""
     data, method = bench.data, bench.method
-    onlookers = Onlookers(bench.team, bench.precision, method.needs(), data.train, data.augmenter)
+    frozen = FrozenForward(bench.team, bench.precision, method.needs(), data.train, data.augmenter)
     if task.files.outputs:
         assert isinstance(data.train, Part)
         logits = read_outputs(task.files.outputs, task.data.digest)
-        onlookers.fixed_logits = logits[:, data.train.positions].to(bench.team.device)
-    return onlookers
+        frozen.fixed_logits = logits[:, data.train.positions].to(bench.team.device)
+    return frozen
 
 
 # --- training and what it leaves ------------------------------------------------------------------
@@ -240,7 +240,7 @@ def _train(task: Task, bench: Workbench, phase: str, on_epoch: OnEpoch) -> Resul
         task.seed(phase),
         task.resume(phase),
         on_epoch,
-        _onlookers(task, bench),
+        _frozen_forward(task, bench),
     )
     result = training.run(bench.method.plan())
     bench.team.models[STUDENT].load_state_dict(result.last)

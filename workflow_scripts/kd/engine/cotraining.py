@@ -78,7 +78,7 @@ def _bundles(companions: Sequence[Companion]) -> list[list[Companion]]:
         mine = companion.training
         for bundle in bundles:
             first = bundle[0].training
-            if first.feed.serves_the_same(mine.feed) and first.onlookers.sees_the_same(mine.onlookers):
+            if first.feed.serves_the_same(mine.feed) and first.frozen.sees_the_same(mine.frozen):
                 bundle.append(companion)
                 break
         else:
@@ -88,18 +88,18 @@ def _bundles(companions: Sequence[Companion]) -> list[list[Companion]]:
 
 def _epoch(bundle: Sequence[Companion]) -> None:
     first = bundle[0].training
-    taps = first.onlookers.shared_taps([companion.training.onlookers for companion in bundle])
+    taps = first.frozen.shared_taps([companion.training.frozen for companion in bundle])
     for companion in bundle:
         companion.training.begin_epoch()
     since = time.perf_counter()
     # What an epoch of its own draws from the first's streams the others draw in turn; they are set to it afterwards.
     for batch in first.feed.epoch():
-        known = first.onlookers.outputs(batch, taps)
+        known = first.frozen.outputs(batch, taps)
         shared = time.perf_counter() - since
         for companion in bundle:
             if companion.failure is not None:
                 continue
-            companion.training.onlookers.pass_flops = first.onlookers.pass_flops
+            companion.training.frozen.pass_flops = first.frozen.pass_flops
             with companion.turn(shared) as training:
                 training.step(batch, known)
         since = time.perf_counter()

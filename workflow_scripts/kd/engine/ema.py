@@ -1,6 +1,7 @@
 """Exponential moving average of a network's weights."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
@@ -16,11 +17,14 @@ def ema_decay(recipe: Recipe, epoch: float) -> float:
     return recipe.ema_start_decay + (full - recipe.ema_start_decay) * min(1.0, epoch / recipe.ema_warmup_epochs)
 
 
-class EMA:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+class EMA(Generic[Network]):
     """A shadow network: parameters decay towards the trained ones, buffers are copied."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False).eval()
+    def __init__(self, model: Network) -> None:
+        self.model: Network = copy.deepcopy(model).requires_grad_(False).eval()
 
     @torch.no_grad()
     def update(self, model: nn.Module, decay: float) -> None:

@@ -23,7 +23,7 @@ from kd.engine.outputs import read_outputs
 from kd.engine.precision import Precision, set_kernels, training_device
 from kd.engine.resolve import build_method
 from kd.engine.runner import make_trainable
-from kd.engine.teachers import Onlookers, fixed_view
+from kd.engine.teachers import FrozenForward, fixed_view
 from kd.engine.team import Team, deploy
 from kd.engine.training import OnEpoch, Result, Training
 from kd.methods.contract import STUDENT, Method, Stage, peer, teacher
@@ -372,7 +372,7 @@ def _training(bench: Workbench, files: Files, on_epoch: OnEpoch) -> Training:
         job.seed,
         ResumeFile(folder / RESUME, stamp),
         on_epoch,
-        _onlookers(bench, files),
+        _frozen_forward(bench, files),
     )
 
 
@@ -383,16 +383,16 @@ def write_settings(job: Job, folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _onlookers(bench: Workbench, files: Files) -> Onlookers:
+def _frozen_forward(bench: Workbench, files: Files) -> FrozenForward:
     """Return what runs the untrained roles, with the teachers' outputs where the run reads them."""
     data, team = bench.data, bench.team
-    onlookers = Onlookers(team, bench.precision, bench.method.needs(), data.train, data.augmenter)
+    frozen = FrozenForward(team, bench.precision, bench.method.needs(), data.train, data.augmenter)
     if files.outputs:
         logits = read_outputs(files.outputs, data.digest).to(team.device)
-        onlookers.fixed_logits = logits
+        frozen.fixed_logits = logits
         if bench.job.recipe.teacher_view == "fixed" and any(team.taps[teacher(k)] for k in range(len(logits))):
-            onlookers.fixed_images = fixed_view(data.train, data.augmenter, bench.job.split_seed)
-    return onlookers
+            frozen.fixed_images = fixed_view(data.train, data.augmenter, bench.job.split_seed)
+    return frozen
 
 
 def _save_student(folder: Path, job: Job, student: TappedModel, result: Result) -> None:

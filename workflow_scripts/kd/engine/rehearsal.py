@@ -25,7 +25,7 @@ from kd.engine.evaluation import evaluates_heads
 from kd.engine.modes import choose_modes
 from kd.engine.precision import Precision, training_device
 from kd.engine.resolve import Combined, build_method
-from kd.engine.teachers import Onlookers
+from kd.engine.teachers import FrozenForward
 from kd.engine.team import Team, measure
 from kd.engine.training import Training
 from kd.methods.contract import STUDENT, Context, Method, Output, Stage, peer, teacher
@@ -60,10 +60,10 @@ class StandIns(Team):
     def make_ready(self, roles: Iterable[str], images: Tensor, precision: Precision) -> None:
         """Fold no network, for none runs."""
 
-    def _answer(self, role: str, images: Tensor, precision: Precision, with_grad: bool) -> Output:
+    def _answer(self, role: str, images: Tensor, precision: Precision, with_grad: bool, taps: Sequence[str]) -> Output:
         model = self.models[role]
-        taps = {tap: _drawn((len(images), *self.shapes[role][tap]), with_grad) for tap in self.taps[role]}
-        return Output(_drawn((len(images), model.num_classes), with_grad), taps, model.classifier)
+        found = {tap: _drawn((len(images), *self.shapes[role][tap]), with_grad) for tap in taps}
+        return Output(_drawn((len(images), model.num_classes), with_grad), found, model.classifier)
 
 
 def _drawn(shape: Sequence[int], taught: bool) -> Tensor:
@@ -276,19 +276,19 @@ def rehearse(
     team.add_extra(method.build(context))
     team.taps.update(method.role_taps)
     recipe = job.recipe.model_copy(update={"batch_size": min(ITEMS, job.recipe.batch_size)})
-    onlookers = Onlookers(team, PLAIN, method.needs(), data.train, data.augmenter)
+    frozen = FrozenForward(team, PLAIN, method.needs(), data.train, data.augmenter)
     # what teachers make of the fixed view of every image, without the memory of it
     logits = torch.zeros(max(1, len(job.teachers)), 1, kept or data.num_classes)
-    onlookers.fixed_logits = logits.expand(-1, len(data.train), -1)
+    frozen.fixed_logits = logits.expand(-1, len(data.train), -1)
     size = (len(data.train), 3, data.image_size, data.image_size)
-    onlookers.fixed_images = torch.zeros(1, 1, 1, 1).expand(size)
+    frozen.fixed_images = torch.zeros(1, 1, 1, 1).expand(size)
     nowhere = ResumeFile(Path(os.devnull), "")
-    training = Training(team, method, data, recipe, PLAIN, job.seed, nowhere, lambda row: None, onlookers)
+    training = Training(team, method, data, recipe, PLAIN, job.seed, nowhere, lambda row: None, frozen)
     for stage in stages:
         training.start([replace(stage, recipe={**stage.recipe, "batch_size": recipe.batch_size})])
         training.begin_epoch()
         batch = next(training.feed.epoch())
-        training.step(batch, training.onlookers.outputs(batch))
+        training.step(batch, training.frozen.outputs(batch))
         if evaluates_heads(stage):
             with torch.no_grad():
                 method.heads(team.forward(batch.images, PLAIN), team.extra)

@@ -1,6 +1,6 @@
 """What the networks that a stage does not train make of its batches: run live, or remembered where that is the same."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from kd.engine.feed import derived_seed
 from kd.engine.flops import FlopCounter
 from kd.engine.precision import Precision
 from kd.engine.runner import uncompiled
-from kd.engine.team import Team
+from kd.engine.team import Taps, Team
 from kd.methods.contract import Batch, Needs, Output, teacher
 from kd.schema.config import Recipe
 from kd.tools.errors import UserError
@@ -20,8 +20,8 @@ FIXED_VIEW = "fixed view"
 DRAWN_AT_ONCE = 500  # part of what the fixed view is: the draws of a batch depend on its size
 
 
-class Onlookers:
-    """Runs the roles that are not trained, without gradients.
+class FrozenForward:
+    """Runs the roles that a stage does not train, without gradients.
 
     Teachers whose every image is always the same, because the recipe fixes their view or augments nothing, are asked
     once for each image where only their logits are wanted.
@@ -56,37 +56,29 @@ class Onlookers:
             wanted = [role for role in frozen if not self.team.taps[role]]
             self._remembered = self._ask_once(wanted) if self.store.resident else {}
 
-    def sees_the_same(self, other: "Onlookers") -> bool:
+    def sees_the_same(self, other: "FrozenForward") -> bool:
         """Whether both run the same networks live, so that one forward pass serves both."""
         live = self.roles == other.roles and not self._remembered and not other._remembered
         return live and all(self.team.models[role] is other.team.models[role] for role in self.roles)
 
-    def shared_taps(self, all_of_them: Sequence["Onlookers"]) -> dict[str, tuple[str, ...]]:
+    def shared_taps(self, all_of_them: Sequence["FrozenForward"]) -> dict[str, tuple[str, ...]]:
         """Return by role the taps that at least one of them wants."""
         wanted = [(role, tap) for each in all_of_them for role in self.roles for tap in each.team.taps[role]]
         return {role: tuple(dict.fromkeys(tap for own, tap in wanted if own == role)) for role in self.roles}
 
-    def outputs(self, batch: Batch, taps: Mapping[str, tuple[str, ...]] | None = None) -> dict[str, Output]:
+    def outputs(self, batch: Batch, taps: Taps | None = None) -> dict[str, Output]:
         """Return what the roles make of a batch and of its further views, with other taps than the team's if given."""
-        kept = self.team.taps
-        self.team.taps = {**kept, **(taps or {})}
-        try:
-            return self._measured_outputs(batch)
-        finally:
-            self.team.taps = kept
-
-    def _measured_outputs(self, batch: Batch) -> dict[str, Output]:
         size = len(batch.labels)
         if size in self.pass_flops:
-            return self._outputs(batch)
+            return self._outputs(batch, taps)
         self.team.make_ready(self._live(), batch.images, self.precision)
         with uncompiled(), FlopCounter() as counter:
-            known = self._outputs(batch)
+            known = self._outputs(batch, taps)
         self.pass_flops[size] = float(counter.total)
         # a resumed training counts at another batch than one that was not interrupted, and must not differ by it
-        return self._outputs(batch) if self.team.compiles else known
+        return self._outputs(batch, taps) if self.team.compiles else known
 
-    def _outputs(self, batch: Batch) -> dict[str, Output]:
+    def _outputs(self, batch: Batch, taps: Taps | None) -> dict[str, Output]:
         known = {
             role: Output(logits[batch.positions], {}, self.team.models[role].classifier)
             for role, logits in self._remembered.items()
@@ -97,10 +89,10 @@ class Onlookers:
             if taught:
                 assert self.fixed_images is not None, "taps of the fixed view need its images"
                 view = self.fixed_images[batch.positions]
-                known = self.team.forward(view, self.precision, known=known, roles=taught)
-        known = self.team.forward(batch.images, self.precision, known=known, roles=self.roles)
+                known = self.team.forward(view, self.precision, known=known, roles=taught, taps=taps)
+        known = self.team.forward(batch.images, self.precision, known=known, roles=self.roles, taps=taps)
         for name, view in batch.views.items():
-            known = self.team.forward(view, self.precision, known=known, roles=self.roles, view=name)
+            known = self.team.forward(view, self.precision, known=known, roles=self.roles, view=name, taps=taps)
         return known
 
     def _live(self) -> list[str]:

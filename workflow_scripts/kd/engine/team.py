@@ -1,5 +1,6 @@
 """The networks of a run by role, with modes and gradients set by role."""
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,6 +15,9 @@ from kd.models.base import TappedModel
 from kd.models.freezing import apply_freezing, keep_frozen_in_eval
 
 SHAPE_BATCH = 2
+
+Taps = Mapping[str, Sequence[str]]
+"""By role, what is read of its network beside its logits."""
 
 
 class Team:
@@ -106,6 +110,12 @@ class Team:
         plain = Mode(precision, channels_last=False)
         return self.modes.get(role, Modes(plain, plain))
 
+    def with_student(self, model: TappedModel) -> "Team":
+        """Return the same team with another network of the student's kind in its place (averaged weights, say)."""
+        other = copy.copy(self)
+        other.models = {**self.models, STUDENT: model}
+        return other
+
     def _runner(self, role: str, images: Tensor, precision: str) -> Runner:
         """Return what runs for a role; the folded copy of a frozen one is made when it is first asked for."""
         model, modes = self.models[role], self._modes(role, precision)
@@ -130,25 +140,26 @@ class Team:
         known: Mapping[str, Output] | None = None,
         roles: Sequence[str] | None = None,
         view: str = "",
+        taps: Taps | None = None,
     ) -> dict[str, Output]:
         """Run the models on images (B,3,H,W); `known` outputs are taken as they are.
 
         The images may be a further view of the batch, which the outputs' names then say: 'role@view'. The precision is
-        that of roles without a mode of their own.
+        that of roles without a mode of their own. Roles that `taps` does not name give those of the team.
         """
-        outputs = dict(known or {})
+        outputs, wanted = dict(known or {}), {**self.taps, **(taps or {})}
         for role in self.models if roles is None else roles:
             name = f"{role}@{view}" if view else role
             if name not in outputs:
-                outputs[name] = self._answer(role, images, precision, role in with_grad)
+                outputs[name] = self._answer(role, images, precision, role in with_grad, wanted[role])
         return outputs
 
-    def _answer(self, role: str, images: Tensor, precision: Precision, with_grad: bool) -> Output:
+    def _answer(self, role: str, images: Tensor, precision: Precision, with_grad: bool, taps: Sequence[str]) -> Output:
         # no_grad, not inference_mode: its tensors may enter projectors that need them at backward
         run = self._runner(role, images, precision.name)
         with torch.set_grad_enabled(with_grad):
-            logits, taps = run(images, self.taps[role])
-        return Output(logits, taps, self.models[role].classifier)
+            logits, found = run(images, taps)
+        return Output(logits, found, self.models[role].classifier)
 
     def state(self) -> dict[str, dict[str, Tensor]]:
         """Return the state dict of every role."""

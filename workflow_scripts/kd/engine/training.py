@@ -20,7 +20,7 @@ from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, clip_
 from kd.engine.plateau import Plateau
 from kd.engine.precision import Precision
 from kd.engine.runner import uncompiled
-from kd.engine.teachers import Onlookers
+from kd.engine.teachers import FrozenForward
 from kd.engine.team import Team
 from kd.methods.contract import EXTRA, STUDENT, Batch, Method, Output, Progress, Stage, Update
 from kd.schema.config import Recipe
@@ -66,13 +66,13 @@ class Training:
         seed: int,
         resume: ResumeFile,
         on_epoch: OnEpoch,
-        onlookers: Onlookers | None = None,
+        frozen: FrozenForward | None = None,
     ) -> None:
         self.team, self.method, self.data = team, method, data
         self.recipe, self.precision = recipe, precision
         self.resume, self.on_epoch = resume, on_epoch
-        self.onlookers = onlookers or Onlookers(team, precision, method.needs(), data.train, data.augmenter)
-        self.feed = Feed(data, method, seed, self.onlookers.fixed_logits)
+        self.frozen = frozen or FrozenForward(team, precision, method.needs(), data.train, data.augmenter)
+        self.feed = Feed(data, method, seed, self.frozen.fixed_logits)
         self.result = Result()
         self.own_seed = derived_seed(seed, "method")
 
@@ -83,7 +83,7 @@ class Training:
         while not self.finished:
             self.begin_epoch()
             for batch in self.feed.epoch():
-                self.step(batch, self.onlookers.outputs(batch))
+                self.step(batch, self.frozen.outputs(batch))
             self.end_epoch()
         return self.result
 
@@ -123,12 +123,12 @@ class Training:
         self.epoch = 0 if state is None else self._restore(state)
         self.team.enter(stage)
         self.trained = [role for role in self.team.models if role in stage.trained()]
-        onlookers = [role for role in self.team.models if role not in self.trained]
-        self.team.fold(onlookers)
-        self.onlookers.enter(onlookers, recipe)
+        frozen = [role for role in self.team.models if role not in self.trained]
+        self.team.fold(frozen)
+        self.frozen.enter(frozen, recipe)
         log.info("stage '%s' on a %s: %s", stage.name, self.team.device.type, self._described())
         if state is None:
-            self.result.flops += self.onlookers.flops_before
+            self.result.flops += self.frozen.flops_before
         if self._stage_is_over():
             self._leave()
 
@@ -193,7 +193,7 @@ class Training:
             with uncompiled(), FlopCounter() as counter:
                 self._step(batch, known)
             self.step_flops[size] = float(counter.total)
-        self.result.flops += self.step_flops[size] + self.onlookers.pass_flops[size]
+        self.result.flops += self.step_flops[size] + self.frozen.pass_flops[size]
         self.steps_done += 1
 
     def end_epoch(self) -> None:
@@ -283,25 +283,21 @@ class Training:
 
     def _validate(self) -> Row:
         trained = self.stage.trained()
-        student = self.team.models.get(STUDENT)
-        if self.ema is not None:
-            self.team.models[STUDENT] = self.ema.model  # type: ignore[assignment]
+        team = self.team if self.ema is None else self.team.with_student(self.ema.model)
         row: Row = {}
         for split in ("val", "test") if self.recipe.track_test else ("val",):
             store = self.data.validation if split == "val" else self.data.test
             found = accuracies(
-                self.team,
+                team,
                 self.method,
                 store,
                 self.data.augmenter,
                 self.precision,
                 self.recipe.eval_batch_size,
-                evaluated_roles(self.team, trained),
+                evaluated_roles(team, trained),
                 evaluates_heads(self.stage),
             )
             row.update(_columns(split, found))
-        if student is not None:
-            self.team.models[STUDENT] = student
         self.team.enter(self.stage)
         return row
 

@@ -174,7 +174,7 @@ def _watched_reference(reference: Reference) -> Stopwatch:
 def _watched_engine(engine: Engine) -> Stopwatch:
     team = engine.bench.team
     watch = Stopwatch(team.device)
-    targets = [(engine, "fetch", "data"), (engine.onlookers, "outputs", "teacher"), (team, "forward", "student")]
+    targets = [(engine, "fetch", "data"), (engine.frozen, "outputs", "teacher"), (team, "forward", "student")]
     common = _common_targets(engine.bench.method, engine.training.optimizers.values())
     with watch.watching(*targets, *common), watch.part("host"):
         engine.run(1)

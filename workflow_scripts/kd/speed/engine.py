@@ -11,7 +11,7 @@ from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
 from kd.engine.history import Row
 from kd.engine.jobs import Workbench
 from kd.engine.precision import set_kernels
-from kd.engine.teachers import Onlookers
+from kd.engine.teachers import FrozenForward
 from kd.engine.training import Training
 from kd.methods.contract import STUDENT, Batch, Stage
 
@@ -22,12 +22,12 @@ class Engine:
     def __init__(self, bench: Workbench, stage: Stage, folder: Path, teacher_logits: Tensor | None = None) -> None:
         self.bench, self.stage = bench, stage
         data, team, job = bench.data, bench.team, bench.job
-        self.onlookers = Onlookers(team, bench.precision, bench.method.needs(), data.train, data.augmenter)
-        self.onlookers.fixed_logits = teacher_logits
+        self.frozen = FrozenForward(team, bench.precision, bench.method.needs(), data.train, data.augmenter)
+        self.frozen.fixed_logits = teacher_logits
         self.rows: list[Row] = []
         resume = ResumeFile(folder / f"resume{id(self)}.pt", "benchmark")
         self.training = Training(
-            team, bench.method, data, job.recipe, bench.precision, job.seed, resume, self.rows.append, self.onlookers
+            team, bench.method, data, job.recipe, bench.precision, job.seed, resume, self.rows.append, self.frozen
         )
         torch.manual_seed(self.training.own_seed)
         self.training.start([stage])
@@ -43,13 +43,13 @@ class Engine:
         set_kernels(self.bench.job.recipe)
         for _ in range(steps):
             batch = self.fetch()
-            self.training.step(batch, self.onlookers.outputs(batch))
+            self.training.step(batch, self.frozen.outputs(batch))
 
     @property
     def flops_per_image(self) -> float:
         """Return what a step needs for an image of a full batch, 0 before the first."""
         size = max(self.training.step_flops, default=0)
-        return (self.training.step_flops[size] + self.onlookers.pass_flops[size]) / size if size else 0.0
+        return (self.training.step_flops[size] + self.frozen.pass_flops[size]) / size if size else 0.0
 
     def fetch(self) -> Batch:
         """Return the next batch, from one epoch into the next."""

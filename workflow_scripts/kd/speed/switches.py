@@ -58,7 +58,7 @@ def _read_back(engine: Engine, world: World) -> None:
 
 def _ask_again(engine: Engine, world: World) -> None:
     """Run the teachers on every batch although they have seen the very images before."""
-    engine.onlookers._remembered = {}
+    engine.frozen._remembered = {}
 
 
 def _unfused(engine: Engine, world: World) -> None:
