@@ -6,14 +6,14 @@ from pathlib import Path
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
-from kd.study.continual import parse_continual_job
+from kd.study.continual import parse_continual_settings
 from kd.study.made import drop_progress
 from kd.tools.files import write_json
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write matrix.json."""
-    job = parse_continual_job(arguments.settings)
+    job = parse_continual_settings(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.continual.evaluation import accuracy_matrices

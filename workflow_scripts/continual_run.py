@@ -7,14 +7,14 @@ from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
 from kd.console.training_script import start_torch, training_parser
-from kd.study.continual import parse_continual_job
+from kd.study.continual import parse_continual_settings
 
 log = logging.getLogger("kd")
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Reserve devices before torch sees them, then train."""
-    job = parse_continual_job(arguments.settings)
+    job = parse_continual_settings(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.continual.jobs import describe, planned_epochs, train_run

@@ -19,7 +19,7 @@ from kd.analysis.records import read_metrics
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 from kd.study.made import drop_progress
 from kd.tools.files import atomic_path, write_json
 
@@ -31,7 +31,7 @@ WEIGHTS = ("last", "best")
 
 def main(arguments: argparse.Namespace) -> None:
     """Write predictions.npz and evaluation.json."""
-    job = parse_job(arguments.settings)
+    job = parse_settings(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.engine.data import load_data

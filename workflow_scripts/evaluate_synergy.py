@@ -6,13 +6,13 @@ from pathlib import Path
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 from kd.tools.files import write_json
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write top-1 in percent by split."""
-    job = parse_job(arguments.settings)
+    job = parse_settings(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.engine.jobs import Files, evaluate_team

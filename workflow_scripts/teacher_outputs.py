@@ -5,12 +5,12 @@ import argparse
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import start_torch, training_parser
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write outputs.safetensors and run.json."""
-    job = parse_job(arguments.settings)
+    job = parse_settings(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.engine.jobs import Files

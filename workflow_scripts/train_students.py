@@ -8,7 +8,7 @@ from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
 from kd.console.training_script import packed_folder, start_torch
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 from kd.tools.errors import UserError
 from kd.tools.files import read_json
 
@@ -19,7 +19,7 @@ log = logging.getLogger("kd")
 def main(arguments: argparse.Namespace) -> None:
     """Reserve devices before torch sees them, then train; what ends one run alone stands in its run.json."""
     runs = read_json(arguments.runs)
-    job_list = [parse_job(one["settings"]) for one in runs]
+    job_list = [parse_settings(one["settings"]) for one in runs]
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.engine import jobs

@@ -12,7 +12,7 @@ from kd.engine.resolve import build_method
 from kd.methods.contract import EXTRA, STUDENT, peer, teacher
 from kd.schema.cards import load_cards
 from kd.schema.config import Recipe
-from kd.study.job import MethodPart
+from kd.study.job_settings import MethodPart
 from kd.tools.errors import UserError
 
 CARDS = {name: card for name, card in load_cards().items() if card.alone}

@@ -12,7 +12,7 @@ from kd.engine.jobs import Files
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.schema.config import DatasetSettings, ModelSettings
-from kd.study.continual import ContinualJob, ContinualPlan, parse_continual_job
+from kd.study.continual import ContinualJobSettings, ContinualPlan, parse_continual_settings
 from kd.study.experiment import check_experiment
 
 
@@ -22,8 +22,8 @@ class World:
         self.plan = ContinualPlan(check_experiment(experiment(strategy, recipe, **section)))
         self.run = self.plan.continual_runs[0]
 
-    def job(self) -> ContinualJob:
-        return parse_continual_job(self.plan.continual_job(self.run))
+    def job(self) -> ContinualJobSettings:
+        return parse_continual_settings(self.plan.continual_job(self.run))
 
     def files(self, name: str = "run", code: str = "test") -> Files:
         teachers = [self.teacher(network) for network in self.plan.taught_by(self.run)]

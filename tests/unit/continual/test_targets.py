@@ -16,9 +16,9 @@ from kd.engine.teachers import fixed_view
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.schema.config import ModelSettings
-from kd.study.continual import ContinualPlan, parse_continual_job
+from kd.study.continual import ContinualPlan, parse_continual_settings
 from kd.study.experiment import check_experiment
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ def asked(plan, digits, tmp_path):
     teachers = [tmp_path / f"{name}.safetensors" for name in run.teachers]
     for name, path in zip(run.teachers, teachers, strict=True):
         save_weights(build_model(ModelSettings(arch=name), 10, 8), path)
-    bench = prepare(parse_job(plan.half_job(run, 1, "teacher_update")), Files(digits, tmp_path, teachers=teachers))
+    bench = prepare(parse_settings(plan.half_job(run, 1, "teacher_update")), Files(digits, tmp_path, teachers=teachers))
     save_state(tmp_path / "state.pt", {"team": bench.team.state(), "optimizers": {}})
     folder = tmp_path / "synergy"
-    synergy_outputs(parse_job(plan.synergy_job(run)), Files(digits, folder, previous=tmp_path / "state.pt"))
+    synergy_outputs(parse_settings(plan.synergy_job(run)), Files(digits, folder, previous=tmp_path / "state.pt"))
     return bench, folder / "outputs.safetensors"
 
 
@@ -73,7 +73,7 @@ def test_each_image_is_taught_by_its_own_logits(plan, asked, digits, tmp_path):
 
     jobs.Incremental.loss = loss
     try:
-        jobs.train_run(parse_continual_job(plan.continual_job(plan.continual_runs[0])), files, lambda row: None)
+        jobs.train_run(parse_continual_settings(plan.continual_job(plan.continual_runs[0])), files, lambda row: None)
     finally:
         jobs.Incremental.loss = original
     assert len(seen) > 4

@@ -11,7 +11,7 @@ from kd.data.packing import pack
 from kd.engine import jobs
 from kd.schema.config import DatasetSettings
 from kd.study.experiment import check_experiment
-from kd.study.job import Job, parse_job
+from kd.study.job_settings import JobSettings, parse_settings
 from kd.study.plan import Plan
 
 DATASET = {"source": "digits", "image_size": 8, "subset_size": 200, "validation": 0.2}
@@ -52,11 +52,11 @@ class World:
         )
         self.run = self.plan.runs[0]
 
-    def job(self) -> Job:
-        return parse_job(self.plan.student_job(self.run))
+    def job(self) -> JobSettings:
+        return parse_settings(self.plan.student_job(self.run))
 
-    def half(self, stage: int, half: str) -> Job:
-        return parse_job(self.plan.half_job(self.run, stage, half))
+    def half(self, stage: int, half: str) -> JobSettings:
+        return parse_settings(self.plan.half_job(self.run, stage, half))
 
     def teacher(self, name: str) -> Path:
         """Train a teacher (once a session for each of its settings) and return its weights."""
@@ -64,7 +64,7 @@ class World:
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
         folder = self.packed.with_name(f"{self.packed.name}_teachers") / digest
         if not (folder / "run.json").exists():
-            jobs.train_student(parse_job(settings), jobs.Files(self.packed, folder), lambda row: None)
+            jobs.train_student(parse_settings(settings), jobs.Files(self.packed, folder), lambda row: None)
         return folder / "checkpoints" / "best.safetensors"
 
     def files(self, name: str, **more) -> jobs.Files:
@@ -76,7 +76,7 @@ class World:
     def pretrained(self, weights) -> Path:
         folder = self.folder / "pretrain"
         if not folder.exists():
-            job = parse_job(self.plan.pretrain_job("digits", self.run.teachers[0], self.run.method, 0))
+            job = parse_settings(self.plan.pretrain_job("digits", self.run.teachers[0], self.run.method, 0))
             jobs.pretrain(job, jobs.Files(self.packed, folder, teachers=weights), lambda row: None)
         return folder / "extra.safetensors"
 

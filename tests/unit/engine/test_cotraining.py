@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from kd.analysis.collect import row_of
 from kd.engine import jobs
 from kd.engine.teachers import FrozenForward
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 from kd.tools.errors import DivergenceError
 from kd.tools.files import read_json, write_json
 
@@ -77,7 +77,7 @@ def test_teachers_run_once_for_all(worlds, monkeypatch):
     original = FrozenForward._outputs
     monkeypatch.setattr(FrozenForward, "_outputs", lambda self, *rest: calls.append(1) or original(self, *rest))
     results = jobs.train_students([here.job() for here in worlds], files, lambda row: None)
-    steps = -(-160 // parse_job(worlds[0].plan.student_job(worlds[0].run)).recipe.batch_size)
+    steps = -(-160 // parse_settings(worlds[0].plan.student_job(worlds[0].run)).recipe.batch_size)
     longest = max(len(result.rows) for result in results)
     assert len(calls) == steps * longest
 

@@ -10,7 +10,7 @@ from kd.engine import jobs
 from kd.models.build import build_model
 from kd.models.weights import read_state, save_weights
 from kd.schema.config import ModelSettings
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 from kd.tools.errors import UserError
 
 SIZE = 8
@@ -19,7 +19,7 @@ SIZE = 8
 def finished(world, path):
     """Return the job of a teacher whose weights are given, and the plan that it is part of."""
     here = world("kd", models={"wrn_16_1": {"arch": "wrn_16_1", "pretrained": str(path), "train": False}})
-    return here, parse_job(here.plan.teacher_job("digits", "wrn_16_1", 0))
+    return here, parse_settings(here.plan.teacher_job("digits", "wrn_16_1", 0))
 
 
 def use(here, job):
@@ -70,7 +70,7 @@ def test_it_is_evaluated_as_any_other(world):
     weights = world("kd").teacher("wrn_16_1")
     here, job = finished(world, weights)
     _, folder = use(here, job)
-    evaluation = parse_job(here.plan.evaluation_job("digits", "wrn_16_1", 0, teacher=True))
+    evaluation = parse_settings(here.plan.evaluation_job("digits", "wrn_16_1", 0, teacher=True))
     found = jobs.evaluate_network(
         evaluation, jobs.Files(here.packed, folder), folder / "checkpoints" / "best.safetensors"
     )

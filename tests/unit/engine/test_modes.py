@@ -16,7 +16,7 @@ from kd.methods.stages import initial_stage
 from kd.models import winograd
 from kd.models.build import build_model
 from kd.schema.config import ModelSettings, Recipe
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 from kd.study.jobplan import Jobs
 from kd.tools.files import read_json
 
@@ -80,7 +80,7 @@ def test_emulated_bfloat16_is_never_tried(monkeypatch):
 
 def test_a_network_that_fails_in_a_mode_is_measured_in_the_others(world, monkeypatch):
     here = world("kd")
-    job = parse_job(here.plan.tune_job("digits", "resnet8"))
+    job = parse_settings(here.plan.tune_job("digits", "resnet8"))
     real = tune._pass
 
     def fails_contiguous(job, num_classes, mode, use, images):
@@ -102,7 +102,7 @@ def test_a_measurement_writes_a_choice_that_a_training_follows_and_records(world
     folders = {}
     for name in ("resnet8", "wrn_16_1"):
         folders[name] = here.folder / name
-        tune.tune(parse_job(here.plan.tune_job("digits", name)), jobs.Files(here.packed, folders[name]))
+        tune.tune(parse_settings(here.plan.tune_job("digits", name)), jobs.Files(here.packed, folders[name]))
     choice, measured = (read_json(folders["resnet8"] / f"{name}.json") for name in ("choice", "measured"))
     assert choice["device"] == measured["hardware"]["device"] == training_device().type
     for use, rows in measured["measured"].items():
@@ -261,7 +261,7 @@ def test_a_job_of_each_kind_asks_for_float32(world, tmp_path, monkeypatch):
     """cuDNN's convolutions are rounded to TF32 until somebody says otherwise."""
     here = world("kd", recipe={"precision": "fp32"})
     files, teacher = here.files("run"), here.files("asked").teachers[:1]
-    outputs = parse_job(here.plan.outputs_job("digits", "wrn_16_1", 0))
+    outputs = parse_settings(here.plan.outputs_job("digits", "wrn_16_1", 0))
     best = files.folder / "checkpoints" / "best.safetensors"
     kinds = {
         "training": lambda: jobs.train_student(here.job(), files, lambda row: None),

@@ -11,7 +11,7 @@ from kd.engine.outputs import read_outputs, teacher_outputs
 from kd.engine.teachers import fixed_view
 from kd.models.build import build_model
 from kd.models.weights import load_weights, read_state
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 from kd.tools.errors import UserError
 from kd.tools.files import read_json
 
@@ -20,7 +20,7 @@ PRECISE = {"precision": "fp32", "augmentation": {"padding": 1, "flip": True}}
 
 def asked(world, folder, name="wrn_16_1"):
     """Ask a teacher; return its job, the outputs' path and the record."""
-    job = parse_job(world.plan.outputs_job("digits", name, 0))
+    job = parse_settings(world.plan.outputs_job("digits", name, 0))
     files = jobs.Files(world.packed, folder / name, teachers=[world.teacher(name)], code="test")
     teacher_outputs(job, files)
     return job, files.folder / "outputs.safetensors", read_json(files.folder / "run.json")

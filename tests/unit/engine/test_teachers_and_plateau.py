@@ -11,7 +11,7 @@ from kd.engine.plateau import Plateau
 from kd.engine.teachers import FrozenForward, fixed_view, is_fixed
 from kd.engine.team import Team
 from kd.schema.config import Augmentation, Recipe
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 from kd.tools.errors import UserError
 
 STILL = {"augmentation": {"crop": "none", "flip": False}}
@@ -23,7 +23,7 @@ def outputs_of(here):
     found = []
     for name in here.run.teachers:
         folder = here.folder / "outputs" / name
-        job = parse_job(here.plan.outputs_job("digits", name, 0))
+        job = parse_settings(here.plan.outputs_job("digits", name, 0))
         teacher_outputs(job, jobs.Files(here.packed, folder, teachers=[here.teacher(name)], code="test"))
         found.append(folder / "outputs.safetensors")
     return found

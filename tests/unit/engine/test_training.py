@@ -17,7 +17,7 @@ from kd.methods.contract import STUDENT
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.schema.config import ModelSettings
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 from kd.study.made import drop_progress
 from kd.tools.errors import DivergenceError, UserError
 
@@ -279,10 +279,10 @@ def test_the_selected_weights_of_a_student_teach_the_next(world, origin, tmp_pat
     run = here.plan.runs[-1]
     best = before.folder / "before" / "checkpoints" / "best.safetensors"
     files = jobs.Files(here.packed, tmp_path / "next", teachers=[best])
-    bench = jobs.prepare(parse_job(here.plan.student_job(run)), files)
+    bench = jobs.prepare(parse_settings(here.plan.student_job(run)), files)
     for key, value in load_file(best).items():
         assert torch.equal(bench.team.models["teacher0"].state_dict()[key].cpu(), value), key
-    jobs.train_student(parse_job(here.plan.student_job(run)), files, lambda row: None)
+    jobs.train_student(parse_settings(here.plan.student_job(run)), files, lambda row: None)
     record = json.loads((tmp_path / "next" / "run.json").read_text(encoding="utf-8"))
     assert record["params"]["student"] == sum(p.numel() for p in bench.team.models[STUDENT].parameters())
 
@@ -518,7 +518,7 @@ def test_evaluation_reads_weights_and_gives_logits_of_every_image(world):
     here = world("ce")
     result = here.train()
     folder = here.folder / "run"
-    job = parse_job(here.plan.evaluation_job("digits", "resnet8", 0))
+    job = parse_settings(here.plan.evaluation_job("digits", "resnet8", 0))
     found = jobs.evaluate_network(job, jobs.Files(here.packed, folder), folder / "checkpoints" / "best.safetensors")
     assert found["test"].logits.shape == (len(found["test"].labels), 10)
     assert found["test"].features.shape[0] == min(jobs.FEATURE_IMAGES, len(found["test"].labels))

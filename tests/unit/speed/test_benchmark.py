@@ -27,7 +27,7 @@ from kd.speed.settings import LOOPS, STEP_PARTS, method_entries, name_of, parse
 from kd.speed.side_by_side import side_by_side
 from kd.speed.switches import SWITCHES
 from kd.speed.world import World, source_of, synthetic
-from kd.study.job import MethodPart
+from kd.study.job_settings import MethodPart
 from kd.tools.errors import UserError
 
 STEPS = 5

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from kd.study.experiment import check_experiment, load_experiment, variants, workflow_configuration
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 from kd.study.plan import Plan
 from kd.tools.errors import UserError
 
@@ -174,7 +174,7 @@ def test_numbers_with_an_exponent_are_floats_wherever_a_number_stands(tmp_path):
     assert dict(asib.parts)["asib"]["teacher_lr"] == [1e-4, 5e-5]
     assert dict(both.parts)["at"]["at_weight"] == 1000.0
     plan = Plan(experiment)
-    found = parse_job(plan.student_job(plan.runs[0])).recipe
+    found = parse_settings(plan.student_job(plan.runs[0])).recipe
     assert (found.lr, found.min_lr) == (2e-3, 5e-6), "recipes of networks and methods"
 
 
@@ -263,7 +263,7 @@ def test_teachers_have_a_recipe_of_their_own_and_each_network_its_changes():
     )
 
     def of(text):
-        recipe = parse_job(text).recipe
+        recipe = parse_settings(text).recipe
         return recipe.epochs, recipe.lr, recipe.cutmix_alpha
 
     assert of(plan.teacher_job("digits", "resnet14", 0)) == (7, 0.02, 0.5)
@@ -274,8 +274,8 @@ def test_teachers_have_a_recipe_of_their_own_and_each_network_its_changes():
 def test_without_a_recipe_of_their_own_teachers_have_the_students_with_each_networks_changes():
     models = {"resnet8": {"arch": "resnet8", "recipe": {"lr": 0.02}}, "wrn_16_1": {"arch": "wrn_16_1"}}
     plan = Plan(check_experiment({**BASE, "models": models, "recipe": {"epochs": 4, "cutmix_alpha": 1.0}}))
-    teacher = parse_job(plan.teacher_job("digits", "wrn_16_1", 0)).recipe
-    student = parse_job(plan.student_job(plan.runs[0])).recipe
+    teacher = parse_settings(plan.teacher_job("digits", "wrn_16_1", 0)).recipe
+    student = parse_settings(plan.student_job(plan.runs[0])).recipe
     assert (teacher.epochs, teacher.lr, teacher.cutmix_alpha) == (4, 0.05, 1.0)
     assert student == teacher.model_copy(update={"lr": 0.02})
 

@@ -9,7 +9,7 @@ from typing import Any
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
-from kd.study.job import parse_job
+from kd.study.job_settings import parse_settings
 
 log = logging.getLogger("kd")
 
@@ -44,7 +44,7 @@ def run_training(function: str, parser: argparse.ArgumentParser, rule: str) -> N
 
     def main(arguments: argparse.Namespace) -> None:
         """Reserve devices before torch sees them, then train."""
-        job = parse_job(arguments.settings)
+        job = parse_settings(arguments.settings)
         lease_gpus(arguments.gpus)
         start_torch(arguments.threads)
         from kd.engine import jobs

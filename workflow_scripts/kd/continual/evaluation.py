@@ -15,12 +15,12 @@ from kd.engine.precision import set_kernels, training_device
 from kd.engine.runner import make_trainable
 from kd.models.build import build_model
 from kd.models.weights import load_weights
-from kd.study.continual import ContinualJob
+from kd.study.continual import ContinualJobSettings
 
 Matrix = list[list[float | None]]
 
 
-def accuracy_matrices(job: ContinualJob, data_folder: Path, weights: Sequence[Path]) -> dict[str, Any]:
+def accuracy_matrices(job: ContinualJobSettings, data_folder: Path, weights: Sequence[Path]) -> dict[str, Any]:
     """Return accuracies in percent after each task (rows) on each task's images (columns), for both splits.
 
     "class": any seen class may be answered (class-incremental); None where the classes are not known yet. "task": only

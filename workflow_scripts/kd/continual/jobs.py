@@ -36,7 +36,7 @@ from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws
 from kd.models.weights import load_weights, save_weights
-from kd.study.continual import ContinualJob, Strategy
+from kd.study.continual import ContinualJobSettings, Strategy
 from kd.study.digests import canonical, text_digest
 from kd.study.made import UNFINISHED
 from kd.tools.files import atomic_path, atomic_write, write_json
@@ -52,7 +52,7 @@ State = dict[str, Any]
 class Task:
     """One task of a run, with what the task before left."""
 
-    job: ContinualJob
+    job: ContinualJobSettings
     files: Files
     number: int
     """From 1."""
@@ -112,7 +112,7 @@ class Task:
         return task_data(*cut, self.strategy.replay_ratio, self.job.seed)
 
 
-def train_run(job: ContinualJob, files: Files, on_epoch: OnEpoch) -> Result:
+def train_run(job: ContinualJobSettings, files: Files, on_epoch: OnEpoch) -> Result:
     """Train a student on all tasks and write its weights after each of them, history and record."""
     set_kernels(job.recipe)
     data = load_data(files.data, job, training_device())
@@ -129,18 +129,18 @@ def train_run(job: ContinualJob, files: Files, on_epoch: OnEpoch) -> Result:
     return whole
 
 
-def planned_epochs(job: ContinualJob) -> int:
+def planned_epochs(job: ContinualJobSettings) -> int:
     """Return how many epochs all tasks take."""
     return job.num_tasks * job.recipe.epochs + (job.num_tasks - 1) * _strategy(job).balance_epochs
 
 
-def describe(job: ContinualJob) -> str:
+def describe(job: ContinualJobSettings) -> str:
     """Return one line on what is learnt."""
     assert job.student is not None, "a training names its student"
     return f"{_strategy(job).name}: {job.student.arch}, {job.num_tasks} tasks, seed {job.seed}"
 
 
-def _strategy(job: ContinualJob) -> Strategy:
+def _strategy(job: ContinualJobSettings) -> Strategy:
     assert job.strategy is not None, "a training names its strategy"
     return job.strategy
 

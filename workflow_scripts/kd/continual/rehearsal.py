@@ -14,16 +14,16 @@ from kd.methods.contract import STUDENT, teacher
 from kd.models.build import build_model
 from kd.models.freezing import freeze
 from kd.study.checks import Check
-from kd.study.continual import ContinualJob, Strategy
-from kd.study.job import Job
+from kd.study.continual import ContinualJobSettings, Strategy
+from kd.study.job_settings import JobSettings
 
 
 class ContinualRehearsal(Rehearsal):
     """Goes through class-incremental runs, too."""
 
-    def rehearsed(self, check: Check, job: Job, data: Data) -> dict[str, str]:
+    def rehearsed(self, check: Check, job: JobSettings, data: Data) -> dict[str, str]:
         """Make a training ready, take a step of each of its updates, and return what its network is deployed with."""
-        if not isinstance(job, ContinualJob):
+        if not isinstance(job, ContinualJobSettings):
             return super().rehearsed(check, job, data)
         assert job.strategy is not None, "a training names its strategy"
         tasks = make_tasks(data.num_classes, job.num_tasks, job.class_order, job.seed)
@@ -45,7 +45,7 @@ class ContinualRehearsal(Rehearsal):
         return {}
 
 
-def _student(job: ContinualJob, tasks: Tasks, number: int, data: Data, before: Measured | None) -> Measured:
+def _student(job: ContinualJobSettings, tasks: Tasks, number: int, data: Data, before: Measured | None) -> Measured:
     """Return the student of a task, grown from that of the task before."""
     assert job.student is not None, "a training names its student"
     settings = job.student if before is None else job.student.model_copy(update={"pretrained": False})
@@ -56,7 +56,9 @@ def _student(job: ContinualJob, tasks: Tasks, number: int, data: Data, before: M
     return model, measured(model, data)
 
 
-def _phases(job: ContinualJob, strategy: Strategy, tasks: Tasks, number: int, data: Data) -> Iterator[tuple[str, Data]]:
+def _phases(
+    job: ContinualJobSettings, strategy: Strategy, tasks: Tasks, number: int, data: Data
+) -> Iterator[tuple[str, Data]]:
     """Yield what a task consists of, with its images."""
     capacity = strategy.replay_capacity
     yield TRAIN, task_data(data, tasks, number, capacity, strategy.replay_ratio, job.seed)

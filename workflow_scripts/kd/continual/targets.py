@@ -10,14 +10,14 @@ from kd.engine.outputs import LOGITS
 from kd.engine.teachers import fixed_view
 from kd.models.weights import save_tensors
 from kd.record.provenance import git_state, hardware, versions
-from kd.study.job import Job
+from kd.study.job_settings import JobSettings
 from kd.tools.files import write_json
 
 log = logging.getLogger(__name__)
 
 
 @torch.no_grad()
-def synergy_outputs(job: Job, files: Files) -> None:
+def synergy_outputs(job: JobSettings, files: Files) -> None:
     """Write outputs.safetensors, logits (n,C) of the chain's head (of ASIB: the synergy) by position, and run.json.
 
     `job` is the chain's last half-stage and `files.previous` the state that it left. The images are the fixed view that

@@ -13,7 +13,7 @@ from kd.data.packed import Packed
 from kd.data.splits import Split, class_map, classes_of, classes_taken, make_split
 from kd.data.store import ImageStore
 from kd.study.digests import text_digest
-from kd.study.job import Job
+from kd.study.job_settings import JobSettings
 from kd.tools.errors import UserError, printable
 
 TEST_RESIDENT_MB = 4096
@@ -45,7 +45,7 @@ class Data:
         return _store(self._packed, "test", rows, self._class_map, self._device, TEST_RESIDENT_MB, 0)
 
 
-def load_data(folder: Path, job: Job, device: torch.device) -> Data:
+def load_data(folder: Path, job: JobSettings, device: torch.device) -> Data:
     """Open packed arrays and cut them as the job says: classes, subset, validation carve, all by its split seed.
 
     A network that learns a share of the classes has their training and validation images only; labels stay the same.
@@ -56,7 +56,7 @@ def load_data(folder: Path, job: Job, device: torch.device) -> Data:
     return data
 
 
-def cut(packed: Packed, job: Job, device: torch.device) -> Data:
+def cut(packed: Packed, job: JobSettings, device: torch.device) -> Data:
     """Cut a packed data set as `load_data` does."""
     settings = job.loading()
     mapping = class_map(packed.classes, settings.class_subset)

@@ -36,7 +36,7 @@ from kd.record.provenance import git_state, hardware, peak_memory_mb, versions
 from kd.schema.cards import MethodSettings, card
 from kd.schema.config import Recipe
 from kd.study.digests import canonical, text_digest
-from kd.study.job import Job
+from kd.study.job_settings import JobSettings
 from kd.study.made import MANIFEST, RESUME
 from kd.tools.errors import UserError
 from kd.tools.files import atomic_write, read_json, write_json
@@ -80,7 +80,7 @@ class Files:
 class Workbench:
     """A job made ready: data on the device, team built, method bound."""
 
-    job: Job
+    job: JobSettings
     data: Data
     team: Team
     method: Method
@@ -89,7 +89,7 @@ class Workbench:
     """What the student was built from, None of one that was initialised afresh."""
 
 
-def train_student(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
+def train_student(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Result:
     """Train a student (or, with the card ce, a teacher) and write its run folder."""
     bench = prepare(job, files)
     if job.student is not None and not job.student.train:
@@ -120,7 +120,9 @@ def _keep_as_it_is(bench: Workbench, files: Files) -> Result:
     return result
 
 
-def train_students(jobs: Sequence[Job], folders: Sequence[Files], on_epoch: OnEpoch) -> list[Result | UserError]:
+def train_students(
+    jobs: Sequence[JobSettings], folders: Sequence[Files], on_epoch: OnEpoch
+) -> list[Result | UserError]:
     """Train several methods' students of one seed and team in one process; each run folder is as if trained alone.
 
     A training that diverges leaves the best weights that it had (or those it began with), and run.json with status
@@ -145,7 +147,7 @@ def train_students(jobs: Sequence[Job], folders: Sequence[Files], on_epoch: OnEp
     return outcomes
 
 
-def pretrain(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
+def pretrain(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Result:
     """Train what a method prepares on the teacher alone and write extra.safetensors."""
     bench = prepare(job, files)
     result = _train(bench, files, bench.method.pretrain_plan(), on_epoch)
@@ -154,7 +156,7 @@ def pretrain(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
     return result
 
 
-def train_half_stage(job: Job, files: Files, on_epoch: OnEpoch) -> Result:
+def train_half_stage(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Result:
     """Train one half of one stage of a chain and write the state that the next half starts from."""
     bench = prepare(job, files)
     before = load_state(files.previous) if files.previous else {"optimizers": {}}
@@ -182,7 +184,7 @@ def _team_report(bench: Workbench) -> dict[str, float]:
     return {**tops, **{f"val/{name}": value for name, value in seen.items()}}
 
 
-def evaluate_network(job: Job, files: Files, weights: Path, data: Data | None = None) -> dict[str, Predictions]:
+def evaluate_network(job: JobSettings, files: Files, weights: Path, data: Data | None = None) -> dict[str, Predictions]:
     """Return what finished weights make of the validation and test images, as 'val' and 'test'.
 
     `data` are the job's, where they are loaded already.
@@ -209,13 +211,13 @@ def evaluation_mode(recipe: Recipe, device: torch.device) -> Mode:
     return replace(mode, kernels=TORCH) if mode.kernels == COMPILED else mode
 
 
-def evaluated_in(job: Job) -> dict[str, str]:
+def evaluated_in(job: JobSettings) -> dict[str, str]:
     """Return what evaluation.json says of how its numbers were made."""
     device = training_device()
     return {"device": device.type, "precision": evaluation_mode(job.recipe, device).precision}
 
 
-def evaluate_single(job: Job, files: Files, weights: Path) -> dict[str, dict[str, float]]:
+def evaluate_single(job: JobSettings, files: Files, weights: Path) -> dict[str, dict[str, float]]:
     """Return top-1 in percent of finished weights on the training, validation and test images, by split."""
     device = training_device()
     set_kernels(job.recipe)
@@ -226,7 +228,7 @@ def evaluate_single(job: Job, files: Files, weights: Path) -> dict[str, dict[str
     return {split: {"top1": found[STUDENT]} for split, found in _by_split(bench, heads=False).items()}
 
 
-def evaluate_team(job: Job, files: Files) -> dict[str, dict[str, float]]:
+def evaluate_team(job: JobSettings, files: Files) -> dict[str, dict[str, float]]:
     """Return by split what the state after a half-stage makes of it: top-1 of every role and head, and observations."""
     bench = prepare(job, files)
     return _by_split(bench, heads=True)
@@ -244,7 +246,7 @@ def _by_split(bench: Workbench, heads: bool) -> dict[str, dict[str, float]]:
     return found
 
 
-def _finished(job: Job, data: Data, weights: Path) -> TappedModel:
+def _finished(job: JobSettings, data: Data, weights: Path) -> TappedModel:
     """Return a network with finished weights, as it was deployed."""
     assert job.student is not None, "an evaluation names its network"
     model = build_model(job.student.model_copy(update={"pretrained": False}), data.num_classes, data.image_size)
@@ -256,7 +258,7 @@ def _finished(job: Job, data: Data, weights: Path) -> TappedModel:
 # --- making ready ---------------------------------------------------------------------------------
 
 
-def prepare(job: Job, files: Files, companion: Workbench | None = None) -> Workbench:
+def prepare(job: JobSettings, files: Files, companion: Workbench | None = None) -> Workbench:
     """Load data and networks, measure shapes, build the method's modules; every draw is seeded for its purpose.
 
     A companion trained in the same process lends its images and its teachers where they are the same.
@@ -285,7 +287,7 @@ def prepare(job: Job, files: Files, companion: Workbench | None = None) -> Workb
     return Workbench(job, data, team, method, precision, origin)
 
 
-def _modes(job: Job, files: Files, models: Mapping[str, TappedModel], device: torch.device) -> dict[str, Modes]:
+def _modes(job: JobSettings, files: Files, models: Mapping[str, TappedModel], device: torch.device) -> dict[str, Modes]:
     """Return by role how networks run; peers run as the student does."""
     networks = [STUDENT] if job.student is not None else []
     networks += [teacher(k) for k in range(len(job.teachers))]
@@ -296,7 +298,7 @@ def _modes(job: Job, files: Files, models: Mapping[str, TappedModel], device: to
     }
 
 
-def _borrowed_data(job: Job, companion: Workbench | None) -> Data | None:
+def _borrowed_data(job: JobSettings, companion: Workbench | None) -> Data | None:
     if companion is None:
         return None
     lender = companion.job
@@ -305,7 +307,7 @@ def _borrowed_data(job: Job, companion: Workbench | None) -> Data | None:
     return companion.data if same_recipe and same_images else None
 
 
-def _models(job: Job, files: Files, data: Data, method: Method) -> dict[str, TappedModel]:
+def _models(job: JobSettings, files: Files, data: Data, method: Method) -> dict[str, TappedModel]:
     models: dict[str, TappedModel] = {}
     size = (data.num_classes, data.image_size)
     if job.student is not None:
@@ -326,7 +328,7 @@ def _models(job: Job, files: Files, data: Data, method: Method) -> dict[str, Tap
     return models
 
 
-def _load_pretrained(job: Job, extra: nn.ModuleDict, path: Path) -> None:
+def _load_pretrained(job: JobSettings, extra: nn.ModuleDict, path: Path) -> None:
     """Load what a pre-stage trained into the modules of the same names; a combination keeps them under the method's."""
     owner = next(part.card for part in job.method if card(part.card).pretrain)
     modules = extra if len(job.method) == 1 else extra[owner]
@@ -376,7 +378,7 @@ def _training(bench: Workbench, files: Files, on_epoch: OnEpoch) -> Training:
     )
 
 
-def write_settings(job: Job, folder: Path) -> dict[str, Any]:
+def write_settings(job: JobSettings, folder: Path) -> dict[str, Any]:
     """Write config.yaml, what a job was told, and return it."""
     settings = job.model_dump(mode="json")
     atomic_write(folder / "config.yaml", yaml.safe_dump(settings, sort_keys=True))
@@ -395,7 +397,7 @@ def _frozen_forward(bench: Workbench, files: Files) -> FrozenForward:
     return frozen
 
 
-def _save_student(folder: Path, job: Job, student: TappedModel, result: Result) -> None:
+def _save_student(folder: Path, job: JobSettings, student: TappedModel, result: Result) -> None:
     assert job.student is not None, "a run without a student has no weights to keep"
     for name, state in (("best", result.best), ("last", result.last)):
         student.load_state_dict(state)
@@ -473,7 +475,7 @@ def _file_digest(path: Path) -> str:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
-def describe(job: Job) -> str:
+def describe(job: JobSettings) -> str:
     """Return one line on who teaches whom."""
     names = ", ".join(part.card for part in job.method)
     teachers = " + ".join(model.arch for model in job.teachers) or "no teacher"
@@ -483,7 +485,7 @@ def describe(job: Job) -> str:
     return f"{names}: {teachers} -> {student}, seed {job.seed}{stage}, {length}"
 
 
-def planned_epochs(job: Job) -> int:
+def planned_epochs(job: JobSettings) -> int:
     """Return how many epochs a job will train, all of its stages counted."""
     if job.student is not None and not job.student.train:
         return 0

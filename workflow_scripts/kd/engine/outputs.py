@@ -19,7 +19,7 @@ from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.weights import load_weights, read_state, save_tensors
 from kd.record.provenance import git_state, hardware, peak_memory_mb, versions
-from kd.study.job import Job
+from kd.study.job_settings import JobSettings
 from kd.tools.errors import UserError
 from kd.tools.files import write_json
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 LOGITS = "logits"
 
 
-def teacher_outputs(job: Job, files: "Files") -> None:
+def teacher_outputs(job: JobSettings, files: "Files") -> None:
     """Write outputs.safetensors, logits (n,C) float32 of every training image by position, and run.json.
 
     Only the training part of the split is ever sent to the teacher; validation images are not.

@@ -36,7 +36,7 @@ from kd.models.reuse import deployment, redeploy
 from kd.schema.config import ModelSettings
 from kd.study.checks import Check
 from kd.study.digests import canonical
-from kd.study.job import Job
+from kd.study.job_settings import JobSettings
 from kd.tools.errors import UserError
 
 CPU = torch.device("cpu")
@@ -199,7 +199,7 @@ class Rehearsal:
         splits = [self._images(check, job, seed) for seed in check.seeds]
         return self.rehearsed(check, job, splits[0])
 
-    def rehearsed(self, check: Check, job: Job, data: Data) -> dict[str, str]:
+    def rehearsed(self, check: Check, job: JobSettings, data: Data) -> dict[str, str]:
         """Make a training ready, take a step of each of its updates, and return what its network is deployed with."""
         found = {teacher(k): entry for k, entry in enumerate(self.teachers(check, job, data))}
         method = build_method(job.method, len(job.teachers))
@@ -212,7 +212,7 @@ class Rehearsal:
             rehearse(StandIns(models, context), context, method, data, job, stages_of(job, method))
         return deployment(models[STUDENT]) if STUDENT in models else {}
 
-    def teachers(self, check: Check, job: Job, data: Data) -> list[Measured]:
+    def teachers(self, check: Check, job: JobSettings, data: Data) -> list[Measured]:
         """Return the networks that teach, as their trainings leave them, with the measures of each."""
         found: list[Measured] = []
         for settings, place in zip(job.teachers, check.taught_by, strict=True):
@@ -223,7 +223,7 @@ class Rehearsal:
             found.append((model, context))
         return found
 
-    def _images(self, check: Check, job: Job, seed: int) -> Data:
+    def _images(self, check: Check, job: JobSettings, seed: int) -> Data:
         """Return the images of a split, none of them read yet; splits that cannot be made are told once."""
         share = None if job.student is None else job.student.classes
         key = (check.data, canonical(job.dataset), str(share), str(seed), str(job.recipe.augmentation))
@@ -251,7 +251,7 @@ def deployed(found: Mapping[str, Measured], method: Method, data: Data) -> dict[
     return {**found, STUDENT: (student, measured(student, data))}
 
 
-def stages_of(job: Job, method: Method) -> list[Stage]:
+def stages_of(job: JobSettings, method: Method) -> list[Stage]:
     """Return the stages that a job trains."""
     if job.student is None:
         return [method.pretrain_plan()]
@@ -263,7 +263,7 @@ def rehearse(
     context: Context,
     method: Method,
     data: Data,
-    job: Job,
+    job: JobSettings,
     stages: Sequence[Stage],
     kept: int | None = None,
 ) -> None:

@@ -10,7 +10,7 @@ from kd.data.needs import Needs
 from kd.methods.contract import Batch, Context, Method, Outputs, Progress, Stage
 from kd.models.base import TappedModel
 from kd.schema.cards import card
-from kd.study.job import MethodPart
+from kd.study.job_settings import MethodPart
 from kd.tools.errors import UserError
 
 

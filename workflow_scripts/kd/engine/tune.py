@@ -23,7 +23,7 @@ from kd.methods.contract import STUDENT, Stage, Update
 from kd.models.build import build_model
 from kd.record.provenance import hardware, versions
 from kd.schema.config import Recipe
-from kd.study.job import Job
+from kd.study.job_settings import JobSettings
 from kd.tools.files import write_json
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Candidate:
         return min(self.rounds, default=float("inf"))
 
 
-def tune(job: Job, files: "Files") -> None:
+def tune(job: JobSettings, files: "Files") -> None:
     """Write choice.json, which trainings read, and measured.json, what it rests on."""
     device = training_device()
     set_kernels(job.recipe)
@@ -108,7 +108,9 @@ def _winograd_runs(mode: Mode, device: torch.device) -> bool:
     return device.type == "cpu" and mode.precision == "fp32" and mode.channels_last
 
 
-def measure(job: Job, num_classes: int, batch: tuple[Tensor, Tensor], use: str, passes: float) -> list[Candidate]:
+def measure(
+    job: JobSettings, num_classes: int, batch: tuple[Tensor, Tensor], use: str, passes: float
+) -> list[Candidate]:
     """Return all candidates with their times: a few images each, then whole batches of those with a chance."""
     images, _ = batch
     candidates = [Candidate(mode) for mode in modes_to_try(job.recipe, images.device)]
@@ -138,7 +140,9 @@ def best(candidates: Sequence[Candidate], passes: float) -> Candidate:
     return chosen
 
 
-def _race(candidates: Sequence[Candidate], job: Job, num_classes: int, batch: tuple[Tensor, Tensor], use: str) -> None:
+def _race(
+    candidates: Sequence[Candidate], job: JobSettings, num_classes: int, batch: tuple[Tensor, Tensor], use: str
+) -> None:
     """Time the candidates in turns, so that what disturbs the machine meets all of them."""
     images, labels = batch
     runs: dict[int, Pass] = {}
@@ -163,7 +167,7 @@ def _race(candidates: Sequence[Candidate], job: Job, num_classes: int, batch: tu
             candidates[racer].rounds.append(_timed(runs[racer], images, labels))
 
 
-def _pass(job: Job, num_classes: int, mode: Mode, use: str, images: Tensor) -> Pass:
+def _pass(job: JobSettings, num_classes: int, mode: Mode, use: str, images: Tensor) -> Pass:
     """Return one training step without the optimiser, or one pass of a frozen network, for such images."""
     assert job.student is not None, "the network that is measured"
     torch.manual_seed(0)

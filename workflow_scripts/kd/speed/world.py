@@ -20,7 +20,7 @@ from kd.schema.config import DatasetSettings, ModelSettings
 from kd.speed.settings import DATASET, Entry, Settings
 from kd.study.chain import STUDENT_UPDATE
 from kd.study.digests import text_digest
-from kd.study.job import Job, parse_job
+from kd.study.job_settings import JobSettings, parse_settings
 from kd.study.made import MANIFEST
 from kd.study.plan import Plan
 from kd.tools.errors import UserError
@@ -50,7 +50,7 @@ class World:
         ((job, files),) = self.jobs([entry], reference, seed)
         return prepare(job, files)
 
-    def jobs(self, entries: Sequence[Entry], reference: bool, seed: int = 0) -> list[tuple[Job, Files]]:
+    def jobs(self, entries: Sequence[Entry], reference: bool, seed: int = 0) -> list[tuple[JobSettings, Files]]:
         """Return the job of each method with what it reads and the folder that it may write."""
         plan = self.settings.plan(entries, reference, seed)
         known = dict(zip(self.settings.teachers, self.weights, strict=True))
@@ -59,7 +59,7 @@ class World:
             # of a chain of jobs, the half that trains the student
             chain = plan.variants[run.method].chain
             text = plan.half_job(run, 1, STUDENT_UPDATE) if chain else plan.student_job(run)
-            job, weights = parse_job(text), [known[name] for name in run.teachers]
+            job, weights = parse_settings(text), [known[name] for name in run.teachers]
             open_ = job.recipe.precision == job.recipe.kernels == "auto"
             names = (run.student, *run.teachers) if open_ else ()
             tuned = [self._tuned(plan, name) for name in names]
@@ -72,12 +72,12 @@ class World:
         job = plan.tune_job(DATASET, network)
         folder = self.folder / "tuned" / text_digest(job)
         if not (folder / "choice.json").exists():
-            tune(parse_job(job), Files(data=self.data, folder=folder))
+            tune(parse_settings(job), Files(data=self.data, folder=folder))
         return folder / "choice.json"
 
-    def teacher_job(self, name: str) -> tuple[Job, Files]:
+    def teacher_job(self, name: str) -> tuple[JobSettings, Files]:
         """Return the job that trains a teacher with the engine."""
-        job = parse_job(self.settings.plan(["ce"], reference=False).teacher_job(DATASET, name, 0))
+        job = parse_settings(self.settings.plan(["ce"], reference=False).teacher_job(DATASET, name, 0))
         return job, Files(data=self.data, folder=self.folder / "teachers" / name.replace(":", "_"))
 
     def _untrained(self, arch: str) -> Path:

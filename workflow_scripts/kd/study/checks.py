@@ -6,9 +6,9 @@ from typing import Any
 
 from kd.schema.config import Strict
 from kd.study.chain import HALVES
-from kd.study.continual import ContinualJob, ContinualPlan, parse_continual_job
+from kd.study.continual import ContinualJobSettings, ContinualPlan, parse_continual_settings
 from kd.study.digests import canonical, code_digest
-from kd.study.job import Job, parse_job
+from kd.study.job_settings import JobSettings, parse_settings
 from kd.study.plan import Run
 
 TEACHERS = "teachers"
@@ -32,10 +32,10 @@ class Check(Strict):
     taught_by: list[int] = []
     """Which checks are of the trainings whose networks teach this one, teacher by teacher."""
 
-    def job(self) -> Job | ContinualJob:
+    def job(self) -> JobSettings | ContinualJobSettings:
         """Return the job with the first of the seeds."""
         text = canonical(self.settings)
-        return parse_continual_job(text) if "num_tasks" in self.settings else parse_job(text)
+        return parse_continual_settings(text) if "num_tasks" in self.settings else parse_settings(text)
 
 
 class _Gathered:

@@ -19,7 +19,7 @@ from kd.schema.plain import plain_error
 from kd.study.chain import STUDENT_UPDATE
 from kd.study.digests import canonical, code_digest
 from kd.study.experiment import checked, merged_recipe, model_settings
-from kd.study.job import Job
+from kd.study.job_settings import JobSettings
 from kd.study.names import check_strategy_names
 from kd.study.plan import ENGINE, Plan, Run
 from kd.tools.errors import UserError, shown, unknown
@@ -83,7 +83,7 @@ class Continual(Strict):
     strategies: list[Strategy] = Field(min_length=1, max_length=10_000)
 
 
-class ContinualJob(Job):
+class ContinualJobSettings(JobSettings):
     """The training of a run on all tasks, or (strategy None) its evaluation after each of them."""
 
     num_tasks: int
@@ -91,12 +91,12 @@ class ContinualJob(Job):
     strategy: Strategy | None = None
 
 
-def parse_continual_job(text: str) -> ContinualJob:
+def parse_continual_settings(text: str) -> ContinualJobSettings:
     """Read a job's canonical text; a broken one is a UserError."""
     try:
-        return ContinualJob.model_validate_json(text, strict=False)
+        return ContinualJobSettings.model_validate_json(text, strict=False)
     except ValidationError as error:
-        raise plain_error(error, ContinualJob, "--settings") from error
+        raise plain_error(error, ContinualJobSettings, "--settings") from error
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ class ContinualPlan(Plan):
 
     def _continual_job(self, run: ContinualRun, **fields: Any) -> str:
         assert self.continual is not None, "only an experiment with a section continual has such runs"
-        job = ContinualJob(
+        job = ContinualJobSettings(
             dataset=self._loading(run.dataset),
             environment=self._environment,
             seed=run.seed,

@@ -13,7 +13,7 @@ from kd.study.contents import Contents, contents_of
 from kd.study.designs import Design, designs
 from kd.study.digests import canonical, code_digest, text_digest
 from kd.study.experiment import merged_recipe, model_settings, student_recipe, variants
-from kd.study.job import Job, MethodPart
+from kd.study.job_settings import JobSettings, MethodPart
 from kd.study.made import read_record
 from kd.study.resources import UNKNOWN_SOURCE, training_images
 from kd.study.variant import Variant
@@ -388,7 +388,7 @@ class Plan:
         return student_recipe(self.experiment, student, self.variants[method])
 
     def _job(self, dataset: str, **fields: Any) -> str:
-        job = Job(dataset=self._loading(dataset), environment=self._environment, **fields)
+        job = JobSettings(dataset=self._loading(dataset), environment=self._environment, **fields)
         return canonical(job.model_dump(mode="json"))
 
     @remembered
@@ -442,7 +442,7 @@ class Plan:
         recipe = Recipe(precision="auto", **{key: getattr(self.experiment.recipe, key) for key in keys})
         device = {"device": "gpu" if self.experiment.gpus else "cpu"}
         student = _built(self.model(network))
-        job = Job(dataset=self._loading(dataset), student=student, recipe=recipe, seed=0, split_seed=0)
+        job = JobSettings(dataset=self._loading(dataset), student=student, recipe=recipe, seed=0, split_seed=0)
         return canonical({**job.model_dump(mode="json"), "environment": {**self._environment, **device}})
 
     def tune_code(self, network: str) -> str:

@@ -15,7 +15,7 @@ class MethodPart(Strict):
     settings: dict[str, Any]
 
 
-class Job(Strict):
+class JobSettings(Strict):
     """A training or evaluation job."""
 
     dataset: dict[str, Any]
@@ -38,9 +38,9 @@ class Job(Strict):
         return DatasetSettings.model_construct(**self.dataset)
 
 
-def parse_job(text: str) -> Job:
+def parse_settings(text: str) -> JobSettings:
     """Read a job's canonical text; a broken one is a UserError."""
     try:
-        return Job.model_validate_json(text, strict=False)
+        return JobSettings.model_validate_json(text, strict=False)
     except ValidationError as error:
-        raise plain_error(error, Job, "--settings") from error
+        raise plain_error(error, JobSettings, "--settings") from error
