@@ -18,7 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.continual.jobs import describe, planned_epochs, train_run
-    from kd.engine.jobs import Files
+    from kd.engine.jobs.files import Files
 
     log.info("%s", describe(job))
     files = Files(

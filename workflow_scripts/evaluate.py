@@ -24,7 +24,7 @@ from kd.study.made import drop_progress
 from kd.tools.files import atomic_path, write_json
 
 if TYPE_CHECKING:
-    from kd.engine.evaluation import Predictions
+    from kd.engine.predict import Predictions
 
 WEIGHTS = ("last", "best")
 
@@ -35,13 +35,12 @@ def main(arguments: argparse.Namespace) -> None:
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.engine.data import load_data
-    from kd.engine.jobs import Files, evaluate_network, evaluated_in
+    from kd.engine.jobs.evaluate import evaluate_network, evaluated_in
     from kd.engine.precision import training_device
 
-    files = Files(data=arguments.data, folder=arguments.out)
     data = load_data(arguments.data, job, training_device())
     checkpoints = arguments.out / "checkpoints"
-    found = {name: evaluate_network(job, files, checkpoints / f"{name}.safetensors", data) for name in WEIGHTS}
+    found = {name: evaluate_network(job, arguments.data, checkpoints / f"{name}.safetensors", data) for name in WEIGHTS}
     first = found["best"]
     arrays: dict[str, Any] = {f"labels_{split}": first[split].labels for split in ("val", "test")}
     arrays["features_test"] = first["test"].features

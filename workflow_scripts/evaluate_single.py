@@ -15,10 +15,10 @@ def main(arguments: argparse.Namespace) -> None:
     job = parse_settings(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
-    from kd.engine.jobs import Files, evaluate_single
+    from kd.engine.jobs.evaluate_single import evaluate_single
 
-    files = Files(data=arguments.data, folder=arguments.out.parent)
-    write_json(arguments.out, {"weights": str(arguments.weights), **evaluate_single(job, files, arguments.weights)})
+    found = evaluate_single(job, arguments.data, arguments.weights)
+    write_json(arguments.out, {"weights": str(arguments.weights), **found})
 
 
 if __name__ == "__main__":

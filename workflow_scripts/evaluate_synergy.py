@@ -15,7 +15,8 @@ def main(arguments: argparse.Namespace) -> None:
     job = parse_settings(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
-    from kd.engine.jobs import Files, evaluate_team
+    from kd.engine.jobs.evaluate_team import evaluate_team
+    from kd.engine.jobs.files import Files
 
     files = Files(data=arguments.data, folder=arguments.out.parent, previous=arguments.previous)
     write_json(arguments.out, evaluate_team(job, files))

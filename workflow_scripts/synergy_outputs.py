@@ -14,7 +14,7 @@ def main(arguments: argparse.Namespace) -> None:
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.continual.targets import synergy_outputs
-    from kd.engine.jobs import Files
+    from kd.engine.jobs.files import Files
 
     synergy_outputs(job, Files(arguments.data, arguments.out, previous=arguments.previous, code=arguments.code))
 

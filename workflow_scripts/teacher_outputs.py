@@ -13,8 +13,8 @@ def main(arguments: argparse.Namespace) -> None:
     job = parse_settings(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
-    from kd.engine.jobs import Files
-    from kd.engine.outputs import teacher_outputs
+    from kd.engine.jobs.files import Files
+    from kd.engine.jobs.teacher_outputs import teacher_outputs
 
     teacher_outputs(job, Files(arguments.data, arguments.out, teachers=arguments.teachers, code=arguments.code))
 

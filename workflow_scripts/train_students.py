@@ -7,7 +7,7 @@ from pathlib import Path
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
-from kd.console.training_script import packed_folder, start_torch
+from kd.console.training_script import describe, packed_folder, start_torch
 from kd.study.job_settings import parse_settings
 from kd.tools.errors import UserError
 from kd.tools.files import read_json
@@ -22,10 +22,12 @@ def main(arguments: argparse.Namespace) -> None:
     job_list = [parse_settings(one["settings"]) for one in runs]
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
-    from kd.engine import jobs
+    from kd.engine.jobs.files import Files
+    from kd.engine.jobs.length import planned_epochs
+    from kd.engine.jobs.students import train_students
 
     files = [
-        jobs.Files(
+        Files(
             data=arguments.data,
             folder=Path(one["folder"]),
             teachers=arguments.teachers,
@@ -37,9 +39,9 @@ def main(arguments: argparse.Namespace) -> None:
         for one in runs
     ]
     for job in job_list:
-        log.info("%s", jobs.describe(job))
-    with Progress(max(jobs.planned_epochs(job) for job in job_list), RULE) as on_epoch:
-        outcomes = jobs.train_students(job_list, files, on_epoch)
+        log.info("%s", describe(job))
+    with Progress(max(planned_epochs(job) for job in job_list), RULE) as on_epoch:
+        outcomes = train_students(job_list, files, on_epoch)
     for one, outcome in zip(files, outcomes, strict=True):
         if isinstance(outcome, UserError):
             log.error("%s: %s", one.folder, outcome)

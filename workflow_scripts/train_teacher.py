@@ -1,6 +1,16 @@
 """Train one teacher, from scratch or from pretrained weights."""
 
+from typing import Any
+
 from kd.console.training_script import run_training, training_parser
 
+
+def work(*job: Any) -> Any:
+    """Train, and leave a folder; torch is imported only now that devices are reserved."""
+    from kd.engine.jobs.student import train_student
+
+    return train_student(*job)
+
+
 if __name__ == "__main__":
-    run_training("train_student", training_parser(__doc__), "train_teacher")
+    run_training(work, training_parser(__doc__), "train_teacher")

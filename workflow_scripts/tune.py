@@ -13,8 +13,8 @@ def main(arguments: argparse.Namespace) -> None:
     job = parse_settings(arguments.settings)
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
-    from kd.engine.jobs import Files
-    from kd.engine.tune import tune
+    from kd.engine.jobs.files import Files
+    from kd.engine.jobs.tune import tune
 
     tune(job, Files(arguments.data, arguments.out, code=arguments.code))
 

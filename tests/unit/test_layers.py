@@ -80,7 +80,7 @@ def test_the_loop_and_its_parts_know_no_method_by_name(package):
         ("kd.analysis.collect", {"torch", "matplotlib"}),
         ("kd.analysis.chain", {"torch", "pandas"}),
         ("kd.reporting.tables", {"torch", "matplotlib", "timm"}),
-        ("kd.engine.jobs", {"torchvision", "timm", "pandas", "matplotlib", "sklearn", "scipy"}),
+        ("kd.engine.jobs.student", {"torchvision", "timm", "pandas", "matplotlib", "sklearn", "scipy"}),
     ],
 )
 def test_no_job_imports_what_it_does_not_use(module, absent):

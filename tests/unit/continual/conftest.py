@@ -8,7 +8,7 @@ from continual_world import experiment
 
 from kd.continual import jobs
 from kd.data.packing import pack
-from kd.engine.jobs import Files
+from kd.engine.jobs.files import Files
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.schema.config import DatasetSettings, ModelSettings

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from kd.data.packing import pack
-from kd.engine import jobs
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.prestage import pretrain
+from kd.engine.jobs.student import train_student
 from kd.schema.config import DatasetSettings
 from kd.study.experiment import check_experiment
 from kd.study.job_settings import JobSettings, parse_settings
@@ -64,24 +66,24 @@ class World:
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
         folder = self.packed.with_name(f"{self.packed.name}_teachers") / digest
         if not (folder / "run.json").exists():
-            jobs.train_student(parse_settings(settings), jobs.Files(self.packed, folder), lambda row: None)
+            train_student(parse_settings(settings), Files(self.packed, folder), lambda row: None)
         return folder / "checkpoints" / "best.safetensors"
 
-    def files(self, name: str, **more) -> jobs.Files:
+    def files(self, name: str, **more) -> Files:
         weights = [self.teacher(teacher) for teacher in self.run.teachers]
         if self.plan.variants[self.run.method].pretrain and "pretrained" not in more:
             more["pretrained"] = self.pretrained(weights)
-        return jobs.Files(self.packed, self.folder / name, teachers=weights, code="test", **more)
+        return Files(self.packed, self.folder / name, teachers=weights, code="test", **more)
 
     def pretrained(self, weights) -> Path:
         folder = self.folder / "pretrain"
         if not folder.exists():
             job = parse_settings(self.plan.pretrain_job("digits", self.run.teachers[0], self.run.method, 0))
-            jobs.pretrain(job, jobs.Files(self.packed, folder, teachers=weights), lambda row: None)
+            pretrain(job, Files(self.packed, folder, teachers=weights), lambda row: None)
         return folder / "extra.safetensors"
 
     def train(self, name: str = "run", on_epoch=lambda row: None):
-        return jobs.train_student(self.job(), self.files(name), on_epoch)
+        return train_student(self.job(), self.files(name), on_epoch)
 
 
 @pytest.fixture(scope="session")

@@ -2,15 +2,16 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from kd.analysis.collect import row_of
-from kd.engine import jobs
+from kd.engine.jobs.student import train_student
+from kd.engine.jobs.students import train_students
 from kd.engine.teachers import FrozenForward
+from kd.study.digests import SCRIPTS
 from kd.study.job_settings import parse_settings
 from kd.tools.errors import DivergenceError
 from kd.tools.files import read_json, write_json
@@ -32,7 +33,7 @@ def files_of(worlds, name):
 
 
 def together(worlds, name, on_epoch=lambda row: None):
-    return jobs.train_students([here.job() for here in worlds], files_of(worlds, name), on_epoch)
+    return train_students([here.job() for here in worlds], files_of(worlds, name), on_epoch)
 
 
 def assert_equal_runs(worlds, first, second):
@@ -48,7 +49,7 @@ def assert_equal_runs(worlds, first, second):
 def test_each_run_ends_bit_identical_to_a_run_alone(worlds):
     results = together(worlds, "together")
     for here, files in zip(worlds, files_of(worlds, "alone"), strict=True):
-        jobs.train_student(here.job(), files, lambda row: None)
+        train_student(here.job(), files, lambda row: None)
     assert_equal_runs(worlds, "together", "alone")
     alone = [here.folder / "alone" / str(number) / "run.json" for number, here in enumerate(worlds)]
     flops = [read_json(path)["flops"]["train"] for path in alone]
@@ -76,7 +77,7 @@ def test_teachers_run_once_for_all(worlds, monkeypatch):
     calls, files = [], files_of(worlds, "together")  # the teachers are trained here, before anything is counted
     original = FrozenForward._outputs
     monkeypatch.setattr(FrozenForward, "_outputs", lambda self, *rest: calls.append(1) or original(self, *rest))
-    results = jobs.train_students([here.job() for here in worlds], files, lambda row: None)
+    results = train_students([here.job() for here in worlds], files, lambda row: None)
     steps = -(-160 // parse_settings(worlds[0].plan.student_job(worlds[0].run)).recipe.batch_size)
     longest = max(len(result.rows) for result in results)
     assert len(calls) == steps * longest
@@ -113,7 +114,7 @@ def test_a_group_that_diverges_as_a_whole_is_an_error(world):
 
 
 def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_compiler(worlds):
-    script = Path(jobs.__file__).parents[2] / "train_students.py"
+    script = SCRIPTS / "train_students.py"
     pairs = list(zip(worlds[:2], files_of(worlds[:2], "script"), strict=True))
     runs = [
         {

@@ -6,7 +6,11 @@ import json
 import pytest
 import torch
 
-from kd.engine import jobs
+from kd.console.training_script import describe
+from kd.engine.jobs.evaluate import evaluate_network
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.length import planned_epochs
+from kd.engine.jobs.student import train_student
 from kd.models.build import build_model
 from kd.models.weights import read_state, save_weights
 from kd.schema.config import ModelSettings
@@ -23,15 +27,15 @@ def finished(world, path):
 
 
 def use(here, job):
-    files = jobs.Files(here.packed, here.folder / "teacher", code="test")
-    return jobs.train_student(job, files, lambda row: None), files.folder
+    files = Files(here.packed, here.folder / "teacher", code="test")
+    return train_student(job, files, lambda row: None), files.folder
 
 
 def test_its_weights_are_used_and_nothing_is_trained(world):
     weights = world("kd").teacher("wrn_16_1")
     here, job = finished(world, weights)
-    assert jobs.planned_epochs(job) == 0
-    assert "used as it is" in jobs.describe(job)
+    assert planned_epochs(job) == 0
+    assert "used as it is" in describe(job)
     result, folder = use(here, job)
     assert (result.rows, result.seconds, result.flops) == ([], 0.0, 0.0)
     given, _ = read_state(weights)
@@ -61,8 +65,8 @@ def test_it_teaches_as_the_teacher_that_it_was(world):
     _, folder = use(here, job)
     lessons = []
     for name, teacher in (("given", folder / "checkpoints" / "best.safetensors"), ("trained", weights)):
-        files = jobs.Files(here.packed, here.folder / name, teachers=[teacher], code="test")
-        lessons.append(jobs.train_student(here.job(), files, lambda row: None).last)
+        files = Files(here.packed, here.folder / name, teachers=[teacher], code="test")
+        lessons.append(train_student(here.job(), files, lambda row: None).last)
     assert all(torch.equal(value, lessons[1][name]) for name, value in lessons[0].items())
 
 
@@ -71,9 +75,7 @@ def test_it_is_evaluated_as_any_other(world):
     here, job = finished(world, weights)
     _, folder = use(here, job)
     evaluation = parse_settings(here.plan.evaluation_job("digits", "wrn_16_1", 0, teacher=True))
-    found = jobs.evaluate_network(
-        evaluation, jobs.Files(here.packed, folder), folder / "checkpoints" / "best.safetensors"
-    )
+    found = evaluate_network(evaluation, here.packed, folder / "checkpoints" / "best.safetensors")
     assert found["test"].logits.shape[1] == 10
 
 

@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd.engine import jobs
 from kd.engine.flops import FlopCounter
+from kd.engine.jobs.students import train_students
 from kd.models.build import build_model
 from kd.schema.config import ModelSettings
 
@@ -106,5 +106,5 @@ def test_a_resumed_training_and_one_beside_others_cost_the_same(world, method):
         here.train("broken", stop)
     assert here.train("broken").flops == whole
     files = [here.files("together/0"), beside.files("together/1")]
-    results = jobs.train_students([here.job(), beside.job()], files, lambda row: None)
+    results = train_students([here.job(), beside.job()], files, lambda row: None)
     assert results[0].flops == whole

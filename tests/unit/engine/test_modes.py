@@ -6,9 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kd.engine import jobs, runner, tune
+from kd.engine import runner
+from kd.engine.jobs import tune
+from kd.engine.jobs.evaluate import evaluate_network, evaluation_mode
+from kd.engine.jobs.evaluate_single import evaluate_single
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.student import train_student
+from kd.engine.jobs.teacher_outputs import teacher_outputs
 from kd.engine.modes import Mode, Modes, choose_modes
-from kd.engine.outputs import teacher_outputs
 from kd.engine.precision import Precision, training_device
 from kd.engine.team import Team
 from kd.methods.contract import STUDENT, Stage, Update
@@ -102,7 +107,7 @@ def test_a_measurement_writes_a_choice_that_a_training_follows_and_records(world
     folders = {}
     for name in ("resnet8", "wrn_16_1"):
         folders[name] = here.folder / name
-        tune.tune(parse_settings(here.plan.tune_job("digits", name)), jobs.Files(here.packed, folders[name]))
+        tune.tune(parse_settings(here.plan.tune_job("digits", name)), Files(here.packed, folders[name]))
     choice, measured = (read_json(folders["resnet8"] / f"{name}.json") for name in ("choice", "measured"))
     assert choice["device"] == measured["hardware"]["device"] == training_device().type
     for use, rows in measured["measured"].items():
@@ -115,7 +120,7 @@ def test_a_measurement_writes_a_choice_that_a_training_follows_and_records(world
     assert all(row["seconds_of_trial"] > 0 for row in tried if row["kernels"] == "torch" and row["channels_last"])
     tuned = [folders["resnet8"] / "choice.json", folders["wrn_16_1"] / "choice.json"]
     files = here.files("tuned", tuned=tuned)
-    jobs.train_student(here.job(), files, lambda row: None)
+    train_student(here.job(), files, lambda row: None)
     record = read_json(files.folder / "run.json")
     assert record["hardware"]["kernels"][STUDENT]["trained"] == choice["trained"]
     assert record["hardware"]["kernels"]["teacher0"]["frozen"] == read_json(tuned[1])["frozen"]
@@ -187,14 +192,14 @@ def test_an_interrupted_run_ends_bit_identical_in_every_kernel(world, monkeypatc
     wide = {"resnet8": {"arch": "resnet8x4"}}
     here = world("hint", recipe={"kernels": kernels, "epochs": 2, "precision": "fp32"}, models=wide)
     files = {name: here.files(name) for name in ("whole", "cut")}
-    jobs.train_student(here.job(), files["whole"], lambda row: None)
+    train_student(here.job(), files["whole"], lambda row: None)
 
     def stop(row):
         raise Interrupted
 
     with pytest.raises(Interrupted):
-        jobs.train_student(here.job(), files["cut"], stop)
-    jobs.train_student(here.job(), files["cut"], lambda row: None)
+        train_student(here.job(), files["cut"], stop)
+    train_student(here.job(), files["cut"], lambda row: None)
     records = [read_json(files[name].folder / "run.json") for name in files]
     assert records[0]["flops"] == records[1]["flops"]
     assert records[0]["flops"]["train"] > 0
@@ -264,10 +269,10 @@ def test_a_job_of_each_kind_asks_for_float32(world, tmp_path, monkeypatch):
     outputs = parse_settings(here.plan.outputs_job("digits", "wrn_16_1", 0))
     best = files.folder / "checkpoints" / "best.safetensors"
     kinds = {
-        "training": lambda: jobs.train_student(here.job(), files, lambda row: None),
-        "evaluation": lambda: jobs.evaluate_network(here.job(), files, best),
-        "single": lambda: jobs.evaluate_single(here.job(), files, best),
-        "outputs": lambda: teacher_outputs(outputs, jobs.Files(here.packed, tmp_path / "outputs", teachers=teacher)),
+        "training": lambda: train_student(here.job(), files, lambda row: None),
+        "evaluation": lambda: evaluate_network(here.job(), here.packed, best),
+        "single": lambda: evaluate_single(here.job(), here.packed, best),
+        "outputs": lambda: teacher_outputs(outputs, Files(here.packed, tmp_path / "outputs", teachers=teacher)),
     }
     for kind, run in kinds.items():
         monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
@@ -306,8 +311,8 @@ def test_kernels_that_a_device_or_format_does_not_have_are_not_recorded(mode, de
 
 
 def test_finished_weights_are_evaluated_by_the_recipe_and_never_compiled():
-    assert jobs.evaluation_mode(Recipe(epochs=1), CPU) == Mode("fp32", True, "torch")
-    assert jobs.evaluation_mode(Recipe(epochs=1, precision="bf16", kernels="compiled"), CPU) == Mode("bf16")
+    assert evaluation_mode(Recipe(epochs=1), CPU) == Mode("fp32", True, "torch")
+    assert evaluation_mode(Recipe(epochs=1, precision="bf16", kernels="compiled"), CPU) == Mode("bf16")
 
 
 def test_a_measurement_on_a_gpu_never_picks_tf32(monkeypatch):

@@ -5,10 +5,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from kd.engine import jobs
 from kd.engine.data import load_data
-from kd.engine.outputs import read_outputs, teacher_outputs
-from kd.engine.teachers import fixed_view
+from kd.engine.fixed_view import fixed_view
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.student import train_student
+from kd.engine.jobs.teacher_outputs import teacher_outputs
+from kd.engine.kept_outputs import read_outputs
 from kd.models.build import build_model
 from kd.models.weights import load_weights, read_state
 from kd.study.job_settings import parse_settings
@@ -21,7 +23,7 @@ PRECISE = {"precision": "fp32", "augmentation": {"padding": 1, "flip": True}}
 def asked(world, folder, name="wrn_16_1"):
     """Ask a teacher; return its job, the outputs' path and the record."""
     job = parse_settings(world.plan.outputs_job("digits", name, 0))
-    files = jobs.Files(world.packed, folder / name, teachers=[world.teacher(name)], code="test")
+    files = Files(world.packed, folder / name, teachers=[world.teacher(name)], code="test")
     teacher_outputs(job, files)
     return job, files.folder / "outputs.safetensors", read_json(files.folder / "run.json")
 
@@ -98,7 +100,7 @@ FEW = {"schedule": "plateau", "patience": 1, "lr_drops": 1, "teacher_view": "fix
 def test_the_few_sample_protocol_runs_on_outputs(world, tmp_path, method):
     made = world(method, recipe={"epochs": 3, **FEW})
     _, path, _ = asked(made, tmp_path)
-    result = jobs.train_student(made.job(), made.files("run", outputs=[path]), lambda row: None)
+    result = train_student(made.job(), made.files("run", outputs=[path]), lambda row: None)
     assert 1 <= len(result.rows) <= 3
     assert all(np.isfinite(row["train_loss"]) for row in result.rows)
     assert result.best_top1 == max(row["val_top1"] for row in result.rows)

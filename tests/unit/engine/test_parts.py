@@ -11,11 +11,13 @@ from torch import nn
 
 from kd.engine.checkpoint import ResumeFile, load_state, restore_rng, rng_state, save_state
 from kd.engine.ema import EMA, ema_decay
-from kd.engine.history import Sums, write_metrics
+from kd.engine.history import Sums
 from kd.engine.optim import build_optimizer, clip_norm, lr_factor, set_lr
 from kd.engine.precision import Precision, choose_precision, set_kernels
-from kd.engine.training import Training, derived_seed
+from kd.engine.seeds import derived_seed
+from kd.engine.training import Training
 from kd.methods.contract import STUDENT, Update
+from kd.record.epochs import write_metrics
 from kd.schema.config import Recipe
 from kd.tools.errors import DivergenceError, UserError
 

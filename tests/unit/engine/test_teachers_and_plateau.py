@@ -5,10 +5,14 @@ import torch
 from safetensors.torch import load_file
 
 from kd.data.augment import Augmenter
-from kd.engine import jobs
-from kd.engine.outputs import teacher_outputs
+from kd.engine.fixed_view import fixed_view
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.student import train_student
+from kd.engine.jobs.teacher_outputs import teacher_outputs
+from kd.engine.jobs.trainings import frozen_forward_of
+from kd.engine.jobs.workbench import prepare
 from kd.engine.plateau import Plateau
-from kd.engine.teachers import FrozenForward, fixed_view, is_fixed
+from kd.engine.teachers import FrozenForward, is_fixed
 from kd.engine.team import Team
 from kd.schema.config import Augmentation, Recipe
 from kd.study.job_settings import parse_settings
@@ -24,7 +28,7 @@ def outputs_of(here):
     for name in here.run.teachers:
         folder = here.folder / "outputs" / name
         job = parse_settings(here.plan.outputs_job("digits", name, 0))
-        teacher_outputs(job, jobs.Files(here.packed, folder, teachers=[here.teacher(name)], code="test"))
+        teacher_outputs(job, Files(here.packed, folder, teachers=[here.teacher(name)], code="test"))
         found.append(folder / "outputs.safetensors")
     return found
 
@@ -72,7 +76,7 @@ def test_methods_that_read_maps_keep_their_teacher_live(world, monkeypatch):
 
 def test_the_fixed_view_is_one_draw_of_the_augmentation_by_split(world):
     here = world("ce")
-    data = jobs.prepare(here.job(), here.files("run")).data
+    data = prepare(here.job(), here.files("run")).data
     first, again = (fixed_view(data.train, data.augmenter, 0) for _ in range(2))
     other = fixed_view(data.train, data.augmenter, 1)
     still = Augmenter(Augmentation(crop="none", flip=False), data.augmenter.mean, data.augmenter.std)
@@ -86,10 +90,10 @@ def test_a_fixed_teacher_view_gives_the_same_numbers_as_its_images(world, monkey
     """Logits read from the file equal those of a live pass over the view, and maps come from that view too."""
     here = world(method, recipe={"teacher_view": "fixed"})
     files = here.files("fixed", outputs=outputs_of(here))
-    result = jobs.train_student(here.job(), files, lambda row: None)
+    result = train_student(here.job(), files, lambda row: None)
     assert all(0 <= row["val_top1"] <= 100 for row in result.rows)
-    bench = jobs.prepare(here.job(), files)
-    frozen = jobs._frozen_forward(bench, files)
+    bench = prepare(here.job(), files)
+    frozen = frozen_forward_of(bench, files)
     (stage,) = bench.method.plan()
     bench.team.enter(stage)
     frozen.enter([role for role in bench.team.models if role.startswith("teacher")], here.job().recipe)
@@ -112,7 +116,7 @@ def test_a_teacher_known_by_its_outputs_is_never_run(world, monkeypatch, method)
     files = here.files("fixed", outputs=outputs_of(here))
     ran, original = set(), Team._runner
     monkeypatch.setattr(Team, "_runner", lambda self, role, *rest: ran.add(role) or original(self, role, *rest))
-    jobs.train_student(here.job(), files, lambda row: None)
+    train_student(here.job(), files, lambda row: None)
     assert ran == {"student"}
 
 
@@ -121,7 +125,7 @@ def test_outputs_of_other_images_are_refused(world):
     outputs = outputs_of(here)
     smaller = world("kd", recipe={"teacher_view": "fixed"}, dataset={"subset_size": 150})
     with pytest.raises(UserError, match="holds outputs on other training images than this run's"):
-        jobs.train_student(smaller.job(), smaller.files("run", outputs=outputs), lambda row: None)
+        train_student(smaller.job(), smaller.files("run", outputs=outputs), lambda row: None)
 
 
 # --- plateau ------------------------------------------------------------------------------------------

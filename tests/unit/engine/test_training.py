@@ -10,7 +10,12 @@ from safetensors.torch import load_file
 
 from kd.asib.gate import check_synergy
 from kd.asib.method import ASIB as ASIBMethod
-from kd.engine import jobs
+from kd.engine.jobs.evaluate import FEATURE_IMAGES, evaluate_network
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.half_stage import train_half_stage
+from kd.engine.jobs.student import train_student
+from kd.engine.jobs.trainings import train
+from kd.engine.jobs.workbench import prepare
 from kd.engine.optim import build_optimizer
 from kd.engine.training import Training
 from kd.methods.contract import STUDENT
@@ -127,10 +132,10 @@ def test_a_broken_resume_file_is_ignored(world, caplog):
 
 def test_frozen_teachers_stay_bit_identical(world):
     here = world({"method": "crd", "negatives": 32})
-    bench = jobs.prepare(here.job(), here.files("run"))
+    bench = prepare(here.job(), here.files("run"))
     before = {key: value.clone() for key, value in bench.team.models["teacher0"].state_dict().items()}
     student = {key: value.clone() for key, value in bench.team.models[STUDENT].state_dict().items()}
-    jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+    train(bench, here.files("run"), bench.method.plan(), lambda row: None)
     after = bench.team.models["teacher0"].state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     moved = [
@@ -143,7 +148,7 @@ def test_students_of_a_seed_start_alike_and_see_the_same_images(world):
     starts, orders = [], []
     for method in ("ce", "kd", {"method": "crd", "negatives": 32}, "dml"):
         here = world(method)
-        bench = jobs.prepare(here.job(), here.files("run"))
+        bench = prepare(here.job(), here.files("run"))
         starts.append({"student": {k: v.clone() for k, v in bench.team.models[STUDENT].state_dict().items()}})
         result = []
         loss = bench.method.loss
@@ -151,7 +156,7 @@ def test_students_of_a_seed_start_alike_and_see_the_same_images(world):
             result.append(batch.images.clone()),
             loss(update, batch, *rest),
         )[1]
-        jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+        train(bench, here.files("run"), bench.method.plan(), lambda row: None)
         orders.append(result[:: len(bench.method.plan()[0].updates)])
     for start, order in zip(starts[1:], orders[1:], strict=True):
         assert_same(starts[0], start)
@@ -216,19 +221,19 @@ def test_divergence_is_told_with_its_step(world):
 
 def test_a_network_with_nothing_to_train_is_refused(world):
     here = world("ce")
-    bench = jobs.prepare(here.job(), here.files("run"))
+    bench = prepare(here.job(), here.files("run"))
     bench.team._trainable = dict.fromkeys(bench.team._trainable, False)
     with pytest.raises(UserError, match="nothing to train"):
-        jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+        train(bench, here.files("run"), bench.method.plan(), lambda row: None)
 
 
 def test_partial_freezing_trains_the_last_blocks_only(world, tmp_path):
     path = tmp_path / "pretrained.safetensors"
     save_weights(build_model(ModelSettings(arch="resnet8"), 7, 8), path)
     here = world("ce", models={"resnet8": {"arch": "resnet8", "pretrained": str(path), "freeze": 0}})
-    bench = jobs.prepare(here.job(), here.files("run"))
+    bench = prepare(here.job(), here.files("run"))
     before = {key: value.clone() for key, value in bench.team.models[STUDENT].state_dict().items()}
-    jobs._train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+    train(bench, here.files("run"), bench.method.plan(), lambda row: None)
     after = bench.team.models[STUDENT].state_dict()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     assert moved
@@ -245,9 +250,9 @@ def test_layers_as_they_were_drawn_are_not_frozen(world, more):
 def test_a_checkpoint_of_another_architecture_is_refused(world):
     here = world("kd")
     files = here.files("run")
-    wrong = jobs.Files(files.data, files.folder, teachers=[here.teacher("resnet14")], code="test")
+    wrong = Files(files.data, files.folder, teachers=[here.teacher("resnet14")], code="test")
     with pytest.raises(UserError, match="resnet14"):
-        jobs.train_student(here.job(), wrong, lambda row: None)
+        train_student(here.job(), wrong, lambda row: None)
 
 
 def test_unknown_taps_are_refused_before_training(world):
@@ -264,7 +269,7 @@ def test_tap_lists_of_different_length_are_refused(world):
 
 def test_a_last_batch_of_one_image_is_left_out(world):
     here = world("ce", recipe={"batch_size": 53})
-    assert len(jobs.prepare(here.job(), here.files("run")).data.train) % 53 == 1
+    assert len(prepare(here.job(), here.files("run")).data.train) % 53 == 1
     here.train()
 
 
@@ -278,11 +283,11 @@ def test_the_selected_weights_of_a_student_teach_the_next(world, origin, tmp_pat
     here = world(origin, beside={"method": "born_again", "origin": origin, "generations": 1})
     run = here.plan.runs[-1]
     best = before.folder / "before" / "checkpoints" / "best.safetensors"
-    files = jobs.Files(here.packed, tmp_path / "next", teachers=[best])
-    bench = jobs.prepare(parse_settings(here.plan.student_job(run)), files)
+    files = Files(here.packed, tmp_path / "next", teachers=[best])
+    bench = prepare(parse_settings(here.plan.student_job(run)), files)
     for key, value in load_file(best).items():
         assert torch.equal(bench.team.models["teacher0"].state_dict()[key].cpu(), value), key
-    jobs.train_student(parse_settings(here.plan.student_job(run)), files, lambda row: None)
+    train_student(parse_settings(here.plan.student_job(run)), files, lambda row: None)
     record = json.loads((tmp_path / "next" / "run.json").read_text(encoding="utf-8"))
     assert record["params"]["student"] == sum(p.numel() for p in bench.team.models[STUDENT].parameters())
 
@@ -312,8 +317,8 @@ def run_chain(here, name, halves=HALVES, previous=None, interrupted=False):
         files = here.files(f"{name}/stage{stage}/{half}", previous=previous)
         if interrupted and (stage, half) == halves[0]:
             with pytest.raises(Interrupted):
-                jobs.train_half_stage(here.half(stage, half), files, stop_after(1))
-        jobs.train_half_stage(here.half(stage, half), files, lambda row: None)
+                train_half_stage(here.half(stage, half), files, stop_after(1))
+        train_half_stage(here.half(stage, half), files, lambda row: None)
         previous = state_of(folder, stage, half)
     return torch.load(previous, weights_only=True)
 
@@ -504,7 +509,7 @@ def test_a_synergy_at_chance_stops_the_chain(world, monkeypatch):
 def test_teacher_freeze_of_a_stage_is_applied(world):
     here = world({**ASIB, "use_partial_freeze": True, "teacher_freeze_level": 0}, **CHAIN)
     files = here.files("run")
-    bench = jobs.prepare(here.half(1, "teacher_update"), files)
+    bench = prepare(here.half(1, "teacher_update"), files)
     stage = bench.method.half_stage("teacher_update")
     bench.team.enter(stage)
     trained = [name for name, p in bench.team.models["teacher0"].named_parameters() if p.requires_grad]
@@ -519,8 +524,8 @@ def test_evaluation_reads_weights_and_gives_logits_of_every_image(world):
     result = here.train()
     folder = here.folder / "run"
     job = parse_settings(here.plan.evaluation_job("digits", "resnet8", 0))
-    found = jobs.evaluate_network(job, jobs.Files(here.packed, folder), folder / "checkpoints" / "best.safetensors")
+    found = evaluate_network(job, here.packed, folder / "checkpoints" / "best.safetensors")
     assert found["test"].logits.shape == (len(found["test"].labels), 10)
-    assert found["test"].features.shape[0] == min(jobs.FEATURE_IMAGES, len(found["test"].labels))
+    assert found["test"].features.shape[0] == min(FEATURE_IMAGES, len(found["test"].labels))
     accuracy = 100 * (found["val"].logits.argmax(1) == found["val"].labels).mean()
     assert math.isclose(accuracy, result.best_top1), "evaluation and training see the same validation images"

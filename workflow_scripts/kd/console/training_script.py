@@ -3,13 +3,14 @@
 import argparse
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
-from kd.study.job_settings import parse_settings
+from kd.study.job_settings import JobSettings, parse_settings
 
 log = logging.getLogger("kd")
 
@@ -39,18 +40,19 @@ def packed_folder(path: str) -> Path:
     return Path(path).parent if path.endswith(".json") else Path(path)
 
 
-def run_training(function: str, parser: argparse.ArgumentParser, rule: str) -> None:
-    """Run one of the functions of kd.engine.jobs as a script."""
+def run_training(work: Callable[..., Any], parser: argparse.ArgumentParser, rule: str) -> None:
+    """Run the training of a job (its settings, its files, what is told of each epoch) as a script."""
 
     def main(arguments: argparse.Namespace) -> None:
         """Reserve devices before torch sees them, then train."""
         job = parse_settings(arguments.settings)
         lease_gpus(arguments.gpus)
         start_torch(arguments.threads)
-        from kd.engine import jobs
+        from kd.engine.jobs.files import Files
+        from kd.engine.jobs.length import planned_epochs
 
-        log.info("%s", jobs.describe(job))
-        files = jobs.Files(
+        log.info("%s", describe(job))
+        files = Files(
             data=arguments.data,
             folder=arguments.out,
             teachers=getattr(arguments, "teachers", []),
@@ -60,12 +62,21 @@ def run_training(function: str, parser: argparse.ArgumentParser, rule: str) -> N
             tuned=arguments.tuned,
             code=arguments.code,
         )
-        work: Any = getattr(jobs, function)
-        with Progress(jobs.planned_epochs(job), rule) as on_epoch:
+        with Progress(planned_epochs(job), rule) as on_epoch:
             result = work(job, files, on_epoch)
         log.info("done in %.1f s, best validation epoch %d", result.seconds, result.best_epoch)
 
     run(main, parser, rule)
+
+
+def describe(job: JobSettings) -> str:
+    """Return one line on who teaches whom."""
+    names = ", ".join(part.card for part in job.method)
+    teachers = " + ".join(model.arch for model in job.teachers) or "no teacher"
+    student = job.student.arch if job.student else "pre-stage"
+    stage = f", stage {job.stage} {job.half}" if job.stage else ""
+    length = f"{job.recipe.epochs} epochs" if job.student is None or job.student.train else "used as it is"
+    return f"{names}: {teachers} -> {student}, seed {job.seed}{stage}, {length}"
 
 
 def start_torch(threads: int) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from kd.continual.ewc import Anchors, fisher, grow
@@ -21,13 +20,14 @@ from kd.continual.method import BALANCE, PREVIOUS, TRAIN, Incremental
 from kd.continual.tasks import Part, Tasks, balanced_data, make_tasks, task_data
 from kd.engine.checkpoint import ResumeFile, save_state
 from kd.engine.data import Data, load_data
-from kd.engine.feed import derived_seed
 from kd.engine.flops import FlopCounter
-from kd.engine.history import write_metrics
-from kd.engine.jobs import Files, Workbench, record_of
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.trainings import record_of
+from kd.engine.jobs.workbench import Workbench
+from kd.engine.kept_outputs import read_outputs
 from kd.engine.modes import choose_modes
-from kd.engine.outputs import read_outputs
 from kd.engine.precision import set_kernels, training_device
+from kd.engine.seeds import derived_seed
 from kd.engine.teachers import FrozenForward
 from kd.engine.team import Team, deploy
 from kd.engine.training import OnEpoch, Result, Training
@@ -36,10 +36,12 @@ from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws
 from kd.models.weights import load_weights, save_weights
+from kd.record.epochs import write_metrics
+from kd.record.run_json import write_settings
 from kd.study.continual import ContinualJobSettings, Strategy
 from kd.study.digests import canonical, text_digest
 from kd.study.made import UNFINISHED
-from kd.tools.files import atomic_path, atomic_write, write_json
+from kd.tools.files import atomic_path, write_json
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +120,7 @@ def train_run(job: ContinualJobSettings, files: Files, on_epoch: OnEpoch) -> Res
     data = load_data(files.data, job, training_device())
     tasks = make_tasks(data.num_classes, job.num_tasks, job.class_order, job.seed)
     files.folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(files.folder / "config.yaml", yaml.safe_dump(job.model_dump(mode="json"), sort_keys=True))
+    write_settings(files.folder, job.model_dump(mode="json"))
     whole = Result()
     states: list[State] = []
     for number in range(1, len(tasks) + 1):

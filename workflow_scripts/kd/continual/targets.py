@@ -5,11 +5,11 @@ import time
 
 import torch
 
-from kd.engine.jobs import Files, prepare
-from kd.engine.outputs import LOGITS
-from kd.engine.teachers import fixed_view
-from kd.models.weights import save_tensors
-from kd.record.provenance import git_state, hardware, versions
+from kd.engine.fixed_view import fixed_view
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.workbench import prepare
+from kd.engine.kept_outputs import save_outputs
+from kd.record.run_json import run_record
 from kd.study.job_settings import JobSettings
 from kd.tools.files import write_json
 
@@ -31,16 +31,14 @@ def synergy_outputs(job: JobSettings, files: Files) -> None:
         heads = bench.method.heads(bench.team.forward(images, bench.precision), bench.team.extra)
         parts.append(next(iter(heads.values())).float().cpu())
     logits = torch.cat(parts)
-    save_tensors(files.folder / "outputs.safetensors", {LOGITS: logits}, {"split": bench.data.digest})
-    record = {
-        "status": "ok",
-        "settings": job.model_dump(mode="json"),
-        "digests": {"code": files.code, "inputs": files.digest(), "split": bench.data.digest},
-        "versions": versions(),
-        "hardware": hardware(bench.team.device, bench.precision.name),
-        "seconds": {"train": round(time.perf_counter() - started, 3)},
-        "images": {"chain": len(logits)},
-        "git": git_state(),
-    }
+    save_outputs(files.folder, logits, bench.data.digest)
+    record = run_record(
+        job.model_dump(mode="json"),
+        files.digests(bench.data.digest),
+        bench.team.device,
+        bench.precision.name,
+        time.perf_counter() - started,
+        images={"chain": len(logits)},
+    )
     write_json(files.folder / "run.json", record)
     log.info("sent %d training images through the chain", len(logits))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kd.data.store import Batch, ImageStore
 from kd.engine.data import Data
-from kd.engine.feed import derived_seed
+from kd.engine.seeds import derived_seed
 from kd.tools.errors import UserError
 
 LEAST = 2  # classes a task must bring: among fewer there is nothing to learn

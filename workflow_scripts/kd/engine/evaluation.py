@@ -1,9 +1,7 @@
-"""What networks make of a split: accuracies during training, logits and features afterwards."""
+"""What a team makes of a split: accuracies of its networks and heads, and what its method observes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -14,16 +12,6 @@ from kd.engine.precision import Precision
 from kd.engine.resolve import has_heads
 from kd.engine.team import Team
 from kd.methods.contract import STUDENT, Method, Stage
-from kd.models.base import TappedModel
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Logits (N,C) float32 of every image of a split in order, labels (N,), pooled features (M,D) of the first M."""
-
-    logits: np.ndarray
-    labels: np.ndarray
-    features: np.ndarray
 
 
 @torch.no_grad()
@@ -85,34 +73,3 @@ def observations(
             total = values.double().sum()
             sums[name] = sums[name] + total if name in sums else total
     return {name: float(total) / len(store) for name, total in sums.items()}
-
-
-@torch.no_grad()
-def predict(
-    model: TappedModel,
-    store: ImageStore,
-    augmenter: Augmenter,
-    precision: Precision,
-    batch_size: int,
-    features: int,
-    channels_last: bool,
-) -> Predictions:
-    """Return logits of all images and pooled embeddings of the first `features` of them."""
-    model.eval()
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    logits, embeddings, labels, kept = [], [], [], 0
-    for images, targets, _ in store.batches(torch.arange(len(store)), batch_size):
-        wanted = ("embedding",) if kept < features else ()
-        batch = augmenter.plain(images).contiguous(memory_format=memory_format)
-        with precision.autocast():
-            scores, taps = model(batch, wanted)
-        logits.append(scores.float().cpu())
-        labels.append(targets.cpu())
-        if wanted:
-            embeddings.append(taps["embedding"].float().cpu())
-            kept += len(targets)
-    return Predictions(
-        torch.cat(logits).numpy(),
-        torch.cat(labels).numpy(),
-        torch.cat(embeddings)[:features].numpy() if embeddings else np.zeros((0, 0), np.float32),
-    )

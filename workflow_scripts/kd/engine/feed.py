@@ -1,6 +1,5 @@
 """The batches of a training: which images, how they are changed, and what the method asks for beside them."""
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -11,13 +10,9 @@ from kd.data import groups
 from kd.data.augment import Augmenter
 from kd.data.mixing import mix
 from kd.engine.data import Data
+from kd.engine.seeds import derived_seed
 from kd.methods.contract import Batch, Method
 from kd.schema.config import RandAugment, Recipe
-
-
-def derived_seed(seed: int, purpose: str) -> int:
-    """Return a seed for one purpose, so that streams of one run never meet."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{purpose}".encode()).digest()[:7], "big")
 
 
 class Feed:

@@ -1,32 +1,14 @@
-"""The record of a training: one row an epoch, kept in the checkpoint and written to metrics.csv."""
+"""The history of a training: one row per epoch, kept in the checkpoint."""
 
-import csv
-import io
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kd.tools.errors import DivergenceError
-from kd.tools.files import atomic_write
 
 Row = dict[str, Any]
-
-
-def write_metrics(path: Path, rows: list[Row]) -> None:
-    """Write metrics.csv; columns in the order in which they first appear, empty where a row has none."""
-    columns = list(dict.fromkeys(key for row in rows for key in row)) or ["epoch"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({key: _shown(value) for key, value in row.items()} for row in rows)
-    atomic_write(path, text.getvalue())
-
-
-def _shown(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 class Sums:

@@ -22,6 +22,7 @@ from kd.data.store import Batch, ImageStore
 from kd.engine.checkpoint import ResumeFile
 from kd.engine.data import Data, cut
 from kd.engine.evaluation import evaluates_heads
+from kd.engine.jobs.length import stages_of
 from kd.engine.modes import choose_modes
 from kd.engine.precision import Precision, training_device
 from kd.engine.resolve import Combined, build_method
@@ -249,13 +250,6 @@ def deployed(found: Mapping[str, Measured], method: Method, data: Data) -> dict[
     # a method changes what it is given, and the next method is to find it as it was
     student = method.student(copy.deepcopy(models[STUDENT]), context)
     return {**found, STUDENT: (student, measured(student, data))}
-
-
-def stages_of(job: JobSettings, method: Method) -> list[Stage]:
-    """Return the stages that a job trains."""
-    if job.student is None:
-        return [method.pretrain_plan()]
-    return [method.half_stage(job.half)] if job.half else method.plan()
 
 
 def rehearse(

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from kd.data.augment import Augmenter
 from kd.data.store import ImageStore
-from kd.engine.feed import derived_seed
 from kd.engine.flops import FlopCounter
 from kd.engine.precision import Precision
 from kd.engine.runner import uncompiled
@@ -15,9 +14,6 @@ from kd.engine.team import Taps, Team
 from kd.methods.contract import Batch, Needs, Output, teacher
 from kd.schema.config import Recipe
 from kd.tools.errors import UserError
-
-FIXED_VIEW = "fixed view"
-DRAWN_AT_ONCE = 500  # part of what the fixed view is: the draws of a batch depend on its size
 
 
 class FrozenForward:
@@ -126,16 +122,6 @@ def is_fixed(recipe: Recipe) -> bool:
     a = recipe.augmentation
     moves = a.crop == "resized" or (a.crop == "padded" and a.padding > 0) or a.flip
     return not (moves or a.randaugment or a.cutout or recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0)
-
-
-def fixed_view(store: ImageStore, augmenter: Augmenter, split_seed: int) -> Tensor:
-    """Return the one augmented view (n,3,H,W) of every training image that teachers are asked about.
-
-    Its draws depend on the split alone, so that a training sees the images of which the logits were written.
-    """
-    draws = torch.Generator().manual_seed(derived_seed(split_seed, FIXED_VIEW))
-    order = torch.arange(len(store))
-    return torch.cat([augmenter.train(images, draws) for images, _, _ in store.batches(order, DRAWN_AT_ONCE)])
 
 
 def _teaches(role: str) -> bool:

@@ -13,13 +13,14 @@ from kd.engine.checkpoint import ResumeFile, restore_rng, rng_state
 from kd.engine.data import Data
 from kd.engine.ema import EMA, ema_decay
 from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
-from kd.engine.feed import Feed, derived_seed
+from kd.engine.feed import Feed
 from kd.engine.flops import FlopCounter
 from kd.engine.history import Clock, Row, Sums
 from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, clip_norm, descend, lr_factor, set_lr
 from kd.engine.plateau import Plateau
 from kd.engine.precision import Precision
 from kd.engine.runner import uncompiled
+from kd.engine.seeds import derived_seed
 from kd.engine.teachers import FrozenForward
 from kd.engine.team import Team
 from kd.methods.contract import EXTRA, STUDENT, Batch, Method, Output, Progress, Stage, Update

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from kd.engine.jobs import Workbench
+from kd.engine.jobs.workbench import Workbench
 from kd.engine.precision import allow_tf32, set_kernels, training_device
 from kd.methods.contract import Stage
 from kd.speed.engine import Engine

@@ -9,7 +9,7 @@ from torch import Tensor
 from kd.engine.checkpoint import ResumeFile
 from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
 from kd.engine.history import Row
-from kd.engine.jobs import Workbench
+from kd.engine.jobs.workbench import Workbench
 from kd.engine.precision import set_kernels
 from kd.engine.teachers import FrozenForward
 from kd.engine.training import Training

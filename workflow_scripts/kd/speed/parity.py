@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from kd.analysis.statistics import paired_difference
-from kd.engine.jobs import train_student
+from kd.engine.jobs.student import train_student
 from kd.engine.precision import runs_bf16, training_device
 from kd.speed.compare import build_reference
 from kd.speed.measure import Progress

@@ -19,11 +19,11 @@ from torchvision import transforms as T
 from kd.data import groups
 from kd.data.needs import View
 from kd.data.store import ImageStore
-from kd.engine.feed import derived_seed
 from kd.engine.flops import FlopCounter
-from kd.engine.jobs import Workbench
+from kd.engine.jobs.workbench import Workbench
 from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, descend, lr_factor
 from kd.engine.precision import make_deterministic
+from kd.engine.seeds import derived_seed
 from kd.methods.contract import STUDENT, Batch, Method, Output, Progress, Stage, Update
 from kd.methods.crd import CRD
 from kd.schema.config import Augmentation

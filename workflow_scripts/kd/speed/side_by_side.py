@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kd.engine.history import Row
-from kd.engine.jobs import train_students
+from kd.engine.jobs.students import train_students
 from kd.engine.precision import training_device
 from kd.speed.measure import Progress, Timing, now
 from kd.speed.settings import Entry, Settings

@@ -10,9 +10,10 @@ import torch
 
 from kd.data.packed import Packed
 from kd.data.packing import pack
-from kd.engine.feed import derived_seed
-from kd.engine.jobs import Files, Workbench, prepare
-from kd.engine.tune import tune
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.tune import tune
+from kd.engine.jobs.workbench import Workbench, prepare
+from kd.engine.seeds import derived_seed
 from kd.formats.cifar import ARCHIVE_SUFFIXES, CIFARS
 from kd.models.build import build_model
 from kd.models.weights import save_weights

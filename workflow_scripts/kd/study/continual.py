@@ -21,7 +21,7 @@ from kd.study.digests import canonical, code_digest
 from kd.study.experiment import checked, merged_recipe, model_settings
 from kd.study.job_settings import JobSettings
 from kd.study.names import check_strategy_names
-from kd.study.plan import ENGINE, Plan, Run
+from kd.study.plan import Plan, Run
 from kd.tools.errors import UserError, shown, unknown
 from kd.tools.memo import remembered
 
@@ -182,8 +182,7 @@ class ContinualPlan(Plan):
 
     def synergy_code(self, run: Run) -> str:
         """Return the digest of the code of that pass."""
-        networks = self.model_modules(run.student, *run.teachers)
-        return code_digest({"kd.continual.targets", *ENGINE, *self.method_modules(run.method), *networks})
+        return self.run_code(run, "synergy_outputs")
 
     @remembered
     def continual_job(self, run: ContinualRun) -> str:
@@ -205,11 +204,11 @@ class ContinualPlan(Plan):
     def continual_code(self, run: ContinualRun) -> str:
         """Return the digest of the code that trains a run."""
         networks = self.model_modules(run.student, *self.taught_by(run))
-        return code_digest({"kd.continual.jobs", *ENGINE, *networks})
+        return code_digest({"continual_run", *networks})
 
     def matrix_code(self, run: ContinualRun) -> str:
         """Return the digest of the code that evaluates a run."""
-        return code_digest({"continual_matrix", "kd.continual.evaluation", *self.model_modules(run.student)})
+        return code_digest({"continual_matrix", *self.model_modules(run.student)})
 
     def _continual_job(self, run: ContinualRun, **fields: Any) -> str:
         assert self.continual is not None, "only an experiment with a section continual has such runs"

@@ -172,7 +172,7 @@ class Jobs:
             run.dataset,
             f"{plan.folder}/{run.path}",
             plan.student_job(run),
-            plan.run_code(run),
+            plan.run_code(run, "train_student", "train_students"),
             tuned=plan.tuned_networks(run.dataset, (run.student, *plan.teaching(run)), plan.recipe_of(run)),
             initial=plan.initial_weights(run.student),
             teachers=self._teachers(run),
@@ -191,7 +191,7 @@ class Jobs:
             run.dataset,
             self._half_folder(run, stage, half),
             plan.half_job(run, stage, half),
-            plan.run_code(run),
+            plan.run_code(run, f"asib_{half}"),
             tuned=plan.tuned_networks(run.dataset, (run.student, *run.teachers), plan.recipe_of(run)),
             initial=plan.initial_weights(run.student) if first else [],
             teachers=self._teachers(run) if first else [],
@@ -295,7 +295,7 @@ class Jobs:
             "evaluate_single",
             training.folder,
             plan.evaluation_job(run.dataset, run.student, run.seed),
-            plan.evaluation_code(run.student),
+            plan.evaluation_code(run.student, "evaluate_single"),
             inputs={"data": self._manifest(run.dataset), "weights": weights or own},
             after=() if weights else (training,),
             given=(weights, file_digest(weights)) if weights else (),
@@ -305,7 +305,8 @@ class Jobs:
     @remembered
     def synergy(self, run: Run) -> JobPlan:
         """Return the accuracies of all that a finished chain holds, on all splits."""
-        return self._of_last_half("evaluate_synergy", run, f"{self.plan.folder}/{run.path}", self.plan.run_code(run))
+        rule = "evaluate_synergy"
+        return self._of_last_half(rule, run, f"{self.plan.folder}/{run.path}", self.plan.run_code(run, rule))
 
     @remembered
     def synergy_outputs(self, run: Run) -> JobPlan:

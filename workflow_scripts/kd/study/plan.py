@@ -22,7 +22,6 @@ from kd.tools.memo import remembered
 
 RESULTS = "results"
 NO_TEACHER = "none"
-ENGINE = ("kd.engine.jobs",)
 TUNED_FROM = 50_000
 """Images that a training sees, epochs counted, from which a measurement of its networks earns its minute back."""
 
@@ -465,25 +464,25 @@ class Plan:
 
     def teacher_code(self, teacher: str) -> str:
         """Return the digest of the code that trains a teacher."""
-        return code_digest({*ENGINE, card("ce").module, *self.model_modules(teacher)})
+        return code_digest({"train_teacher", card("ce").module, *self.model_modules(teacher)})
 
-    def run_code(self, run: Run) -> str:
-        """Return the digest of the code that trains a student."""
+    def run_code(self, run: Run, *scripts: str) -> str:
+        """Return the digest of the code that some scripts run with a student, its teachers and its method."""
         networks = self.model_modules(run.student, *self.teaching(run))
-        return code_digest({*ENGINE, *self.method_modules(run.method), *networks})
+        return code_digest({*scripts, *self.method_modules(run.method), *networks})
 
     def pretrain_code(self, teacher: str, method: str) -> str:
         """Return the digest of the code of a method's pre-stage."""
         modules = {card(name).module for name, _ in self.variants[method].parts if card(name).pretrain}
-        return code_digest({*ENGINE, *modules, *self.model_modules(teacher)})
+        return code_digest({"pretrain_method", *modules, *self.model_modules(teacher)})
 
     def outputs_code(self, teacher: str) -> str:
         """Return the digest of the code that asks a teacher about the fixed view."""
-        return code_digest({"teacher_outputs", "kd.engine.outputs", *self.model_modules(teacher)})
+        return code_digest({"teacher_outputs", *self.model_modules(teacher)})
 
-    def evaluation_code(self, network: str) -> str:
+    def evaluation_code(self, network: str, script: str = "evaluate") -> str:
         """Return the digest of the code that evaluates a network."""
-        return code_digest({"evaluate", *ENGINE, *self.model_modules(network)})
+        return code_digest({script, *self.model_modules(network)})
 
 
 def _network(model: ModelSettings) -> ModelSettings:

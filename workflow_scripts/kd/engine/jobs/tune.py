@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kd.engine.data import load_data
+from kd.engine.jobs.files import Files
 from kd.engine.modes import AUTO, COMPILED, TORCH, WINOGRAD, Mode, Modes
 from kd.engine.precision import has_fast_bf16, runs_bf16, set_kernels, training_device
 from kd.engine.team import Team
@@ -25,9 +26,6 @@ from kd.record.provenance import hardware, versions
 from kd.schema.config import Recipe
 from kd.study.job_settings import JobSettings
 from kd.tools.files import write_json
-
-if TYPE_CHECKING:
-    from kd.engine.jobs import Files
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +66,7 @@ class Candidate:
         return min(self.rounds, default=float("inf"))
 
 
-def tune(job: JobSettings, files: "Files") -> None:
+def tune(job: JobSettings, files: Files) -> None:
     """Write choice.json, which trainings read, and measured.json, what it rests on."""
     device = training_device()
     set_kernels(job.recipe)

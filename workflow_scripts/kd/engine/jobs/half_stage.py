@@ -1,0 +1,38 @@
+"""One half of one stage of a staged method: a job of a chain, each of which starts from the state before it."""
+
+from kd.engine.checkpoint import load_state, save_state
+from kd.engine.evaluation import accuracies, observations
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.trainings import finish, save_student, train, validation_of
+from kd.engine.jobs.workbench import Workbench, prepare
+from kd.engine.training import OnEpoch, Result
+from kd.methods.contract import STUDENT
+from kd.study.job_settings import JobSettings
+
+
+def train_half_stage(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Result:
+    """Train one half of one stage of a chain and write the state that the next half starts from."""
+    bench = prepare(job, files)
+    before = load_state(files.previous) if files.previous else {"optimizers": {}}
+    assert job.half is not None, "a half-stage job names its half"
+    stage = bench.method.half_stage(job.half)
+    result = train(bench, files, [stage], on_epoch, before["optimizers"])
+    if STUDENT in stage.trained():
+        save_student(files.folder, job, bench.team.models[STUDENT], result)
+        # the next half starts from the weights that validation selected, as the run's result does
+        bench.team.models[STUDENT].load_state_dict(result.best)
+    optimizers = {**before["optimizers"], **result.optimizers}
+    save_state(files.folder / "state.pt", {"team": bench.team.state(), "optimizers": optimizers})
+    finish(bench, files, result, more={"validation": {**validation_of(result.rows[-1]), **_team_report(bench)}})
+    return result
+
+
+def _team_report(bench: Workbench) -> dict[str, float]:
+    """Return what every network, head and observation of the method makes of the validation images."""
+    team, data, recipe = bench.team, bench.data, bench.job.recipe
+    team.fold([])
+    reading = (data.validation, data.augmenter, bench.precision, recipe.eval_batch_size)
+    found = accuracies(team, bench.method, *reading, list(team.models), heads=True)
+    tops = {"val_top1" if name == STUDENT else f"val_top1/{name}": top for name, top in found.items() if name != "loss"}
+    seen = observations(team, bench.method, *reading)
+    return {**tops, **{f"val/{name}": value for name, value in seen.items()}}

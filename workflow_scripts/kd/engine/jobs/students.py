@@ -1,0 +1,41 @@
+"""Students of several methods side by side in one process: one pass over the images and the teachers for all."""
+
+import copy
+from collections.abc import Sequence
+
+from kd.engine.cotraining import train_together
+from kd.engine.jobs.files import Files
+from kd.engine.jobs.trainings import finish, save_student, training_of
+from kd.engine.jobs.workbench import Workbench, prepare
+from kd.engine.training import OnEpoch, Result
+from kd.methods.contract import STUDENT
+from kd.record.epochs import write_metrics
+from kd.study.job_settings import JobSettings
+from kd.tools.errors import UserError
+
+
+def train_students(
+    jobs: Sequence[JobSettings], folders: Sequence[Files], on_epoch: OnEpoch
+) -> list[Result | UserError]:
+    """Train several methods' students of one seed and team in one process; each run folder is as if trained alone.
+
+    A training that diverges leaves the best weights that it had (or those it began with), and run.json with status
+    failed and the reason, which is returned in its place. Only where all of them diverge is it raised.
+    """
+    benches: list[Workbench] = []
+    for job, files in zip(jobs, folders, strict=True):
+        benches.append(prepare(job, files, benches[0] if benches else None))
+    begun = [copy.deepcopy(bench.team.models[STUDENT].state_dict()) for bench in benches]
+    trainings = [training_of(bench, files, on_epoch) for bench, files in zip(benches, folders, strict=True)]
+    outcomes = train_together(trainings, [bench.method.plan() for bench in benches])
+    failures = [outcome if isinstance(outcome, UserError) else None for outcome in outcomes]
+    if all(failures):
+        raise next(failure for failure in failures if failure is not None)
+    for bench, files, training, failure, weights in zip(benches, folders, trainings, failures, begun, strict=True):
+        result = training.result
+        if failure is not None:
+            result.best = result.last = result.best or weights
+        write_metrics(files.folder / "metrics.csv", result.rows)
+        save_student(files.folder, bench.job, bench.team.models[STUDENT], result)
+        finish(bench, files, result, failure)
+    return outcomes
