@@ -2,7 +2,6 @@
 
 import math
 import random
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +11,9 @@ from torch import nn
 from kd.engine.checkpoint import ResumeFile, load_state, restore_rng, rng_state, save_state
 from kd.engine.ema import EMA, ema_decay
 from kd.engine.history import Sums
-from kd.engine.optim import build_optimizer, clip_norm, lr_factor, set_lr
+from kd.engine.optim import build_optimizer, clip_norm, descend, lr_factor, set_lr
 from kd.engine.precision import Precision, choose_precision, set_kernels
 from kd.engine.seeds import derived_seed
-from kd.engine.training import Training
-from kd.methods.contract import STUDENT, Update
 from kd.record.epochs import write_metrics
 from kd.schema.config import Recipe
 from kd.tools.errors import DivergenceError, UserError
@@ -250,15 +247,14 @@ def test_losses_are_scaled_for_fp16_alone(name, enabled):
 
 
 class Descent:
-    """A linear model and the ordinary optimiser step of a training, which reads only scaler and optimisers of it."""
+    """A linear model and the ordinary optimiser step of a training."""
 
     def __init__(self, precision="fp32", **recipe):
         torch.manual_seed(0)
         self.model = nn.Linear(3, 2)
         self.recipe = Recipe(epochs=1, lr=0.1, **recipe)
-        optimizer = build_optimizer(self.recipe, [(self.model.parameters(), 1.0)], CPU)
+        self.optimizer = build_optimizer(self.recipe, [(self.model.parameters(), 1.0)], CPU)
         self.scaler = Precision(precision, CPU).scaler()
-        self.training = SimpleNamespace(optimizers={STUDENT: optimizer}, scaler=self.scaler)
 
     def loss(self, seed):
         x, y = torch.randn(2, 6, 3, generator=torch.Generator().manual_seed(seed))
@@ -267,8 +263,7 @@ class Descent:
     def step(self, total):
         """Take a step and return by how much the parameters moved, one after the other."""
         before = self.values()
-        update = Update(STUDENT, (STUDENT,))
-        Training._descend(self.training, update, total, {"ce": total}, clip_norm(self.recipe, 0.0))
+        descend(self.optimizer, total, self.scaler, clip_norm(self.recipe, 0.0))
         return self.values() - before
 
     def values(self):

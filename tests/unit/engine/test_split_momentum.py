@@ -13,7 +13,7 @@ from kd.engine.optim import (
     branch_totals,
     branches,
     build_optimizer,
-    descend,
+    descend_by_branch,
     set_lr,
 )
 from kd.schema.config import Recipe
@@ -190,7 +190,7 @@ def test_descending_takes_the_branches_gradients_and_leaves_none_behind():
     first, second = Toy(), Toy()
     optimizers = [optimizer_of(toy) for toy in (first, second)]
     for seed in range(3):
-        descend(optimizers[0], first.totals(seed), UNSCALED)
+        descend_by_branch(optimizers[0], first.totals(seed), UNSCALED)
         optimizers[1].step(branch_gradients(second.totals(seed), list(second.parameters())))
     for found, wanted in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(found, wanted)
@@ -203,7 +203,7 @@ def test_clipping_shrinks_every_branch_by_the_norm_of_their_sum(share):
     rows = branch_gradients(plain.totals(0), list(plain.parameters()))
     sums = [sum(g for g in pair if g is not None) for pair in zip(*rows, strict=True)]
     norm = torch.stack([g.norm() for g in sums]).norm().item()
-    descend(optimizer_of(toy), toy.totals(0), UNSCALED, share * norm)
+    descend_by_branch(optimizer_of(toy), toy.totals(0), UNSCALED, share * norm)
     for p, before, gradient in zip(toy.parameters(), plain.parameters(), sums, strict=True):
         moved = before - 0.1 * (min(1.0, share) * gradient + 0.01 * before)
         torch.testing.assert_close(p, moved, rtol=1e-5, atol=1e-7)
@@ -212,12 +212,12 @@ def test_clipping_shrinks_every_branch_by_the_norm_of_their_sum(share):
 def test_scaled_losses_give_the_same_step_and_an_overflow_gives_none():
     scaled, plain = Toy(), Toy()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    descend(optimizer_of(plain), plain.totals(0), UNSCALED, 0.5)
-    descend(optimizer_of(scaled), scaled.totals(0), scaler, 0.5)
+    descend_by_branch(optimizer_of(plain), plain.totals(0), UNSCALED, 0.5)
+    descend_by_branch(optimizer_of(scaled), scaled.totals(0), scaler, 0.5)
     for found, wanted in zip(scaled.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(found, wanted)
     before = [p.detach().clone() for p in scaled.parameters()]
-    descend(optimizer_of(scaled), [total * torch.inf for total in scaled.totals(1)], scaler)
+    descend_by_branch(optimizer_of(scaled), [total * torch.inf for total in scaled.totals(1)], scaler)
     assert all(torch.equal(p, old) for p, old in zip(scaled.parameters(), before, strict=True))
     assert scaler.get_scale() == 512.0
 

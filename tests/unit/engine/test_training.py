@@ -10,14 +10,13 @@ from safetensors.torch import load_file
 
 from kd.asib.gate import check_synergy
 from kd.asib.method import ASIB as ASIBMethod
+from kd.engine import optim
 from kd.engine.jobs.evaluate import FEATURE_IMAGES, evaluate_network
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.half_stage import train_half_stage
 from kd.engine.jobs.student import train_student
 from kd.engine.jobs.trainings import train
 from kd.engine.jobs.workbench import prepare
-from kd.engine.optim import build_optimizer
-from kd.engine.training import Training
 from kd.methods.contract import STUDENT
 from kd.models.build import build_model
 from kd.models.weights import save_weights
@@ -183,16 +182,16 @@ def test_a_run_folder_is_complete(world):
 def test_a_training_clips_its_steps_by_the_recipe(world, monkeypatch):
     """Steps of plain SGD are as long as the learning rate times the norm that the recipe allows."""
     lengths = []
-    descend = Training._descend
+    descend = optim.descend
 
-    def measured(self, update, *more):
-        parameters = self.team.parameters(STUDENT)
+    def measured(optimizer, *more):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         before = [p.detach().clone() for p in parameters]
-        descend(self, update, *more)
+        descend(optimizer, *more)
         moved = torch.stack([(p.detach() - old).norm() for p, old in zip(parameters, before, strict=True)])
         lengths.append(moved.norm().item())
 
-    monkeypatch.setattr(Training, "_descend", measured)
+    monkeypatch.setattr("kd.engine.step.descend", measured)
     plain = {"epochs": 1, "momentum": 0.0, "weight_decay": 0.0, "schedule": "constant", "precision": "fp32"}
     world("ce", recipe={**plain, "grad_clip": 0.1}).train("clipped")
     assert lengths == pytest.approx([0.05 * 0.1] * len(lengths), rel=1e-3)
@@ -428,9 +427,9 @@ def test_a_later_unfreeze_trains_with_a_gpus_optimisers_too(world, monkeypatch):
     """Fused kernels, which exist on a CPU as well, get momenta of some parameters and none of those set free."""
 
     def fused(recipe, groups, device, momenta):
-        return build_optimizer(recipe, groups, torch.device("cuda"), momenta)
+        return optim.build_optimizer(recipe, groups, torch.device("cuda"), momenta)
 
-    monkeypatch.setattr("kd.engine.training.build_optimizer", fused)
+    monkeypatch.setattr("kd.engine.stage.build_optimizer", fused)
     short = {**ASIB, "teacher_adapt_epochs": 1, "student_epochs": 1}
     here = world({**short, "use_partial_freeze": True, "student_freeze_schedule": [1, -1]})
     after = run_chain(here, "run")["team"][STUDENT]

@@ -21,6 +21,7 @@ from kd.continual.tasks import Part, Tasks, balanced_data, make_tasks, task_data
 from kd.engine.checkpoint import ResumeFile, save_state
 from kd.engine.data import Data, load_data
 from kd.engine.flops import FlopCounter
+from kd.engine.history import Result
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.trainings import record_of
 from kd.engine.jobs.workbench import Workbench
@@ -30,7 +31,7 @@ from kd.engine.precision import set_kernels, training_device
 from kd.engine.seeds import derived_seed
 from kd.engine.teachers import FrozenForward
 from kd.engine.team import Team, deploy
-from kd.engine.training import OnEpoch, Result, Training
+from kd.engine.training import OnEpoch, Training
 from kd.methods.contract import STUDENT, teacher
 from kd.models.base import TappedModel
 from kd.models.build import build_model

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from kd.engine.checkpoint import restore_rng, rng_state
-from kd.engine.training import Result, Training
+from kd.engine.history import Result
+from kd.engine.training import Training
 from kd.methods.contract import Stage
 from kd.tools.errors import DivergenceError, UserError
 
@@ -106,6 +107,6 @@ def _epoch(bundle: Sequence[Companion]) -> None:
     for companion in bundle:
         if companion.failure is not None:
             continue
-        companion.training.feed.load_state(first.feed.state())
+        companion.training.feed.load_state_dict(first.feed.state_dict())
         with companion.turn() as training:
             training.end_epoch()

@@ -56,7 +56,7 @@ class Feed:
         keys = ("batch_size", "augmentation", "mixup_alpha", "cutmix_alpha", "label_smoothing", "teacher_view")
         plain = not any(feed.needs.groups or feed.needs.views or feed.needs.fixed_teacher for feed in (self, other))
         same_recipe = all(getattr(self.recipe, key) == getattr(other.recipe, key) for key in keys)
-        mine, theirs = self.state(), other.state()
+        mine, theirs = self.state_dict(), other.state_dict()
         same_place = all(torch.equal(mine[stream], theirs[stream]) for stream in ("order", "augmentation"))
         return plain and same_recipe and same_place
 
@@ -68,11 +68,11 @@ class Feed:
         for images, labels, positions in store.batches(order.flatten(), recipe.batch_size * group):
             yield self._batch(images, labels, positions, group)
 
-    def state(self) -> dict[str, Tensor]:
+    def state_dict(self) -> dict[str, Tensor]:
         """Return where the streams are."""
         return {purpose: generator.get_state() for purpose, generator in self._streams.items()}
 
-    def load_state(self, state: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from a state."""
         for purpose, generator in self._streams.items():
             generator.set_state(state[purpose])

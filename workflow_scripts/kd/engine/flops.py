@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from kd.engine.shortcuts import Watch
 from kd.models.winograd import flop_formulas
 
 
-class FlopCounter(TorchDispatchMode):
+class FlopCounter(Watch):
     """Counts the operations of what runs in it, each by torch's formula for it; a convolution's whatever its kernel.
 
     torch's own FlopCounterMode gives the same number, attention on a CPU aside, which it leaves out. But its first
@@ -35,10 +35,6 @@ class FlopCounter(TorchDispatchMode):
     def total(self) -> int:
         """Return the operations of everything that ran in it."""
         return sum(self.by_operator.values())
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

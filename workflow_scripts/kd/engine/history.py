@@ -1,6 +1,8 @@
 """The history of a training: one row per epoch, kept in the checkpoint."""
 
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -9,6 +11,31 @@ from torch import Tensor
 from kd.tools.errors import DivergenceError
 
 Row = dict[str, Any]
+
+
+@dataclass
+class Result:
+    """What a training leaves."""
+
+    rows: list[Row] = field(default_factory=list)
+    last: dict[str, Tensor] = field(default_factory=dict)
+    """The student's weights after the last epoch (averaged ones with EMA); empty in a pre-stage."""
+    best: dict[str, Tensor] = field(default_factory=dict)
+    """The student's weights at the best validation accuracy, the earliest of equals."""
+    best_epoch: int = 0
+    best_top1: float = -1.0
+    seconds: float = 0.0
+    flops: float = 0.0
+    optimizers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Optimiser state of each update, for the next job of a chain."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what there is of it before the last epoch, for a checkpoint."""
+        return {name: getattr(self, name) for name in ("rows", "best", "best_epoch", "best_top1", "flops")}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+        vars(self).update(state)
 
 
 class Sums:

@@ -7,14 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kd.engine.shortcuts import SGD, Adam, AdamW, Eager
 from kd.schema.config import Recipe
 from kd.tools.errors import UserError
 
 REST = "*"
 """Stands for every term that has no momentum of its own."""
-
-KERNELS = ("foreach", "fused", "capturable")
-"""Options of torch's optimisers that say how a step is computed, and not which."""
 
 Gradients = Sequence[Sequence[Tensor | None]]
 """Branch by branch, one gradient a parameter, None where the branch does not reach it."""
@@ -81,63 +79,17 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
         group["lr"] = group["base_lr"] * factor
 
 
-# --- torch's optimisers without its compiler ----------------------------------------------------------
-
-
-def _unwrapped(method: Any) -> Any:
-    """Return what torch wraps in order that its compiler leaves it alone.
-
-    The wrapper imports that compiler (torch._dynamo), which would be a third of the start of every job. Networks may be
-    compiled here, their optimisers never are.
-    """
-    return getattr(method, "__wrapped__", method)
-
-
-class _Eager(torch.optim.Optimizer):
-    """An optimiser whose methods do not import the compiler."""
-
-    add_param_group = _unwrapped(torch.optim.Optimizer.add_param_group)
-    zero_grad = _unwrapped(torch.optim.Optimizer.zero_grad)
-    state_dict = _unwrapped(torch.optim.Optimizer.state_dict)
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a state, of another kind of device too: which kernels take the steps is this optimiser's own affair."""
-        kernels = [{key: group[key] for key in KERNELS if key in group} for group in self.param_groups]
-        groups = [{**saved, **own} for saved, own in zip(state_dict["param_groups"], kernels, strict=True)]
-        _unwrapped(torch.optim.Optimizer.load_state_dict)(self, {**state_dict, "param_groups": groups})
-
-
-class SGD(_Eager, torch.optim.SGD):
-    """torch.optim.SGD without the compiler's import, whose fused kernel takes parameters that never moved before."""
-
-    step = torch.no_grad()(_unwrapped(torch.optim.SGD.step))
-
-    def _init_group(
-        self, group: dict[str, Any], params: list[Tensor], grads: list[Tensor], momenta: list[Tensor | None]
-    ) -> bool:
-        """Gather what a step of a group takes, as torch's own does.
-
-        Its fused kernel wants all momenta or none: it stops at parameters that a later stage sets free, and keeps
-        whatever memory held where a first step overflowed. A momentum of 0 is what the first step starts from.
-        """
-        sparse = super()._init_group(group, params, grads, momenta)
-        if group["fused"]:
-            for place, momentum in enumerate(momenta):  # none at all where their factor is 0
-                if momentum is None:
-                    momenta[place] = torch.zeros_like(params[place])
-        return sparse
-
-
-class Adam(_Eager, torch.optim.Adam):
-    """torch.optim.Adam without the compiler's import."""
-
-    step = torch.no_grad()(_unwrapped(torch.optim.Adam.step))
-
-
-class AdamW(_Eager, torch.optim.AdamW):
-    """torch.optim.AdamW without the compiler's import."""
-
-    step = torch.no_grad()(_unwrapped(torch.optim.AdamW.step))
+def descend(
+    optimizer: torch.optim.Optimizer, total: Tensor, scaler: torch.amp.GradScaler, max_norm: float = 0.0
+) -> None:
+    """Take one step down a scalar loss, scaled for fp16 where the scaler is enabled; `max_norm` above 0 clips it."""
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(total).backward()
+    if max_norm > 0:
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+    scaler.step(optimizer)
+    scaler.update()
 
 
 # --- momentum by term ---------------------------------------------------------------------------------
@@ -160,7 +112,7 @@ def branch_totals(weighted: Mapping[str, Tensor], momenta: Mapping[str, float]) 
     return [torch.stack(values).sum() if values else None for values in found.values()]
 
 
-class SplitMomentum(_Eager):
+class SplitMomentum(Eager):
     """SGD that keeps a momentum buffer for each branch of the loss (Zhao et al. 2023, DOT).
 
     Branch k has momentum m + offsets[k]; a parameter that only one branch reaches has m + mean(offsets). A parameter is
@@ -260,7 +212,7 @@ def branch_gradients(totals: Sequence[Tensor | None], parameters: Sequence[nn.Pa
     return found
 
 
-def descend(
+def descend_by_branch(
     optimizer: SplitMomentum, totals: Sequence[Tensor | None], scaler: torch.amp.GradScaler, max_norm: float = 0.0
 ) -> None:
     """Take one step down the branches' totals, scalars, scaled for fp16 where the scaler is enabled.

@@ -175,7 +175,7 @@ def _watched_engine(engine: Engine) -> Stopwatch:
     team = engine.bench.team
     watch = Stopwatch(team.device)
     targets = [(engine, "fetch", "data"), (engine.frozen, "outputs", "teacher"), (team, "forward", "student")]
-    common = _common_targets(engine.bench.method, engine.training.optimizers.values())
+    common = _common_targets(engine.bench.method, engine.training.stage.optimizers.values())
     with watch.watching(*targets, *common), watch.part("host"):
         engine.run(1)
     return watch

@@ -42,22 +42,25 @@ class Engine:
         """Train on so many batches."""
         set_kernels(self.bench.job.recipe)
         for _ in range(steps):
+            if self.training.stage.steps_done == self.training.feed.steps:
+                self.training.begin_epoch()
             batch = self.fetch()
             self.training.step(batch, self.frozen.outputs(batch))
 
     @property
     def flops_per_image(self) -> float:
         """Return what a step needs for an image of a full batch, 0 before the first."""
-        size = max(self.training.step_flops, default=0)
-        return (self.training.step_flops[size] + self.frozen.pass_flops[size]) / size if size else 0.0
+        flops = self.training.stage.flops
+        size = max(flops, default=0)
+        return (flops[size] + self.frozen.pass_flops[size]) / size if size else 0.0
 
     def fetch(self) -> Batch:
         """Return the next batch, from one epoch into the next."""
         return next(self.batches)
 
     def loss(self) -> float:
-        """Return the mean loss of the steps so far."""
-        return self.training.sums.means()["train_loss"]
+        """Return the mean loss of the epoch's steps so far."""
+        return self.training.stage.sums.means()["train_loss"]
 
     def evaluate(self) -> float:
         """Return the student's top-1 accuracy in percent on the validation images."""

@@ -21,9 +21,9 @@ from kd.data.needs import View
 from kd.data.store import ImageStore
 from kd.engine.flops import FlopCounter
 from kd.engine.jobs.workbench import Workbench
-from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, descend, lr_factor
-from kd.engine.precision import make_deterministic
+from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, descend_by_branch, lr_factor
 from kd.engine.seeds import derived_seed
+from kd.engine.shortcuts import make_deterministic
 from kd.methods.contract import STUDENT, Batch, Method, Output, Progress, Stage, Update
 from kd.methods.crd import CRD
 from kd.schema.config import Augmentation
@@ -236,7 +236,7 @@ class Reference:
         optimizer = self.optimizers[update.name]
         if isinstance(optimizer, SplitMomentum):
             off = torch.amp.GradScaler(self.device.type, enabled=False)
-            descend(optimizer, branch_totals(weighted, self.method.momenta()), off)
+            descend_by_branch(optimizer, branch_totals(weighted, self.method.momenta()), off)
             return
         optimizer.zero_grad()
         total.backward()

@@ -2,10 +2,11 @@
 
 from kd.engine.checkpoint import load_state, save_state
 from kd.engine.evaluation import accuracies, observations
+from kd.engine.history import Result
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.trainings import finish, save_student, train, validation_of
 from kd.engine.jobs.workbench import Workbench, prepare
-from kd.engine.training import OnEpoch, Result
+from kd.engine.training import OnEpoch
 from kd.methods.contract import STUDENT
 from kd.study.job_settings import JobSettings
 

@@ -1,9 +1,10 @@
 """What a method prepares on the teacher alone, such as FT's paraphraser."""
 
+from kd.engine.history import Result
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.trainings import finish, train
 from kd.engine.jobs.workbench import prepare
-from kd.engine.training import OnEpoch, Result
+from kd.engine.training import OnEpoch
 from kd.models.weights import save_tensors
 from kd.study.job_settings import JobSettings
 

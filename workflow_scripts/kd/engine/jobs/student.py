@@ -3,10 +3,11 @@
 import logging
 
 from kd.engine.evaluation import accuracies
+from kd.engine.history import Result
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.trainings import finish, save_student, train
 from kd.engine.jobs.workbench import Workbench, prepare
-from kd.engine.training import OnEpoch, Result
+from kd.engine.training import OnEpoch
 from kd.methods.contract import STUDENT
 from kd.models.freezing import refuse_unfinished
 from kd.record.epochs import write_metrics

@@ -4,10 +4,11 @@ import copy
 from collections.abc import Sequence
 
 from kd.engine.cotraining import train_together
+from kd.engine.history import Result
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.trainings import finish, save_student, training_of
 from kd.engine.jobs.workbench import Workbench, prepare
-from kd.engine.training import OnEpoch, Result
+from kd.engine.training import OnEpoch
 from kd.methods.contract import STUDENT
 from kd.record.epochs import write_metrics
 from kd.study.job_settings import JobSettings

@@ -8,12 +8,12 @@ from torch import nn
 
 from kd.engine.checkpoint import ResumeFile
 from kd.engine.fixed_view import fixed_view
-from kd.engine.history import Row
+from kd.engine.history import Result, Row
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.workbench import Workbench
 from kd.engine.kept_outputs import read_outputs
 from kd.engine.teachers import FrozenForward
-from kd.engine.training import OnEpoch, Result, Training
+from kd.engine.training import OnEpoch, Training
 from kd.methods.contract import STUDENT, Stage, teacher
 from kd.models.base import TappedModel
 from kd.models.reuse import added_parameters, deployment

@@ -1,0 +1,83 @@
+"""One step of a training: each update of the stage in turn runs its networks, adds up its terms and descends."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from kd.engine.flops import FlopCounter
+from kd.engine.optim import SplitMomentum, branch_totals, descend, descend_by_branch, set_lr
+from kd.engine.runner import uncompiled
+from kd.engine.stage import StageRun
+from kd.methods.contract import STUDENT, Batch, Output, Update
+
+
+def take_step(run: StageRun, batch: Batch, known: Mapping[str, Output]) -> float:
+    """Train on a batch, of which `known` is what the roles that are not trained make, and return what it cost.
+
+    What it finds on its way goes to the sums of the epoch.
+    """
+    size = len(batch.labels)
+    if size in run.flops:
+        _updates(run, batch, known)
+    else:  # a last, smaller batch is counted for itself: what compares images grows with their square
+        with uncompiled(), FlopCounter() as counter:
+            _updates(run, batch, known)
+        run.flops[size] = float(counter.total)
+    run.steps_done += 1
+    return run.flops[size]
+
+
+def _updates(run: StageRun, batch: Batch, known: Mapping[str, Output]) -> None:
+    for update in run.plan.updates:
+        _update(run, update, batch, known)
+    run.average("step")
+
+
+def _update(run: StageRun, update: Update, batch: Batch, known: Mapping[str, Output]) -> None:
+    row, now = run.steps_done, run.now
+    set_lr(run.optimizers[update.name], float(now.lr[row]))
+    outputs = _forward(run, update, batch, known)
+    terms = run.method.loss(update.name, batch, outputs, run.team.extra, now.done[row])
+    weighted = {term: float(now.weight(term)[row]) * value for term, value in terms.items()}
+    total = torch.stack(list(weighted.values())).sum()
+    _descend(run, update, total, weighted)
+    _add_up(run, update, batch, outputs, terms, total)
+
+
+def _forward(run: StageRun, update: Update, batch: Batch, known: Mapping[str, Output]) -> dict[str, Output]:
+    """Run what is not known on the batch and its further views; what is neither known nor trained is not wanted."""
+    trained = frozenset(update.trains)
+    outputs = run.team.forward(batch.images, run.precision, trained, known, run.trained)
+    for name, view in batch.views.items():
+        outputs = run.team.forward(view, run.precision, trained, outputs, run.trained, view=name)
+    return outputs
+
+
+def _descend(run: StageRun, update: Update, total: Tensor, weighted: Mapping[str, Tensor]) -> None:
+    optimizer, max_norm = run.optimizers[update.name], float(run.now.max_norm[run.steps_done])
+    if isinstance(optimizer, SplitMomentum):
+        descend_by_branch(optimizer, branch_totals(weighted, run.method.momenta()), run.scaler, max_norm)
+    else:
+        descend(optimizer, total, run.scaler, max_norm)
+
+
+def _add_up(
+    run: StageRun,
+    update: Update,
+    batch: Batch,
+    outputs: Mapping[str, Output],
+    terms: Mapping[str, Tensor],
+    total: Tensor,
+) -> None:
+    sums, updates = run.sums, run.plan.updates
+    items = len(batch.labels) // batch.group
+    sums.add("train_loss" if update is updates[0] else f"train_loss/{update.name}", total, items)
+    prefix = "" if len(updates) == 1 else f"{update.name}/"
+    for term, value in terms.items():
+        sums.add(f"loss/{prefix}{term}", value, items)
+        sums.watch(f"{prefix}{term}", value, run.steps_done)
+    # a method may have made one image of several, whose class nobody knows
+    if STUDENT in update.trains and len(outputs[STUDENT].logits) == len(batch.labels):
+        hits = (outputs[STUDENT].logits.detach().argmax(1) == batch.labels).double().mean()
+        sums.add("train_top1", 100 * hits, items)
