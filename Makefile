@@ -1,7 +1,7 @@
 # Short names for envs/task.py, which also runs where there is no make.
-.PHONY: setup quickstart test lint format report bench slurm-profile
+.PHONY: setup quickstart test lint format report bench docs slurm-profile
 
 PYTHON ?= python3
 
-setup quickstart test lint format report bench slurm-profile:
+setup quickstart test lint format report bench docs slurm-profile:
 	$(PYTHON) envs/task.py $@ $(ARGS)

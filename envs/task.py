@@ -204,6 +204,12 @@ def bench(extra: list[str]) -> int:
     return call("python", "workflow_scripts/benchmark.py", "--out", str(folder / "benchmark.json"), *extra)
 
 
+def docs(extra: list[str]) -> int:
+    """Write the pages that are made from the code: config/README.md and its JSON schema, config/methods/README.md."""
+    os.environ["PYTHONPATH"] = str(ROOT / "workflow_scripts")
+    return every(*(("python", "-m", f"kd.reporting.{name}") for name in ("manual", "method_table")))
+
+
 def slurm_profile(extra: list[str]) -> int:
     """Link config/profiles/slurm to where `snakemake --profile slurm` looks for it."""
     link = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "snakemake" / "slurm"
@@ -245,6 +251,7 @@ TASKS: dict[str, Callable[[list[str]], int]] = {
     "format": tidy,
     "report": report,
     "bench": bench,
+    "docs": docs,
     "slurm-profile": slurm_profile,
     "pin": pin,
     "exec": execute,

@@ -7,7 +7,7 @@ from kd.schema.cards import Card, load_cards
 
 
 def test_the_committed_page_is_in_step_with_the_cards():
-    # To bring it up to date: PYTHONPATH=workflow_scripts python -m kd.reporting.method_table
+    # To bring it up to date: python3 envs/task.py docs
     assert README.read_text(encoding="utf-8") == method_table(load_cards())
 
 

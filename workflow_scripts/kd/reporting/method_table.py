@@ -1,6 +1,6 @@
 """The table of all methods, config/methods/README.md, written from the cards.
 
-`python -m kd.reporting.method_table` (with workflow_scripts on PYTHONPATH) writes it; a test keeps it in step.
+`python3 envs/task.py docs` writes it; a test keeps it in step.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,7 +28,7 @@ NETWORKS = {
 HEAD = """\
 # Methods
 
-Written from the cards in this folder by `python -m kd.reporting.method_table`; edit the cards, not this file.
+Written from the cards in this folder by `python3 envs/task.py docs`; edit the cards, not this file.
 A published accuracy (top-1 in percent, CIFAR-100 unless said otherwise) is marked by the epoch it was taken at: *last*,
 or *best* on the test images, which is optimistic. Settings go into an experiment file beside the method's name:
 `{method: kd, temperature: 2.0}`.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, Field, ValidationError, create_model
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, create_model
 
 from kd.schema.config import LONGEST_NAME, NAME_PATTERN, Name, Strict
 from kd.schema.plain import plain_error
@@ -36,6 +36,9 @@ def _taps(names: list[str]) -> list[str]:
 
 class MethodSettings(Strict):
     """Base of the settings models that cards define."""
+
+    # a model made at run time has no source to look for docstrings in: the card's are its descriptions
+    model_config = ConfigDict(use_attribute_docstrings=False)
 
     if TYPE_CHECKING:  # the fields come from the card at run time
 
@@ -199,5 +202,8 @@ def _read(path: Path) -> Card:
 def _settings_model(name: str) -> type[MethodSettings]:
     fields: dict[str, Any] = {}
     for key, setting in card(name).settings.items():
-        fields[key] = (setting.annotation(), Field(default=setting.default, validate_default=True))
+        fields[key] = (
+            setting.annotation(),
+            Field(default=setting.default, validate_default=True, description=setting.doc),
+        )
     return create_model(f"{name}_settings", __base__=MethodSettings, **fields)

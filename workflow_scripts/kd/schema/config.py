@@ -42,17 +42,25 @@ PathText = Annotated[str, AfterValidator(_path)]
 
 
 class Strict(BaseModel):
-    """Base of every settings model: typed strictly, frozen, unknown keys forbidden, every number finite."""
+    """Base of every settings model: typed strictly, frozen, unknown keys forbidden, every number finite.
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+    The docstring of a key is its meaning in config/README.md and in editors (`python3 envs/task.py docs` writes both).
+    """
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class SplitRatios(Strict):
-    """Shares of one undivided image folder."""
+    """Shares that images without a test split of their own are divided into, class by class; their sum is 1."""
 
     train: float = Field(gt=0, lt=1)
+    """Share that trains; without a `val`, the data set's `validation` is carved from it."""
     val: float = Field(default=0.0, ge=0, lt=1)
+    """Share that validates, the same images for every seed; 0: see `train`."""
     test: float = Field(gt=0, lt=1)
+    """Share that is read once, at the end."""
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Self:
@@ -87,29 +95,39 @@ class DatasetSettings(Strict):
     """One data set: where it comes from and how much of it is used."""
 
     source: Literal["digits", "cifar10", "cifar100", "imagefolder", "imagenet32", "imagenet100"]
+    """What kind of files they are. digits: scikit-learn's 1,797 grey images of 8x8 pixels, which need none; cifar10,
+    cifar100: official files or their archive, class folders, or archives of class folders; imagefolder: class folders
+    of pictures; imagenet32: the pickled batches of downsampled ImageNet; imagenet100: some classes of an ImageNet tree
+    (train/CLASS and val/CLASS)."""
     root: PathText | None = None
-    """Folder that holds the data (not for digits); data/cifar10 and data/cifar100 unless another one is given."""
+    """Folder that holds the data, from where Snakemake was started; data/cifar10 and data/cifar100 are those two
+    sources' own. An imagefolder has train/CLASS with test/CLASS or val/CLASS, or CLASS and `split_ratios`."""
     archives: list[PathText] = []
-    """.tar, .tar.gz, .zip, ... files that together hold one image folder tree (imagefolder only)."""
+    """For imagefolder, in place of `root`: .tar, .tar.gz, .tar.bz2, .tar.xz and .zip files that together hold one tree;
+    they are read where they are."""
     download: bool = False
-    """Let torchvision fetch cifar10 or cifar100 into root where nothing of it is there yet."""
+    """Fetch cifar10 or cifar100 into `root` where nothing of it is there yet."""
     image_size: Side | None = None
-    """Side in pixels; None keeps the size the images have, which must then be one size."""
+    """Side in pixels that the images are packed at; null keeps their own, which must then be one size."""
     class_list: PathText | None = None
-    """File with one class folder name a line (imagenet100)."""
+    """For imagenet100: a text file with one class folder's name per line."""
     split_ratios: SplitRatios | None = None
-    """For an image folder without train and test folders."""
+    """How one undivided image folder is divided, where there are no train and test folders; digits: 0.8 and 0.2 unless
+    others are given."""
     split_seed: Seed = 0
+    """Draws that division: the same test images whatever the seeds of the runs are."""
     subset_size: Count | None = None
-    """Training images used, before the validation split is carved from them."""
+    """Training images used, before the validation split is carved from them; null: all. The test split stays whole."""
     subset: Literal["stratified", "uniform"] = "stratified"
+    """Which of them, drawn by each seed: of every class its share, or any."""
     class_subset: list[ClassName | ClassIndex] | None = None
     """Classes kept, by name (2 is the class named 2), or by place from 0 where no class is named by a number; labels
-    are renumbered in this order."""
+    are renumbered in this order. null: all."""
     validation: Share = 0.1
-    """Share of the training images carved for validation (0 only if the source brings its own)."""
+    """Share of the training images that each seed carves for validation, stratified; 0 only where the source brings a
+    validation split of its own. Epochs, stages and settings are selected on it."""
     resident_limit_mb: int = Field(default=4096, ge=0, le=100_000_000)
-    """Larger training sets are read from disk batch by batch instead of living on the device."""
+    """MB of packed training images that may live on the device; larger sets are read from disk by `recipe.workers`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -159,66 +177,96 @@ class DatasetSettings(Strict):
 
 
 class RandAugment(Strict):
-    """RandAugment (Cubuk et al. 2020): operations an image, magnitude on the 0-30 scale."""
+    """RandAugment (Cubuk et al. 2020)."""
 
     ops: int = Field(default=2, ge=1, le=100)
+    """Operations per image, one after the other."""
     magnitude: int = Field(default=9, ge=0, le=30)
+    """How strong they are, on the paper's scale of 0 to 30."""
 
 
 class Augmentation(Strict):
-    """What happens to a training image, with draws of its own."""
+    """What happens to a training image, with draws of its own: crop, flip, RandAugment, cutout, in this order."""
 
     crop: Literal["padded", "resized", "none"] = "padded"
+    """padded: anywhere in the image with a black border; resized: 8 to 100 % of the area at a ratio of 3:4 to 4:3,
+    resized to the image's side; none: the whole image."""
     padding: int = Field(default=4, ge=0, le=4096)
+    """Width in pixels of the border of crop padded."""
     flip: bool = True
+    """Mirror an image left to right, in half of the draws."""
     randaugment: RandAugment | None = None
+    """Colour and geometry changes; null: none, `{}`: the defaults."""
     cutout: Side | None = None
-    """Side in pixels of the square that is blanked."""
+    """Side in pixels of the square that is blanked; null: none."""
 
 
 class Recipe(Strict):
-    """How a model is trained; every method of an experiment shares one."""
+    """How a network is trained; every method of an experiment shares one."""
 
     epochs: int = Field(ge=1, le=100_000)
+    """Passes over the training images; under schedule plateau the most there can be. The stages of a method and the
+    halves of ASIB divide them, or bring their own."""
     batch_size: int = Field(default=64, ge=2, le=1_000_000)
+    """Images per update; the last batch of an epoch is smaller where they do not divide evenly."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """torch's own, at torch's settings but for those below."""
     lr: float = Field(default=0.05, gt=0, le=1e30)
-    """A rate that is far too high is no mistake of the file: the run is told to diverge."""
+    """Learning rate that the schedule starts from. One that is far too high is no mistake of the file: the run fails
+    and says that it diverged."""
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of SGD."""
     nesterov: bool = False
+    """Of SGD."""
     betas: tuple[Share, Share] = Field(default=(0.9, 0.999), strict=False)
+    """Of Adam and AdamW."""
     weight_decay: float = Field(default=5e-4, ge=0, le=100)
+    """Of all weights, BatchNorm's and biases included; AdamW's is decoupled from the gradient."""
     schedule: Literal["step", "cosine", "constant", "plateau"] = "step"
+    """How lr moves. step: down at each of the milestones; cosine: down to min_lr over all epochs; constant: not at all;
+    plateau: down whenever validation has not improved for `patience` epochs."""
     milestones: list[Annotated[float, Field(gt=0, le=100_000)]] = []
-    """Ends of the epochs after which lr falls by gamma; values under 1 are shares of all epochs."""
+    """Schedule step: epochs after which lr is multiplied with gamma (150: from the 151st on); values under 1 are shares
+    of all epochs."""
     gamma: float = Field(default=0.1, gt=0, le=1)
-    """What lr is multiplied with at a milestone or, under schedule plateau, at every drop."""
+    """What lr is multiplied with at a milestone or, under schedule plateau, at each drop."""
     patience: Annotated[int, Field(ge=1, le=100_000)] | None = None
-    """Schedule plateau: after so many epochs without a better validation accuracy the best weights return, lr drops."""
+    """Schedule plateau: after so many epochs without a better validation accuracy the best weights return and lr
+    drops."""
     lr_drops: int = Field(default=3, ge=0, le=1000)
     """Schedule plateau: training ends where one more drop would be due."""
     warmup_epochs: float = Field(default=0.0, ge=0, le=100_000)
+    """Epochs in which lr rises on a line from 0, before the schedule takes over."""
     min_lr: float = Field(default=0.0, ge=0, le=1e30)
+    """Where schedule cosine ends, and below which step and plateau do not fall."""
     label_smoothing: Share = 0.0
+    """Share of a label that is spread over all classes, in the classification loss."""
     mixup_alpha: float = Field(default=0.0, ge=0, le=1000)
+    """Parameter of the Beta distribution that MixUp draws its shares from; 0 is off. Not every method is defined for
+    mixed images: its card says so (mixed_labels)."""
     cutmix_alpha: float = Field(default=0.0, ge=0, le=1000)
-    """CutMix has priority over MixUp when both are on."""
+    """The same for CutMix, which has priority over MixUp when both are on."""
     augmentation: Augmentation = Augmentation()
+    """What happens to a training image before it is normalised."""
     grad_clip: Weight = 0.0
     """Largest global gradient norm; 0 is off."""
     grad_clip_final: Weight | None = None
-    """Norm that grad_clip moves to on a line once its share grad_clip_hold of training is over; None keeps it."""
+    """Norm that grad_clip moves to on a line once its share grad_clip_hold of training is over; null keeps it."""
     grad_clip_hold: Share = 0.5
+    """Share of training before grad_clip begins to move to grad_clip_final."""
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential moving average of the student's weights, which is then what is validated and kept;
+    null: none."""
     ema_every: Literal["step", "epoch"] = "step"
     """How often the average takes a step."""
     ema_start_decay: float | None = Field(default=None, ge=0, lt=1)
-    """Decay at the start, from where it goes to ema_decay on a line over ema_warmup_epochs; None is ema_decay."""
+    """Decay at the start, from where it goes to ema_decay on a line over ema_warmup_epochs; null is ema_decay."""
     ema_warmup_epochs: float = Field(default=5.0, gt=0, le=100_000)
+    """Epochs from ema_start_decay to ema_decay."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
-    """fp32: float32, on a GPU too; tf32: a GPU's products of float32 rounded to 10 bits; auto: what is fastest here of
-    fp32 and bf16 (fp16 on older GPUs), found for each network by the rule `tune` where training is long enough to pay
-    it, else fp32."""
+    """Number format. fp32: float32, on a GPU too; tf32: a GPU's products of float32 rounded to 10 bits; auto: what is
+    fastest here of fp32 and bf16 (fp16 on older GPUs), found for each network by the rule `tune` where a training is
+    long enough to pay for it (50,000 image passes), else fp32."""
     channels_last: bool | Literal["auto"] = "auto"
     """Memory layout of images and features; auto: measured with precision auto, else true."""
     kernels: Literal["auto", "torch", "winograd", "compiled"] = "auto"
@@ -229,9 +277,12 @@ class Recipe(Strict):
     track_test: bool = False
     """Read the test split every epoch, for a column of its own that nothing selects on."""
     eval_batch_size: int = Field(default=500, ge=1, le=1_000_000)
+    """Images per batch where nothing is trained."""
     workers: int = Field(default=2, ge=0, le=1024)
-    """Reader processes for data sets that do not fit on the device."""
+    """Reader processes for data sets that do not fit on the device (see resident_limit_mb)."""
     deterministic: bool = True
+    """Ask torch for kernels that give the same bits each time, as far as there are any; resuming bit by bit
+    needs them."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -253,33 +304,41 @@ class Recipe(Strict):
 
 
 class ClassShare(Strict):
-    """The classes that one of two teachers learns: those that both learn, and its half of the others."""
+    """The classes that one of two teachers learns: those that both learn, and its half of the others.
+
+    The teacher trains and selects its epoch on images of its classes; its head and its test have all of them.
+    """
 
     overlap: float = Field(ge=0, le=1)
     """Share of all classes that both teachers learn; each seed draws which."""
     side: Literal["first", "second"]
-    """Whose half of the other classes; an odd one goes to the first."""
+    """Which half of the other classes; an odd one goes to the first."""
 
 
 class ModelSettings(Strict):
-    """One network: architecture, initial weights, what of it is trained."""
+    """One network: architecture, initial weights, what of it is trained. A network that needs none of this is called by
+    its architecture's name and has no entry."""
 
     arch: Annotated[str, Field(max_length=200)]
-    """A small-image net ('resnet8x4') or any timm model ('timm:resnet18')."""
+    """A small-image net (`resnet8x4`; the names stand in kd/schema/architectures.py) or any timm model
+    (`timm:resnet18`)."""
     pretrained: bool | PathText = False
-    """True: timm's own weights; a string: a .safetensors or torch file."""
+    """true: timm's own weights, which are fetched; a path: a .safetensors or torch file, in which nothing is run. What
+    could not be used as it is stands in train.log and run.json."""
     small_input: bool = True
-    """Give timm models a stem that keeps the resolution of small images."""
+    """Give timm models a stem that keeps the resolution of small images; a pretrained first kernel is resampled. false
+    takes the network as timm has it, for images of about 128 pixels and more."""
     train: bool = True
     """For teachers: false uses the weights of `pretrained` as they are, those of a finished teacher. Its classes must
     be the data set's, in the order of the packed manifest (of class folders: by name)."""
     freeze: int = Field(default=-1, ge=-1, le=200)
-    """k: the last k blocks and the head train; 0: the head only; -1: everything."""
+    """k: the last k blocks and the head train; 0: the head only; -1: everything. Stem and stages are the blocks."""
     freeze_bn: bool = False
+    """Keep every BatchNorm as it was loaded, statistics included, in trained blocks too."""
     classes: ClassShare | None = None
-    """For teachers: they train and select their epoch on images of these classes only, and keep a head of all."""
+    """For teachers: learn only these; see `report.analysis`, kind overlap. null: all."""
     recipe: dict[str, Any] = {}
-    """Recipe keys that differ for this network, e.g. {lr: 0.01} for MobileNetV2."""
+    """Recipe keys that differ for this network, such as `{lr: 0.01}` for MobileNetV2."""
 
     @model_validator(mode="after")
     def _finished(self) -> Self:
@@ -298,10 +357,13 @@ class ModelSettings(Strict):
 
 
 class Pair(Strict):
-    """A comparison group: methods with one teacher use the first, methods with several use all."""
+    """A comparison group: within it methods are compared, seed by seed."""
 
     teachers: list[Name] = Field(min_length=1)
+    """Networks, by their key in `models` or their architecture's name. Methods with one teacher take the first, unless
+    they say `teacher: NAME`; methods of several take all."""
     student: Name
+    """The network that every method of the pair trains, from the same initial weights within a seed."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -319,7 +381,7 @@ class Analysis(Strict):
     """One question of its own to the runs, answered by a table and a figure beside the comparison."""
 
     kind: Literal["factors", "ladder", "sweep", "overlap"]
-    """factors: variants against the first one, which has everything on; ladder: each against the one before;
+    """factors: each variant against the first one, which has everything on; ladder: each against the one before;
     sweep: accuracy over a setting; overlap: accuracy over the share of classes that the pairs' teachers both learn."""
     variants: list[Name] = Field(min_length=2)
     """Methods shown, in this order; differences are to the first one, in a ladder to the one before."""
@@ -339,12 +401,13 @@ class Reporting(Strict):
     """What the tables and figures show."""
 
     weights: Literal["best", "last"] = "best"
-    """best: the epoch selected on validation; last: the last epoch."""
+    """Which weights the numbers are of. best: the epoch selected on validation; last: the last epoch."""
     references: list[Name] = ["kd", "ce"]
-    """Methods that paired differences are taken to."""
+    """Methods that paired differences are taken to; those of the default count where the experiment has them."""
     confidence: float = Field(default=0.95, gt=0.5, le=0.9999)
+    """Of every interval, and of the tests that decide what is bold."""
     analysis: Analysis | None = None
-    """A table and figure beside the comparison: sensitivity, ladder, sweep of a setting, overlap of the teachers."""
+    """One question of the experiment's own: sensitivity, ladder, sweep of a setting, overlap of the teachers."""
 
     @model_validator(mode="after")
     def _references_distinct(self) -> Self:
@@ -357,33 +420,43 @@ class Experiment(Strict):
     """A whole experiment file."""
 
     experiment: Name
+    """Name of the experiment and of its folder in results/; a file that has it is complete and takes nothing from the
+    quick start."""
     description: str = ""
+    """What the tables and the page say about it."""
     datasets: dict[Name, DatasetSettings] = Field(min_length=1, max_length=1000)
+    """By a name of your own. Every pair and method runs on each of them."""
     teacher_dataset: Name | None = None
-    """The one of `datasets` that all teachers are trained on, which then has no students; None: each has its own."""
+    """The one of `datasets` that all teachers are trained on, which then has no students; null: each has its own."""
     models: dict[Name, ModelSettings] = {}
-    """Networks that need more than their architecture's name."""
+    """Networks that need more than their architecture's name, by a name of your own."""
     pairs: list[Pair] = []
+    """Who teaches whom."""
     methods: list[str | dict[str, Any]] = []
-    """Card names, {method: card, name: variant, ...settings, recipe: {...}, teacher: name}, {name:, combine: []}."""
+    """Names of cards, or entries with settings."""
     seeds: list[Seed] = Field(min_length=1, max_length=1000)
+    """A seed fixes split, student initialisation, data order, augmentation draws and teacher."""
     teacher_seed: Seed | Literal["same"] = "same"
-    """'same': seed k distils the teacher of seed k; a number: one teacher (and one split) for all seeds."""
+    """same: seed k distils the teacher of seed k; a number: one teacher (and one split) for all seeds."""
     recipe: Recipe
+    """How students are trained."""
     teacher_recipe: Recipe | None = None
+    """How teachers are trained, as a whole; null: as students are."""
     report: Reporting = Reporting()
+    """What tables and figures show."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
-    """Devices a training job asks for; 0 trains on the CPU (or on a GPU that is simply there)."""
+    """Devices that a training job asks for; 0 trains on the CPU (or on a GPU that is simply there)."""
     jobs_per_gpu: int = Field(default=1, ge=1, le=100)
     """How many jobs share a device: small nets leave most of it idle. Needs gpus 1; Slurm gives whole devices only."""
     threads: int = Field(default=1, ge=1, le=4096)
-    """Cores a training job asks for."""
+    """Cores that a training job asks for."""
     cache: PathText = "results/.cache"
     """Folder of what compilers make, shared by all jobs; deleting it costs time only."""
     co_train: list[Name] = []
-    """Methods whose students are trained side by side, one job a seed: they share images and their teachers' passes."""
+    """Methods with the same teachers whose students are trained side by side, one job per seed: they share images and
+    their teachers' passes, and the results are those of separate jobs, bit for bit."""
     continual: dict[str, Any] | None = None
-    """Class-incremental runs (kd.study.continual.Continual); pairs and methods may be left out beside them."""
+    """Class-incremental runs; pairs and methods may be left out beside them. null: none."""
     strict_environment: bool = False
     """Let another torch, torchvision or timm version make results stale."""
 

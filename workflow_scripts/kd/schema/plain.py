@@ -78,7 +78,7 @@ class _Problem:
             if field is None:
                 self.allowed = Any
                 return False
-            self.allowed, self.constraints = _annotated(field), []
+            self.allowed, self.constraints = annotated(field), []
             self.key = self.field = f"{self.key}.{part}" if self.key else str(part)
             return True
         inner = [kind for kind in get_args(form) if kind is not Ellipsis]
@@ -175,7 +175,7 @@ def _limit(constraints: Sequence[Any], name: str) -> Any:
     return found[-1] if found else None
 
 
-def _annotated(field: FieldInfo) -> Any:
+def annotated(field: FieldInfo) -> Any:
     """Return a field's type with its bounds, which pydantic keeps apart."""
     return Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from kd.schema.architectures import check_architecture
 from kd.schema.cards import MethodSettings
@@ -31,14 +31,18 @@ TEACHER = "teacher"
 class Strategy(MethodSettings):
     """What a student does against forgetting; everything off is fine-tuning."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     name: Name
+    """Of the row in the table and of the runs' folder."""
     ce_weight: Weight = 1.0
+    """Of the classification loss."""
     ce_classes: Literal["seen", "current"] = "seen"
     """Classes among which the cross-entropy of an image of the current task decides; replayed ones: always all seen."""
     replay_capacity: int = Field(default=0, ge=0, le=1_000_000_000)
     """Images of earlier tasks that are kept, in all, as many of each class; 0: none."""
     replay_ratio: float | None = Field(default=None, gt=0, le=1000)
-    """Replayed images of an epoch for each of the task's own; None: every kept image once."""
+    """Replayed images of an epoch for each of the task's own; null: every kept image once."""
     ewc_weight: Weight = 0.0
     """lambda of lambda * sum over tasks, parameters of F (theta - theta*)^2, without a factor 1/2; 0: no EWC."""
     ewc_images: Count = 500
@@ -46,10 +50,13 @@ class Strategy(MethodSettings):
     prev_kd_weight: Weight = 0.0
     """Distillation from the student as the task before left it, over the classes it knows; 0: none."""
     prev_kd_temperature: Temperature = 4.0
+    """Its temperature."""
     targets: Name | None = None
     """Whose logits are distilled, over the seen classes: 'teacher', or a method of the experiment that is a chain."""
     target_weight: Weight = 1.0
+    """Of that distillation."""
     target_temperature: Temperature = 4.0
+    """Its temperature."""
     balance_epochs: int = Field(default=0, ge=0, le=100_000)
     """Epochs of class-balanced fine-tuning after each task but the first; 0: none."""
     balance_lr: float = Field(default=1e-4, gt=0, le=100)
@@ -74,13 +81,15 @@ class Continual(Strict):
     """The section `continual` of an experiment file."""
 
     student: Name
+    """The network that learns all tasks, by its key in `models` or its architecture's name."""
     teacher: Name | None = None
     """The network, trained on all classes by rule train_teacher, that strategies with targets: teacher learn from."""
     num_tasks: int = Field(ge=2, le=1000)
-    """Tasks that the classes are divided into, evenly; what is left over goes to the first ones."""
+    """Tasks that the classes are divided into, evenly; classes that are left over go to the first ones."""
     class_order: Literal["seeded", "natural"] | list[ClassIndex] = "seeded"
     """seeded: each seed draws one; natural: that of the labels; a list: every label once."""
     strategies: list[Strategy] = Field(min_length=1, max_length=10_000)
+    """What is compared: each strategy is a row, with one run per seed."""
 
 
 class ContinualJobSettings(JobSettings):
