@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from kd.data import augment
 from kd.data.augment import Augmenter
-from kd.data.mixing import draw_box, mix
-from kd.data.randaugment import LEVELS, OPERATIONS, apply_operations, rand_augment
+from kd.data.mixing import draw_box, draw_mixing, mix
+from kd.data.randaugment import LEVELS, OPERATIONS, apply_operations, draw_operations, rand_augment
 from kd.schema.config import Augmentation, RandAugment
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -53,6 +53,15 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
+def test_draws_made_ahead_are_those_made_on_the_way(settings):
+    images, on_the_way, ahead, own = noise(24), generator(3), generator(3), augmenter(**settings)
+    drawn = [own.draw(8, *images.shape[-2:], ahead) for _ in range(3)]
+    for part, draws in zip(images.split(8), drawn, strict=True):
+        assert torch.equal(own.train(part, on_the_way), own.apply(part, draws))
+    assert torch.equal(on_the_way.get_state(), ahead.get_state())
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
 def test_a_saved_generator_state_reproduces_the_stream(settings):
     drawn, images = generator(3), noise()
     augmenter(**settings).train(images, drawn)
@@ -75,7 +84,7 @@ def test_only_the_given_generator_is_drawn_from_and_images_stay(settings):
 
 def test_padded_crop_is_a_crop_of_the_padded_image_with_draws_of_its_own():
     images = noise(64)
-    cropped = augment.padded_crop(images, 4, generator())
+    cropped = augment.padded_crop(images, 4, augment.draw_offsets(64, 4, generator()))
     padded, seen = F.pad(images, [4] * 4), set()
     for image, whole in zip(cropped, padded, strict=True):
         places = [(y, x) for y in range(9) for x in range(9) if torch.equal(image, whole[:, y : y + 32, x : x + 32])]
@@ -93,7 +102,7 @@ def test_padding_is_black_before_normalisation():
 
 def test_flip_mirrors_about_half():
     images = noise(400)
-    flipped = augment.flip(images, generator())
+    flipped = augment.flip(images, torch.rand(400, generator=generator()) < 0.5)
     mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
     assert torch.equal(flipped[~mirrored], images[~mirrored])
     assert 150 < int(mirrored.sum()) < 250
@@ -102,7 +111,7 @@ def test_flip_mirrors_about_half():
 @pytest.mark.parametrize("side", [1, 5, 8, 100])
 def test_cutout_blanks_a_clipped_square(side):
     images = torch.ones(300, 3, 16, 16)
-    blank = augment.cutout(images, side, generator())[:, 0] == 0
+    blank = augment.cutout(images, side, augment.draw_holes(300, 16, 16, side, generator()))[:, 0] == 0
     sizes = blank.flatten(1).sum(1)
     assert int(sizes.max()) == min(side, 16) ** 2
     assert int(sizes.min()) >= min((side + 1) // 2 if side % 2 else side // 2, 16) ** 2
@@ -196,23 +205,20 @@ def test_operations_and_signs_match_torchvision():
 
 def test_randaugment_draws_for_every_image():
     one = pictures(1).expand(200, -1, -1, -1)
-    different = {bytes(image.numpy().tobytes()) for image in rand_augment(one, 1, 9, generator())}
+    different = {bytes(image.numpy().tobytes()) for image in rand_augment(one, draw_operations(200, 1, generator()), 9)}
     assert len(different) > 15
 
 
 def test_nothing_is_mixed_without_alphas():
-    images, labels, drawn = torch.rand(4, 3, 8, 8), torch.arange(4), generator()
+    drawn = generator()
     state = drawn.get_state()
-    mixed = mix(images, labels, 0, 0, drawn)
-    assert mixed.lam == 1
-    assert mixed.images is images
-    assert mixed.other_labels is labels
+    assert draw_mixing(4, 8, 8, 0, 0, drawn) is None
     assert torch.equal(drawn.get_state(), state)
 
 
 def test_mixup_is_the_convex_combination():
     images, labels = torch.rand(16, 3, 8, 8), torch.arange(16)
-    mixed = mix(images, labels, 0.4, 0, generator(2))
+    mixed = mix(images, labels, draw_mixing(16, 8, 8, 0.4, 0, generator(2)))
     expected = mixed.lam * images + (1 - mixed.lam) * images[mixed.other_labels]
     torch.testing.assert_close(mixed.images, expected)
     assert torch.equal(mixed.labels, labels)
@@ -221,7 +227,7 @@ def test_mixup_is_the_convex_combination():
 def test_cutmix_has_priority_and_lam_is_the_area_kept():
     images = torch.arange(16.0).view(16, 1, 1, 1).expand(16, 3, 9, 14).contiguous()
     for seed in range(20):
-        mixed = mix(images, torch.arange(16), 0.4, 1.0, generator(seed))
+        mixed = mix(images, torch.arange(16), draw_mixing(16, 9, 14, 0.4, 1.0, generator(seed)))
         own = mixed.images == images
         kept = own.flatten(1).float().mean(1)
         moved = mixed.other_labels != mixed.labels
@@ -242,6 +248,6 @@ def test_cutmix_box_side_is_the_root_of_its_share():
 
 def test_lam_is_beta_distributed():
     drawn = generator()
-    shares = torch.tensor([mix(torch.zeros(2, 1, 1, 1), torch.arange(2), 2.0, 0, drawn).lam for _ in range(2000)])
+    shares = torch.tensor([draw_mixing(2, 1, 1, 2.0, 0, drawn).share for _ in range(2000)])
     assert abs(float(shares.mean()) - 0.5) < 0.02
     assert math.isclose(float(shares.var()), 1 / 20, abs_tol=0.005)  # Beta(2, 2)

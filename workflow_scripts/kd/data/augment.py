@@ -1,22 +1,39 @@
 """Augmentation of whole batches on the device, with draws of its own for every image.
 
-All draws come from the generator that is passed in, on the CPU, so that its saved state reproduces the stream on any
-device and nothing waits for the device.
+Drawing and applying are two things: draws come from a CPU generator, so that its saved state reproduces the stream on
+any device, and can be made and moved for a whole epoch before its first batch, so that nothing waits for them.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from kd.data.randaugment import rand_augment
+from kd.data.randaugment import draw_operations, rand_augment
 from kd.schema.config import Augmentation
 
 SCALE = (0.08, 1.0)  # share of the area that a resized crop keeps (Szegedy et al. 2015)
 RATIO = (3 / 4, 4 / 3)  # width : height of a resized crop
 TRIES = 10
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What the augmentation of B images draws, an entry an image; None where a recipe draws no such thing."""
+
+    offsets: Tensor | None = None
+    """(B,2) int64: row and column at which a crop begins in the padded image."""
+    boxes: Tensor | None = None
+    """(B,4) int64: top, left, height, width of the part that is enlarged."""
+    mirrored: Tensor | None = None
+    """(B,) bool."""
+    operations: Tensor | None = None
+    """(B,n,2) int64: RandAugment's n operations and their signs."""
+    holes: Tensor | None = None
+    """(B,2) int64: row and column at which the blank square begins, outside of the image too."""
 
 
 class Augmenter:
@@ -31,19 +48,39 @@ class Augmenter:
         self._shift = (-torch.tensor(mean) / spread).view(1, -1, 1, 1)
 
     def train(self, images: Tensor, generator: Generator) -> Tensor:
+        """Return augmented, normalised float32 images (B, 3, H, W) of uint8 ones, drawing as it goes."""
+        height, width = images.shape[-2:]
+        return self.apply(images, self.draw(len(images), height, width, generator))
+
+    def draw(self, count: int, height: int, width: int, generator: Generator) -> Draws:
+        """Draw what happens to so many images of that size."""
+        settings, side = self.augmentation, self.augmentation.cutout
+        padded = settings.crop == "padded" and settings.padding > 0
+        # the order in which a stream is read is part of every result
+        return Draws(
+            offsets=draw_offsets(count, settings.padding, generator) if padded else None,
+            boxes=draw_boxes(count, height, width, generator) if settings.crop == "resized" else None,
+            mirrored=torch.rand(count, generator=generator) < 0.5 if settings.flip else None,
+            operations=draw_operations(count, settings.randaugment.ops, generator) if settings.randaugment else None,
+            holes=draw_holes(count, height, width, side, generator) if side else None,
+        )
+
+    def apply(self, images: Tensor, draws: Draws) -> Tensor:
         """Return augmented, normalised float32 images (B, 3, H, W) of uint8 ones."""
         settings = self.augmentation
-        if settings.crop == "padded" and settings.padding:
-            images = padded_crop(images, settings.padding, generator)
-        elif settings.crop == "resized":
-            images = resized_crop(images, generator)
-        if settings.flip:
-            images = flip(images, generator)
-        if settings.randaugment:
-            images = rand_augment(images, settings.randaugment.ops, settings.randaugment.magnitude, generator)
+        if draws.offsets is not None:
+            images = padded_crop(images, settings.padding, draws.offsets)
+        if draws.boxes is not None:
+            images = crop_and_resize(images, draws.boxes)
+        if draws.mirrored is not None:
+            images = flip(images, draws.mirrored)
+        if draws.operations is not None:
+            assert settings.randaugment is not None, "operations are drawn for a recipe that has them"
+            images = rand_augment(images, draws.operations, settings.randaugment.magnitude)
         result = self.plain(images)
-        if settings.cutout:
-            result = cutout(result, settings.cutout, generator)
+        if draws.holes is not None:
+            assert settings.cutout is not None, "holes are drawn for a recipe that has them"
+            result = cutout(result, settings.cutout, draws.holes)
         return result
 
     def plain(self, images: Tensor) -> Tensor:
@@ -53,50 +90,49 @@ class Augmenter:
         return images.float().mul_(self._scale).add_(self._shift)
 
 
-def padded_crop(images: Tensor, padding: int, generator: Generator) -> Tensor:
-    """Return crops of the original size from images padded with zeros (black) on all sides."""
+def draw_offsets(count: int, padding: int, generator: Generator) -> Tensor:
+    """Draw (row, column) at which a crop begins in each padded image, int64 (count, 2)."""
+    return torch.randint(0, 2 * padding + 1, (2, count), generator=generator).T
+
+
+def padded_crop(images: Tensor, padding: int, offsets: Tensor) -> Tensor:
+    """Return crops of the original size, at offsets (B,2), from images padded with zeros (black) on all sides."""
     count, _, height, width = images.shape
-    offsets = torch.randint(0, 2 * padding + 1, (2, count), generator=generator).to(images.device, non_blocking=True)
     # A view of every possible crop; picking one for each image is the only copy.
     crops = F.pad(images, [padding] * 4).unfold(2, height, 1).unfold(3, width, 1)
-    return crops[torch.arange(count, device=images.device), :, offsets[0], offsets[1]]
+    rows, columns = offsets.unbind(1)
+    return crops[torch.arange(count, device=images.device), :, rows, columns]
 
 
-def flip(images: Tensor, generator: Generator) -> Tensor:
-    """Return the images, each mirrored left to right with probability one half."""
-    mirrored = torch.rand(len(images), generator=generator) < 0.5
-    rows = mirrored.nonzero().squeeze(1).to(images.device, non_blocking=True)
+def flip(images: Tensor, mirrored: Tensor) -> Tensor:
+    """Return the images, those that are `mirrored` (B,) from left to right."""
+    if images.is_cuda:  # how many there are would have to be read back from the GPU
+        return torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
+    rows = mirrored.nonzero().squeeze(1)
     return images.index_copy(0, rows, images.index_select(0, rows).flip(-1))
 
 
-def cutout(images: Tensor, side: int, generator: Generator) -> Tensor:
-    """Blank a square of normalised images with zeros, the mean colour (DeVries and Taylor 2017).
+def draw_holes(count: int, height: int, width: int, side: int, generator: Generator) -> Tensor:
+    """Draw (row, column) at which a square begins in each image, int64 (count, 2).
 
     Its centre is uniform over the image, so that part of it may lie outside.
     """
-    count, _, height, width = images.shape
-    draws = torch.rand(2, count, generator=generator)
+    draws, lengths = torch.rand(2, count, generator=generator), torch.tensor([[height], [width]])
+    return ((draws * lengths).long().minimum(lengths - 1) - side // 2).T
+
+
+def cutout(images: Tensor, side: int, holes: Tensor) -> Tensor:
+    """Blank squares that begin at holes (B,2) with zeros, the mean of normalised images (DeVries and Taylor 2017)."""
     inside = []
-    for axis, length in enumerate((height, width)):
-        start = (draws[axis] * length).long().clamp_max(length - 1) - side // 2
-        distance = torch.arange(length) - start[:, None]
+    for start, length in zip(holes.unbind(1), images.shape[-2:], strict=True):
+        distance = torch.arange(length, device=images.device) - start[:, None]
         inside.append((distance >= 0) & (distance < side))
     blank = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-    return images * (~blank).float().to(images.device, non_blocking=True)
-
-
-def resized_crop(images: Tensor, generator: Generator) -> Tensor:
-    """Return random parts of the images, brought back to full size bilinearly (Szegedy et al. 2015).
-
-    Parts are never larger than the result, so that antialiasing has nothing to do.
-    """
-    height, width = images.shape[-2:]
-    boxes = draw_boxes(len(images), height, width, generator).to(images.device, non_blocking=True)
-    return crop_and_resize(images, boxes)
+    return images * (~blank).float()
 
 
 def draw_boxes(count: int, height: int, width: int, generator: Generator) -> Tensor:
-    """Draw (top, left, height, width) of a random part for each image, int64 (count, 4).
+    """Draw (top, left, height, width) of a random part for each image, int64 (count, 4) (Szegedy et al. 2015).
 
     The first of ten draws that fits is taken, else the whole image, clipped to the allowed ratios, about its centre.
     """
@@ -118,7 +154,10 @@ def draw_boxes(count: int, height: int, width: int, generator: Generator) -> Ten
 
 
 def crop_and_resize(images: Tensor, boxes: Tensor) -> Tensor:
-    """Cut (top, left, height, width) out of each uint8 image and enlarge it bilinearly to the size of the images."""
+    """Cut (top, left, height, width) out of each uint8 image and enlarge it bilinearly to the size of the images.
+
+    Boxes (B,4) are never larger than the result, so that antialiasing has nothing to do.
+    """
     height, width = images.shape[-2:]
     top, left, high, wide = boxes.float().unbind(1)
     rows = _sample_points(top, high, height)

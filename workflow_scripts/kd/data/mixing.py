@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+Box = tuple[int, int, int, int]
+"""Top, bottom, left and right, in pixels."""
+
 
 @dataclass(frozen=True)
 class Mixed:
@@ -17,27 +20,44 @@ class Mixed:
     lam: float
 
 
-def mix(images: Tensor, labels: Tensor, mixup_alpha: float, cutmix_alpha: float, generator: Generator) -> Mixed:
-    """Mix float images (B, 3, H, W) with a permutation of themselves, with one share lam ~ Beta(alpha, alpha) a batch.
+@dataclass(frozen=True)
+class Mixing:
+    """How a batch is to be mixed: the share that images keep, the partner (B,) of each, and for CutMix the box."""
+
+    share: float
+    partners: Tensor
+    box: Box | None = None
+
+
+def draw_mixing(
+    count: int, height: int, width: int, mixup_alpha: float, cutmix_alpha: float, generator: Generator
+) -> Mixing | None:
+    """Draw how so many images of that size are mixed, with one share ~ Beta(alpha, alpha) a batch.
 
     CutMix (Yun et al. 2019) has priority over MixUp (Zhang et al. 2018); with both alphas 0 nothing is mixed or drawn.
     """
     if cutmix_alpha <= 0 and mixup_alpha <= 0:
-        return Mixed(images, labels, labels, 1.0)
-    lam = _draw_beta(cutmix_alpha if cutmix_alpha > 0 else mixup_alpha, generator)
-    partners = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
+        return None
+    share = _draw_beta(cutmix_alpha if cutmix_alpha > 0 else mixup_alpha, generator)
+    partners = torch.randperm(count, generator=generator)
+    return Mixing(share, partners, draw_box(height, width, share, generator) if cutmix_alpha > 0 else None)
+
+
+def mix(images: Tensor, labels: Tensor, drawn: Mixing) -> Mixed:
+    """Mix float images (B, 3, H, W) with a permutation of themselves."""
+    partners, lam = drawn.partners, drawn.share
     others = images.index_select(0, partners)
-    if cutmix_alpha <= 0:
+    if drawn.box is None:
         return Mixed(torch.lerp(others, images, lam), labels, labels[partners], lam)
     height, width = images.shape[-2:]
-    top, bottom, left, right = draw_box(height, width, lam, generator)
+    top, bottom, left, right = drawn.box
     pasted = images.clone()
     pasted[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
     kept = 1 - (bottom - top) * (right - left) / (height * width)
     return Mixed(pasted, labels, labels[partners], kept)
 
 
-def draw_box(height: int, width: int, lam: float, generator: Generator) -> tuple[int, int, int, int]:
+def draw_box(height: int, width: int, lam: float, generator: Generator) -> Box:
     """Draw (top, bottom, left, right) of a box with area 1 - lam of the image, centred anywhere, clipped at the edges.
 
     Each side is sqrt(1 - lam) of the image's (Yun et al. 2019, eq. 2), rounded down to whole pixels.

@@ -32,11 +32,15 @@ GEOMETRIC = 5  # the first operations move pixels, and are done together
 LEVELS = 31
 
 
-def rand_augment(images: Tensor, ops: int, magnitude: int, generator: Generator) -> Tensor:
-    """Apply `ops` random operations of the given magnitude (0 to 30) to each uint8 image (B, 3, H, W)."""
-    for _ in range(ops):
-        choice = torch.randint(len(OPERATIONS), (len(images),), generator=generator)
-        negative = torch.randint(2, (len(images),), generator=generator)
+def draw_operations(count: int, ops: int, generator: Generator) -> Tensor:
+    """Draw (operation, whether it is reversed) for each of so many images, `ops` times: int64 (count, ops, 2)."""
+    drawn = [torch.randint(below, (count,), generator=generator) for _ in range(ops) for below in (len(OPERATIONS), 2)]
+    return torch.stack(drawn, dim=1).view(count, ops, 2)
+
+
+def rand_augment(images: Tensor, operations: Tensor, magnitude: int) -> Tensor:
+    """Apply operations (B,n,2), drawn and kept on the CPU, to uint8 images (B,3,H,W); magnitudes go from 0 to 30."""
+    for choice, negative in (drawn.unbind(1) for drawn in operations.unbind(1)):
         images = apply_operations(images, choice, negative, magnitude)
     return images
 

@@ -1,26 +1,44 @@
 """The batches of a training: which images, how they are changed, and what the method asks for beside them."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from kd.data import groups
-from kd.data.augment import Augmenter
-from kd.data.mixing import mix
+from kd.data.augment import Augmenter, Draws
+from kd.data.mixing import Mixing, draw_mixing, mix
 from kd.engine.data import Data
 from kd.engine.seeds import derived_seed
 from kd.methods.contract import Batch, Method
 from kd.schema.config import RandAugment, Recipe
 
+Drawn = TypeVar("Drawn", Draws, Mixing)
+
+ON_HOST = frozenset({"operations"})
+"""Draws that the host reads: RandAugment sorts images by operation before it sends them on."""
+
+
+@dataclass(frozen=True)
+class BatchDraws:
+    """What is drawn for one batch: how its images are augmented and mixed, and how each of their further views is."""
+
+    augmentation: Draws
+    mixing: Mixing | None = None
+    views: Mapping[str, Draws] = field(default_factory=dict)
+
 
 class Feed:
-    """Serves a stage's batches, all draws from generators of its own.
+    """Serves a stage's batches, all draws from generators of its own and made at the start of an epoch.
 
     Order and augmentation are the same for every method of a seed; groups, further views and what `Method.prepare`
     draws come from a third stream, so that a method that needs them changes nothing for the others.
     """
+
+    most: int | None = None
+    """How many batches an epoch has at most, where it is not to see all images."""
 
     def __init__(self, data: Data, method: Method, seed: int, teacher_logits: Tensor | None = None) -> None:
         self.data, self.method, self.needs = data, method, method.needs()
@@ -49,7 +67,8 @@ class Feed:
         """Return how many batches an epoch has: as many for groups of images as for images."""
         images, size = len(self.data.train), self.recipe.batch_size
         # BatchNorm has no statistics over a single value, so a last batch of one image is left out.
-        return images // size if images % size == 1 else -(-images // size)
+        steps = images // size if images % size == 1 else -(-images // size)
+        return steps if self.most is None else min(steps, self.most)
 
     def serves_the_same(self, other: "Feed") -> bool:
         """Whether the next epoch of both is the same batches: images of one stream, and nothing beside them."""
@@ -61,12 +80,13 @@ class Feed:
         return plain and same_recipe and same_place
 
     def epoch(self) -> Iterator[Batch]:
-        """Yield the batches of the next epoch."""
-        store, recipe = self.data.train, self.recipe
-        order = self._order()
+        """Draw everything of the next epoch, then yield its batches."""
+        store, order = self.data.train, self._order()
         group = order.shape[1]
-        for images, labels, positions in store.batches(order.flatten(), recipe.batch_size * group):
-            yield self._batch(images, labels, positions, group)
+        size = self.recipe.batch_size * group
+        draws = self._draws([len(part) for part in order.flatten().split(size)])
+        for (images, labels, positions), drawn in zip(store.batches(order.flatten(), size), draws, strict=True):
+            yield self._batch(images, labels, positions, group, drawn)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return where the streams are."""
@@ -99,16 +119,54 @@ class Feed:
         generator = torch.Generator().manual_seed(derived_seed(seed, "groups"))
         return groups.pool(len(self.data.train), wanted, generator)
 
-    def _batch(self, images: Tensor, labels: Tensor, positions: Tensor, group: int) -> Batch:
-        recipe, draws = self.recipe, self._streams["augmentation"]
-        seen = self.data.augmenter.train(images, draws)
-        batch = Batch(seen, labels, positions, labels, 1.0, recipe.label_smoothing, group)
-        if recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0:
-            mixed = mix(seen, labels, recipe.mixup_alpha, recipe.cutmix_alpha, draws)
+    def _draws(self, sizes: Sequence[int]) -> list[BatchDraws]:
+        """Draw what happens to batches of so many images, batch by batch, and move it to the device at once."""
+        side, recipe = self.data.image_size, self.recipe
+        common, own = self._streams["augmentation"], self._streams["method images"]
+        found = [
+            BatchDraws(
+                self.data.augmenter.draw(size, side, side, common),
+                draw_mixing(size, side, side, recipe.mixup_alpha, recipe.cutmix_alpha, common),
+                {name: augmenter.draw(size, side, side, own) for name, augmenter in self._views.items()},
+            )
+            for size in sizes
+        ]
+        return on_device(found, self.data.train.device)
+
+    def _batch(self, images: Tensor, labels: Tensor, positions: Tensor, group: int, drawn: BatchDraws) -> Batch:
+        seen = self.data.augmenter.apply(images, drawn.augmentation)
+        batch = Batch(seen, labels, positions, labels, 1.0, self.recipe.label_smoothing, group)
+        if drawn.mixing is not None:
+            mixed = mix(seen, labels, drawn.mixing)
             batch = replace(batch, images=mixed.images, other_labels=mixed.other_labels, mixing=mixed.lam)
         own = self._streams["method images"]
-        views = {name: augmenter.train(images, own) for name, augmenter in self._views.items()}
+        views = {name: augmenter.apply(images, drawn.views[name]) for name, augmenter in self._views.items()}
         fixed = (
             self.teacher_logits[:, positions] if self.needs.fixed_teacher and self.teacher_logits is not None else None
         )
         return self.method.prepare(replace(batch, views=views, teacher_logits=fixed), own)
+
+
+def on_device(draws: Sequence[BatchDraws], device: torch.device) -> list[BatchDraws]:
+    """Return the draws of an epoch on a device, each kind of them moved once and not batch by batch."""
+    if device.type == "cpu":
+        return list(draws)
+    augmentation = _moved([drawn.augmentation for drawn in draws], device)
+    mixing = [drawn.mixing for drawn in draws if drawn.mixing is not None]
+    mixed = _moved(mixing, device) if mixing else [None] * len(draws)
+    views = {name: _moved([drawn.views[name] for drawn in draws], device) for name in draws[0].views}
+    return [
+        BatchDraws(augmentation[place], mixed[place], {name: moved[place] for name, moved in views.items()})
+        for place in range(len(draws))
+    ]
+
+
+def _moved(entries: Sequence[Drawn], device: torch.device) -> list[Drawn]:
+    found = list(entries)
+    for name in (one.name for one in fields(entries[0])):
+        parts = [getattr(entry, name) for entry in entries]
+        if isinstance(parts[0], Tensor) and name not in ON_HOST:
+            whole = torch.cat(parts).to(device)
+            split = whole.split([len(part) for part in parts])
+            found = [replace(entry, **{name: part}) for entry, part in zip(found, split, strict=True)]
+    return found

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from kd.data.packed import Packed
-from kd.data.store import Batch, ImageStore
 from kd.engine.checkpoint import ResumeFile
 from kd.engine.data import Data, cut
 from kd.engine.evaluation import evaluates_heads
@@ -70,25 +69,6 @@ class StandIns(Team):
 def _drawn(shape: Sequence[int], taught: bool) -> Tensor:
     """Return what looks like a network's output; where it is trained, no leaf, so that losses may write over it."""
     return torch.randn(tuple(shape)).requires_grad_(taught) * 1.0
-
-
-class Glimpse(ImageStore):
-    """A store of which an epoch has but one batch."""
-
-    def __init__(self, store: ImageStore) -> None:
-        self.labels, self.device, self._store = store.labels, store.device, store
-
-    def __len__(self) -> int:
-        return len(self._store)
-
-    @property
-    def resident(self) -> bool:
-        """Whether the images live on the device."""
-        return self._store.resident
-
-    def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        """Yield the first batch of `ImageStore.batches`."""
-        return self._store.batches(order[:batch_size], batch_size)
 
 
 class Told(Exception):
@@ -265,7 +245,6 @@ def rehearse(
 
     `kept` is the number of classes of kept logits where they are of other networks than the job's teachers.
     """
-    data = replace(data, train=Glimpse(data.train))
     method.bind(context)
     team.add_extra(method.build(context))
     team.taps.update(method.role_taps)
@@ -278,6 +257,7 @@ def rehearse(
     frozen.fixed_images = torch.zeros(1, 1, 1, 1).expand(size)
     nowhere = ResumeFile(Path(os.devnull), "")
     training = Training(team, method, data, recipe, PLAIN, job.seed, nowhere, lambda row: None, frozen)
+    training.feed.most = 1
     for stage in stages:
         training.start([replace(stage, recipe={**stage.recipe, "batch_size": recipe.batch_size})])
         training.begin_epoch()
