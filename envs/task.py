@@ -176,6 +176,16 @@ def test(extra: list[str]) -> int:
     return call("python", "-m", "pytest", "-n", "2", "--dist", "loadgroup", *extra)
 
 
+def check_method(extra: list[str]) -> int:
+    """Hold the card at the first argument, and the module beside it, to what every method promises (tests/contract)."""
+    if not extra or not Path(extra[0]).is_file():
+        raise TaskError(f"check-method takes the path of a card, as in my/method.yaml, found {' '.join(extra[:1])!r}.")
+    os.environ["KD_CARDS"] = str(Path(extra[0]).resolve())
+    return call(
+        "python", "-m", "pytest", "-q", *(f"tests/contract/test_{part}.py" for part in ("cards", "pairs")), *extra[1:]
+    )
+
+
 def lint(extra: list[str]) -> int:
     """Check style and types: ruff, snakefmt, snakemake --lint, mypy."""
     return every(
@@ -247,6 +257,7 @@ TASKS: dict[str, Callable[[list[str]], int]] = {
     "setup": lambda extra: 0,
     "quickstart": quickstart,
     "test": test,
+    "check-method": check_method,
     "lint": lint,
     "format": tidy,
     "report": report,

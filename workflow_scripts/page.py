@@ -5,9 +5,9 @@ from pathlib import Path
 
 from kd.console.entry import run
 from kd.reporting.page import write_page
-from kd.schema.cards import load_cards
 from kd.schema.config import Experiment
 from kd.study.plan import Plan
+from kd.study.variant import cards_of
 from kd.tools.files import read_json
 
 
@@ -21,7 +21,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.figures,
         arguments.out,
         experiment.report,
-        load_cards(),
+        cards_of(plan.variants.values()),
         plan.meta(),
         designs=plan.designs,
         continual_json=arguments.continual,

@@ -5,17 +5,24 @@ from pathlib import Path
 
 from kd.console.entry import run
 from kd.reporting.tables import write_tables
-from kd.schema.cards import load_cards
 from kd.schema.config import Experiment
 from kd.study.plan import Plan
+from kd.study.variant import cards_of
 from kd.tools.files import read_json
 
 
 def main(arguments: argparse.Namespace) -> None:
     """Write tables/comparison.*."""
     experiment = Experiment.model_validate(read_json(arguments.experiment))
-    meta = Plan(experiment).meta()
-    write_tables(arguments.runs, arguments.statistics, arguments.out, experiment.report, load_cards(), meta)
+    plan = Plan(experiment)
+    write_tables(
+        arguments.runs,
+        arguments.statistics,
+        arguments.out,
+        experiment.report,
+        cards_of(plan.variants.values()),
+        plan.meta(),
+    )
 
 
 if __name__ == "__main__":

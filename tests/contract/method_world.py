@@ -1,7 +1,9 @@
 """A small world in which any method can run: tiny networks, a few labels, and the engine's own team."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +14,14 @@ from kd.engine.resolve import method_class
 from kd.engine.team import Team, deploy
 from kd.methods.contract import EXTRA, STUDENT, Batch, Progress, Stage, Update, peer, teacher
 from kd.models.base import StagedNet, TappedModel, conv_bn
-from kd.schema.cards import card
+from kd.schema.cards import Card, card, card_names
+
+OWN = sorted((Path(__file__).parents[2] / "config" / "own").glob("*.yaml"))
+ASKED = [path for path in os.environ.get("KD_CARDS", "").split(os.pathsep) if path]
+"""Paths of the cards that are tested in place of the repository's and those of its worked example."""
+REFERENCES = {card(one).name: one for one in (ASKED or [*card_names(), *map(str, OWN)])}
+CARDS: dict[str, Card] = {name: card(one) for name, one in REFERENCES.items() if card(one).alone}
+"""Every method that stands alone, by name."""
 
 CLASSES, IMAGES, SIZE, BATCH = 4, 16, 8, 6
 CPU = torch.device("cpu")
@@ -62,8 +71,9 @@ class World:
     def __post_init__(self):
         torch.manual_seed(0)
         torch.set_num_threads(1)  # networks this small only lose by more
-        self.card = card(self.name)
-        self.method = method_class(self.name)(self.card.resolve(self.settings, "test"))
+        reference = REFERENCES.get(self.name, self.name)
+        self.card = card(reference)
+        self.method = method_class(reference)(self.card.resolve(self.settings, "test"))
         self.method.teachers = {"none": 0, "one": 1, "many": 2}[self.card.teachers]
         self.method.plan()  # as the engine does before it builds anything
         student, target = NETS[self.nets] if isinstance(self.nets, str) else self.nets

@@ -6,16 +6,15 @@ import math
 
 import pytest
 import torch
-from method_world import NETS, World
+from method_world import CARDS, NETS, REFERENCES, World
 
 from kd.engine.resolve import build_method
 from kd.methods.contract import EXTRA, STUDENT, peer, teacher
-from kd.schema.cards import load_cards
+from kd.schema.cards import card as card_of
 from kd.schema.config import Recipe
 from kd.study.job_settings import MethodPart
 from kd.tools.errors import UserError
 
-CARDS = {name: card for name, card in load_cards().items() if card.alone}
 PHASES = [(name, False) for name in CARDS] + [(name, True) for name, card in CARDS.items() if card.pretrain]
 
 every_card = pytest.mark.parametrize("name", CARDS)
@@ -154,9 +153,8 @@ def test_taps_that_cannot_be_compared_are_user_errors(name, settings, message):
 @pytest.mark.parametrize("name", [name for name, card in CARDS.items() if not card.chain and card.links == "none"])
 def test_what_cannot_be_combined_says_why_in_its_card(name):
     other = "ce" if name != "ce" else "kd"
-    parts = [
-        MethodPart(card=part, settings=load_cards()[part].resolve({}, part).model_dump()) for part in (name, other)
-    ]
+    references = [REFERENCES.get(part, part) for part in (name, other)]
+    parts = [MethodPart(card=one, settings=card_of(one).resolve({}, one).model_dump()) for one in references]
     if not CARDS[name].uncombined:
         assert build_method(parts, 1)
         return

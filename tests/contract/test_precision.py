@@ -15,16 +15,14 @@ import subprocess
 
 import pytest
 import torch
-from method_world import BATCH, CPU, World, tiny_net
+from method_world import BATCH, CARDS, CPU, World, tiny_net
 from torch._dynamo.utils import counters
 from torch._inductor.cpu_vec_isa import pick_vec_isa
 
 from kd.engine.precision import Precision
 from kd.methods.contract import STUDENT
 from kd.models.base import StagedNet
-from kd.schema.cards import load_cards
 
-CARDS = {name: card for name, card in load_cards().items() if card.alone}
 PHASES = [(name, False) for name in CARDS] + [(name, True) for name, card in CARDS.items() if card.pretrain]
 
 BF16_TERM, BF16_COSINE, BF16_LENGTH = 8 * 2.0**-8, 0.94, 0.15

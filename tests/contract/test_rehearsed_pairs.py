@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from method_world import REFERENCES
 from packed_noise import pack_noise
 from test_pairs import CARDS, CHOSEN, EXCEPTIONS, KINDS, LETTERS, NO, OUTCOMES, PAIRS, TAPS, WORKS, one_sentence
 
 from kd.continual.rehearsal import ContinualRehearsal
+from kd.schema.cards import is_path
 from kd.study.checks import check_job, parse_checks
 from kd.study.continual import ContinualPlan
 from kd.study.experiment import check_experiment
@@ -23,10 +25,12 @@ def packed(tmp_path_factory):
 
 def variants_of(name):
     """Return the ways in which the table tries a method: as it is, then with taps listed."""
-    found = [{"method": name, "name": name}]
+    reference = REFERENCES[name]
+    what = {"card" if is_path(reference) else "method": reference}
+    found = [{**what, "name": name}]
     if {"student_taps", "teacher_taps"} <= set(CARDS[name].settings):
         for k, taps in enumerate(CHOSEN):
-            found.append({"method": name, "name": f"{name}_{k}", "student_taps": taps, "teacher_taps": taps})
+            found.append({**what, "name": f"{name}_{k}", "student_taps": taps, "teacher_taps": taps})
     return found
 
 

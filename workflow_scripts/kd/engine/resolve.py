@@ -12,17 +12,22 @@ from kd.models.base import TappedModel
 from kd.schema.cards import card
 from kd.study.job_settings import MethodPart
 from kd.tools.errors import UserError
+from kd.tools.own_code import is_own, module_at
 
 
 def method_class(name: str) -> type[Method]:
-    """Return the one Method subclass that the card's module defines."""
-    module = importlib.import_module(card(name).module)
+    """Return the one Method subclass that the card's module defines; a user's own without one is a UserError."""
+    source = card(name).module
+    module = module_at(source) if is_own(source) else importlib.import_module(source)
     found = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Method) and value.__module__ == module.__name__
     ]
-    assert len(found) == 1, f"{module.__name__} must define exactly one Method, found {found}"
+    if len(found) != 1 and is_own(source):
+        defined = ", ".join(kind.__name__ for kind in found) or "none"
+        raise UserError(f"{source} must define one class of kd.methods.contract.Method, found {defined}")
+    assert len(found) == 1, f"{source} must define exactly one Method, found {found}"
     return found[0]
 
 
@@ -33,7 +38,7 @@ def build_method(parts: Sequence[MethodPart], teachers: int) -> Method:
         settings: dict[str, Any] = part.settings
         method = method_class(part.card)(card(part.card).resolve(settings, part.card))
         method.teachers = teachers
-        built[part.card] = method
+        built[card(part.card).name] = method
     return next(iter(built.values())) if len(built) == 1 else Combined(built)
 
 
@@ -71,7 +76,8 @@ class Combined(Method):
 
     def pretrain_plan(self) -> Stage:
         """Return the pre-stage of the method that has one."""
-        return next(method for name, method in self.methods.items() if card(name).pretrain).pretrain_plan()
+        staged = (one for one in self.methods.values() if type(one).pretrain_plan is not Method.pretrain_plan)
+        return next(staged).pretrain_plan()
 
     def bind(self, context: Context) -> None:
         """Resolve the taps of each method; every network gives those of all."""

@@ -6,7 +6,7 @@ import torch
 
 from kd.models.base import TappedModel
 from kd.models.weights import load_pretrained
-from kd.schema.architectures import is_timm, module_of
+from kd.schema.architectures import is_timm, module_of, own_factory
 from kd.schema.config import ModelSettings
 from kd.tools.errors import UserError
 
@@ -19,13 +19,14 @@ def build_model(settings: ModelSettings, num_classes: int, image_size: int) -> T
     """
     module = importlib.import_module(module_of(settings.arch))
     model: TappedModel
+    if settings.pretrained is True and not is_timm(settings.arch):
+        raise UserError(f"pretrained: true needs a timm architecture, found {settings.arch}; a path is allowed")
     if is_timm(settings.arch):
         model = module.build(settings.arch, num_classes, settings.pretrained, settings.small_input, image_size)
     else:
-        if settings.pretrained is True:
-            raise UserError(f"pretrained: true needs a timm architecture, found {settings.arch}; a path is allowed")
-        model = module.build(settings.arch, num_classes)
-        if settings.pretrained:
+        sizes = (num_classes, image_size) if own_factory(settings.arch) else (num_classes,)
+        model = module.build(settings.arch, *sizes)
+        if isinstance(settings.pretrained, str):
             load_pretrained(model, settings.pretrained)
     _check_image_size(model, image_size)
     return model

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from kd.tools.errors import UserError, nearest, shown, unknown
+from kd.tools.own_code import SUFFIX, defined_in
 
 TIMM_PREFIX = "timm:"
 
@@ -49,15 +50,34 @@ def is_timm(arch: str) -> bool:
     return arch.startswith(TIMM_PREFIX)
 
 
+def own_factory(arch: str) -> tuple[str, str] | None:
+    """Return file and function of a user's own network, named 'PATH.py:function'; None for any other name."""
+    path, colon, function = arch.rpartition(":")
+    return (path, function) if colon and path.endswith(SUFFIX) else None
+
+
 def module_of(arch: str) -> str:
     """Return the module that builds an architecture, e.g. 'kd.models.wrn'; an unknown name is a UserError."""
     check_architecture(arch)
+    if own_factory(arch):
+        return "kd.models.own"
     return "kd.models.timm_adapter" if is_timm(arch) else f"kd.models.{SMALL_NETS[arch]}"
+
+
+def modules_of(arch: str) -> set[str]:
+    """Return the modules that decide what an architecture is: the one that builds it, and a user's own file."""
+    own = own_factory(arch)
+    return {module_of(arch), *([own[0]] if own else [])}
 
 
 def check_architecture(arch: str) -> None:
     """Raise a UserError with the nearest right name unless the architecture exists."""
-    if is_timm(arch):
+    own = own_factory(arch)
+    if own:
+        path, function = own
+        if function not in defined_in(path):
+            raise unknown(f"function or class of {path}", function, defined_in(path))
+    elif is_timm(arch):
         _check_timm_name(arch.removeprefix(TIMM_PREFIX))
     elif arch not in SMALL_NETS:
         raise _unknown_small_net(arch)
@@ -65,7 +85,7 @@ def check_architecture(arch: str) -> None:
 
 def blocks_of(arch: str) -> int | None:
     """Return how many blocks freezing knows in a network, None where only building it tells."""
-    return None if is_timm(arch) else _BLOCKS[SMALL_NETS[arch]]
+    return _BLOCKS[SMALL_NETS[arch]] if arch in SMALL_NETS else None
 
 
 @functools.cache
@@ -111,7 +131,8 @@ def _unknown_small_net(arch: str) -> UserError:
     meant = [known for known in SMALL_NETS if known.lower() == arch.lower()]
     if importlib.util.find_spec("timm") is not None and arch in timm_names():
         meant.append(TIMM_PREFIX + arch)
-    allowed = f"allowed are {', '.join(sorted(SMALL_NETS))}, and any timm model, written timm:NAME"
+    listed = ", ".join(sorted(SMALL_NETS))
+    allowed = f"allowed are {listed}, any timm model, written timm:NAME, and your own, written PATH.py:FUNCTION"
     if not meant:
         meant = [near for near in [nearest(arch, SMALL_NETS)] if near is not None]
     hint = " or ".join(f"'{name}'" for name in meant)

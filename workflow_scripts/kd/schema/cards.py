@@ -5,7 +5,7 @@ A card is the one source of a method's settings: names, types, defaults, bounds.
 receives.
 """
 
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,8 +14,11 @@ from pydantic import AfterValidator, ConfigDict, Field, ValidationError, create_
 
 from kd.schema.config import LONGEST_NAME, NAME_PATTERN, Name, Strict
 from kd.schema.plain import plain_error
-from kd.schema.reading import LOADER
-from kd.tools.errors import shown, unknown
+from kd.schema.reading import LOADER, read_configuration
+from kd.tools.errors import UserError, shown, unknown
+from kd.tools.own_code import defined_in, is_own
+
+CARD_SUFFIXES = (".yaml", ".yml")
 
 CARD_FOLDER = Path(__file__).resolve().parents[3] / "config" / "methods"
 
@@ -132,7 +135,7 @@ class Card(Strict):
     loss: str
     """One line of maths."""
     module: str
-    """Where the code is, e.g. kd.methods.kd."""
+    """Where the code is, e.g. kd.methods.kd; of a card outside the repository, the path of the file beside it."""
     teachers: Literal["none", "one", "many"]
     pretrain: bool = False
     """Has a pre-stage that depends on the teacher alone and is a job of its own."""
@@ -155,9 +158,14 @@ class Card(Strict):
     published: list[Published] = []
     notes: str = ""
 
+    @cached_property
     def settings_model(self) -> type[MethodSettings]:
-        """Return the pydantic model of this method's settings."""
-        return _settings_model(self.name)
+        """The pydantic model of this method's settings."""
+        fields: dict[str, Any] = {
+            key: (setting.annotation(), Field(default=setting.default, validate_default=True, description=setting.doc))
+            for key, setting in self.settings.items()
+        }
+        return create_model(f"{self.name}_settings", __base__=MethodSettings, **fields)
 
     def resolve(self, given: dict[str, Any], where: str) -> MethodSettings:
         """Check settings and fill in defaults; `where` names the place in the configuration."""
@@ -165,9 +173,9 @@ class Card(Strict):
             if key not in self.settings:
                 raise unknown(f"setting of method {self.name} in {where}", key, self.settings)
         try:
-            return self.settings_model().model_validate(given)
+            return self.settings_model.model_validate(given)
         except ValidationError as error:
-            raise plain_error(error, self.settings_model(), where) from error
+            raise plain_error(error, self.settings_model, where) from error
 
 
 @cache
@@ -181,29 +189,49 @@ def load_cards() -> dict[str, Card]:
     return {name: card(name) for name in card_names()}
 
 
+def is_path(reference: str) -> bool:
+    """Whether a card is named by its path: it lies outside the repository's folder."""
+    return reference.endswith(CARD_SUFFIXES)
+
+
 @cache
 def card(name: str) -> Card:
-    """Return one card, read when first asked for; an unknown name is a UserError with the nearest right one."""
+    """Return one card by its name, or one outside the repository by its path, read when first asked for.
+
+    Errors: UserError for an unknown name, with the nearest right one, and for a card that cannot be used.
+    """
+    if is_path(name):
+        return _own_card(Path(name))
     if name not in card_names():
         raise unknown("method", name, card_names())
-    found = _read(CARD_FOLDER / f"{name}.yaml")
+    path = CARD_FOLDER / f"{name}.yaml"
+    # the repository's own: a test reads them strictly, a start has no time to
+    found = _checked(yaml.load(path.read_text(encoding="utf-8"), LOADER), path)
     assert found.name == name, "a card is named after its file"
     return found
 
 
-def _read(path: Path) -> Card:
+def _checked(content: Any, path: Path) -> Card:
     try:
-        return Card.model_validate(yaml.load(path.read_text(encoding="utf-8"), LOADER))
+        return Card.model_validate(content)
     except ValidationError as error:
         raise plain_error(error, Card, str(path)) from error
 
 
-@cache
-def _settings_model(name: str) -> type[MethodSettings]:
-    fields: dict[str, Any] = {}
-    for key, setting in card(name).settings.items():
-        fields[key] = (
-            setting.annotation(),
-            Field(default=setting.default, validate_default=True, description=setting.doc),
-        )
-    return create_model(f"{name}_settings", __base__=MethodSettings, **fields)
+def _own_card(path: Path) -> Card:
+    """Return a card outside the repository, its module being a file beside it."""
+    found = _checked(read_configuration(path), path)
+    if found.name in card_names():
+        raise UserError(f"{path}: the repository has a card named {found.name}: give this one another name")
+    if found.chain:
+        raise UserError(f"{path}: chain: only a card of the repository runs as a chain of half-stages")
+    if not is_own(found.module) or Path(found.module).name != found.module:
+        raise UserError(f"{path}: module must be a file beside the card, as in {found.name}.py, found {found.module}")
+    module = path.parent / found.module
+    defined_in(module)
+    own = found.model_copy(update={"module": str(module)})
+    try:
+        own.settings_model()
+    except ValidationError as error:
+        raise UserError(f"{path}: settings: {plain_error(error, own.settings_model, 'default')}") from error
+    return own

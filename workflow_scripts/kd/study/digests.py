@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from kd.tools.own_code import is_own
+
 SCRIPTS = Path(__file__).resolve().parents[2]
 
 SILENT = ("kd.tools", "kd.schema", "kd.study", "kd.record", "kd.console")
@@ -34,7 +36,9 @@ def text_digest(text: str) -> str:
 
 
 def source_path(module: str) -> Path | None:
-    """Return the file of a module of this project ('kd.methods.crd', or a script's name), None for any other."""
+    """Return the file of one of the project's modules ('kd.methods.crd', a script's name, a path), None for another."""
+    if is_own(module):
+        return Path(module)
     base = SCRIPTS.joinpath(*module.split("."))
     for candidate in (base.with_suffix(".py"), base / "__init__.py"):
         if candidate.is_file():

@@ -1,5 +1,6 @@
 """From an experiment file to checked settings: every name resolved, every mistake told before a job starts."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from kd.formats.cifar import CIFARS, check_root
 from kd.schema.architectures import blocks_of, check_architecture
-from kd.schema.cards import card, card_names
+from kd.schema.cards import card, card_names, is_path
 from kd.schema.config import NAME_PATTERN, Experiment, ModelSettings, Recipe, Reporting
 from kd.schema.consistency import (
     check_dataset,
@@ -29,7 +30,9 @@ from kd.tools.errors import UserError, shown, unknown
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
-ENTRY_KEYS = {"method", "name", "recipe", "teacher", "combine"}
+ENTRY_KEYS = {"method", "card", "name", "recipe", "teacher", "combine"}
+"""Of an entry of `methods`: all but settings of the method."""
+WHAT = ("method", "card", "combine")
 
 
 def load_experiment(path: str | Path) -> Experiment:
@@ -217,13 +220,23 @@ def variants(experiment: Experiment) -> list[Variant]:
         if taken.count(name) > 1:
             raise UserError(f"methods: two variants are named '{name}': give one of them another name")
     check_variant_names("methods", taken)
+    _check_cards({reference for variant in resolved for reference, _ in variant.parts})
     return resolved
+
+
+def _check_cards(references: set[str]) -> None:
+    """Refuse two cards of one name: tables tell methods apart by it."""
+    first: dict[str, str] = {}
+    for reference in sorted(references):
+        other = first.setdefault(card(reference).name, reference)
+        if other != reference:
+            raise UserError(f"methods: {other} and {reference} are both named {card(reference).name}: rename one")
 
 
 def _variant(experiment: Experiment, entry: str | dict[str, Any], where: str) -> Variant:
     content: dict[str, Any] = {"method": entry} if isinstance(entry, str) else dict(entry)
-    if ("method" in content) == ("combine" in content):
-        raise UserError(f"{where}: give either method or combine, found {sorted(content)}")
+    if len(set(WHAT) & set(content)) != 1:
+        raise UserError(f"{where}: give one of method, card and combine, found {sorted(content)}")
     recipe, teacher = content.get("recipe", {}), content.get("teacher")
     if not isinstance(recipe, dict):
         raise UserError(f"{where}.recipe: must be keys and values of a recipe, found {shown(recipe)}")
@@ -233,12 +246,11 @@ def _variant(experiment: Experiment, entry: str | dict[str, Any], where: str) ->
         parts = _combined(content, where)
     else:
         settings = {key: value for key, value in content.items() if key not in ENTRY_KEYS}
-        parts = [_part(content["method"], settings, where)]
-        if not card(parts[0][0]).alone:
-            raise UserError(
-                f"{where}: {parts[0][0]} has no loss of its own: combine it, as in combine: [kd, {parts[0][0]}]"
-            )
-    name = check_name(f"{where}.name", content.get("name", content.get("method")))
+        parts = [_part(content, settings, where)]
+    alone = card(parts[0][0])
+    if len(parts) == 1 and not alone.alone:
+        raise UserError(f"{where}: {alone.name} has no loss of its own: combine it, as in combine: [kd, {alone.name}]")
+    name = check_name(f"{where}.name", content.get("name", alone.name))
     variant = Variant(name, tuple(parts), recipe, teacher)
     _check_variant(experiment, variant, where)
     return variant
@@ -256,35 +268,50 @@ def _combined(content: dict[str, Any], where: str) -> list[tuple[str, dict[str, 
             f"{shown(content['combine'])}"
         )
     parts = [_combined_part(part, f"{where}.combine[{i}]") for i, part in enumerate(content["combine"])]
-    names = [name for name, _ in parts]
+    names = [card(name).name for name, _ in parts]
     if len(parts) < 2 or len(set(names)) < len(names):
         raise UserError(f"{where}.combine: needs at least two different methods, found {names}")
-    if any(card(name).chain or card(name).links != "none" for name in names):
+    if any(card(name).chain or card(name).links != "none" for name, _ in parts):
         raise UserError(f"{where}.combine: a method that runs as a chain of jobs cannot be combined, found {names}")
     for name, settings in parts:
         reasons = [card(name).uncombined, *(s.uncombined for key, s in card(name).settings.items() if settings[key])]
         if any(reasons):
-            raise UserError(f"{where}.combine: {name} {next(filter(None, reasons))} and cannot be combined with others")
+            raise UserError(
+                f"{where}.combine: {card(name).name} {next(filter(None, reasons))} and cannot be combined with others"
+            )
     return parts
 
 
 def _combined_part(part: object, where: str) -> tuple[str, dict[str, Any]]:
     if isinstance(part, str):
-        return _part(part, {}, where)
+        return _part({"method": part}, {}, where)
     if not isinstance(part, dict):
         raise UserError(f"{where}: must be a method's name, or its name and settings, found {shown(part)}")
-    if "method" not in part:
-        raise UserError(f"{where}: key method is missing")
-    return _part(part["method"], {key: value for key, value in part.items() if key != "method"}, where)
+    if len({"method", "card"} & set(part)) != 1:
+        raise UserError(f"{where}: give one of method and card, found {sorted(part)}")
+    return _part(part, {key: value for key, value in part.items() if key not in {"method", "card"}}, where)
 
 
-def _part(name: object, settings: dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+def _part(content: Mapping[str, Any], settings: dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """Return the card that an entry names, by its name or its path, and the method's settings."""
+    if "card" in content:
+        return _own_part(content["card"], settings, where)
+    name = content["method"]
     if not isinstance(name, str):
         raise UserError(f"{where}.method: must be a method's name, found {shown(name)}")
     if name not in card_names():
         raise UserError(f"{where}: {unknown('method', name, card_names())}")
-    method = card(name)
-    return method.name, method.resolve(settings, where).model_dump(mode="json")
+    return name, card(name).resolve(settings, where).model_dump(mode="json")
+
+
+def _own_part(path: object, settings: dict[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    if not isinstance(path, str) or not is_path(path):
+        raise UserError(f"{where}.card: must be the path of a card, as in my/method.yaml, found {shown(path)}")
+    path = os.path.normpath(path)
+    try:
+        return path, card(path).resolve(settings, where).model_dump(mode="json")
+    except UserError as error:
+        raise error if str(error).startswith(where) else UserError(f"{where}.card: {error}") from error
 
 
 def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None:

@@ -47,7 +47,7 @@ def _of_variant(variant: Variant, recipe: Recipe) -> Iterator[str]:
         if card(name).chain:
             numbers = range(1, stages(settings) + 1)
             resolved = [stage_settings(settings, stage, half, recipe.epochs) for stage in numbers for half in HALVES]
-        owner = variant.name if len(variant.parts) == 1 else f"{variant.name}.{name}"
+        owner = variant.name if len(variant.parts) == 1 else f"{variant.name}.{card(name).name}"
         lengths = {key: setting.epochs for key, setting in card(name).settings.items() if setting.epochs is not None}
         for one in resolved:
             for key, length in lengths.items():

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from kd.schema.architectures import module_of
+from kd.schema.architectures import modules_of
 from kd.schema.cards import card
 from kd.schema.config import Experiment, ModelSettings, Pair, Recipe
 from kd.study.chain import stage_settings, stages
@@ -452,7 +452,7 @@ class Plan:
 
     def model_modules(self, *names: str) -> set[str]:
         """Return the modules that build the named networks."""
-        return {module_of(self.model(name).arch) for name in names}
+        return {module for name in names for module in modules_of(self.model(name).arch)}
 
     def method_modules(self, method: str) -> set[str]:
         """Return the modules of a method's losses."""

@@ -1,9 +1,10 @@
 """What an experiment compares: a method, or several whose losses add up, with settings of its own."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from kd.schema.cards import card
+from kd.schema.cards import Card, card, load_cards
 
 KINDS = {"none": 0, "one": 1, "many": 2}
 
@@ -14,7 +15,7 @@ class Variant:
 
     name: str
     parts: tuple[tuple[str, dict[str, Any]], ...]
-    """Card name and complete settings of each loss."""
+    """Card (its name, or its path where it lies outside the repository) and complete settings of each loss."""
     recipe: dict[str, Any]
     teacher: str | None
     suffix: str = ""
@@ -63,4 +64,10 @@ class Variant:
     @property
     def base(self) -> str:
         """Return the card name, or the names joined by '+'."""
-        return "+".join(name for name, _ in self.parts)
+        return "+".join(card(name).name for name, _ in self.parts)
+
+
+def cards_of(variants: Iterable[Variant]) -> dict[str, Card]:
+    """Return every card of the repository and those of variants that lie outside, by name."""
+    found = [card(reference) for variant in variants for reference, _ in variant.parts]
+    return {**load_cards(), **{one.name: one for one in found}}

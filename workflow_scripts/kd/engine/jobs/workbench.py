@@ -112,7 +112,7 @@ def _models(job: JobSettings, files: Files, data: Data, method: Method) -> dict[
 
 def _load_pretrained(job: JobSettings, extra: nn.ModuleDict, path: Path) -> None:
     """Load what a pre-stage trained into the modules of the same names; a combination keeps them under the method's."""
-    owner = next(part.card for part in job.method if card(part.card).pretrain)
+    owner = next(card(part.card).name for part in job.method if card(part.card).pretrain)
     modules = extra if len(job.method) == 1 else extra[owner]
     state, _ = read_state(path)
     names = {key.split(".", 1)[0] for key in state}
