@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,9 @@ def world(tmp_path_factory) -> Path:
         for label in ("cats", "dogs"):
             (folder / "data" / "my_images" / split / label).mkdir(parents=True)
     (folder / "home").mkdir()
+    shutil.copytree(
+        REPOSITORY / "config" / "own", folder / "config" / "own", ignore=shutil.ignore_patterns("__pycache__")
+    )
     return folder
 
 

@@ -44,8 +44,10 @@ ELSEWHERE = {"teacher_recipe": "recipe", "methods": "methods"}
 
 ENTRY = {
     "method": "A [card](methods/README.md); its settings stand beside it.",
+    "card": "In place of `method`: the path of a card of your own, its module a file beside it "
+    "([an example](experiments/own_code.yaml)).",
     "combine": "In place of `method`: two methods or more whose losses are added, each a card's name or "
-    "`{method: CARD, SETTING: VALUE}`. A combination needs a `name`.",
+    "`{method: CARD, SETTING: VALUE}` (or `{card: PATH}`). A combination needs a `name`.",
     "name": "Of the row in the tables and of the runs' folder; without one, the card's.",
     "teacher": "The one of the pair's teachers that a method with one teacher takes; without one, the first.",
     "recipe": "[Recipe keys](#recipe) that differ for this method.",
@@ -138,6 +140,7 @@ def _entry_keys(cards: Mapping[str, Card]) -> dict[str, Any]:
     """Return the schemas of the keys of ENTRY."""
     made = {
         "method": {"enum": list(cards)},
+        "card": {"type": "string", "pattern": r"\.ya?ml$"},
         "combine": {"type": "array", "minItems": 2, "items": _defined("Method")},
         "name": {"type": "string", "pattern": config.NAME_PATTERN, "maxLength": config.LONGEST_NAME},
         "teacher": {"type": "string"},
@@ -149,7 +152,7 @@ def _entry_keys(cards: Mapping[str, Card]) -> dict[str, Any]:
 def _method(card: Card) -> dict[str, Any]:
     """Return the schema of an entry whose method this is."""
     method = {"const": card.name, "description": f"{card.title}: {card.loss}"}
-    settings = card.settings_model().model_json_schema()["properties"]
+    settings = card.settings_model.model_json_schema()["properties"]
     properties = {"method": method, **_entry_properties("name", "teacher", "recipe"), **settings}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
@@ -167,7 +170,7 @@ def _entry(cards: Mapping[str, Card]) -> dict[str, Any]:
         "properties": _entry_properties(*ENTRY),
         "if": {"required": ["method"]},
         "then": {"allOf": named},
-        "else": combination,
+        "else": {"if": {"required": ["card"]}, "then": {"not": {"required": ["combine"]}}, "else": combination},
     }
 
 
