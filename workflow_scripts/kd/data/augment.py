@@ -6,7 +6,7 @@ any device, and can be made and moved for a whole epoch before its first batch, 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Generator, Tensor
@@ -35,6 +35,11 @@ class Draws:
     holes: Tensor | None = None
     """(B,2) int64: row and column at which the blank square begins, outside of the image too."""
 
+    def on_device(self) -> dict[str, Tensor]:
+        """Return by name what was drawn and is read where the images are: the host sorts them by operation itself."""
+        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "operations"}
+        return {name: drawn for name, drawn in found.items() if drawn is not None}
+
 
 class Augmenter:
     """Crop, flip, RandAugment and cutout, in this order, then normalisation by mean and std (per channel, in 0..1)."""
@@ -50,10 +55,11 @@ class Augmenter:
     def train(self, images: Tensor, generator: Generator) -> Tensor:
         """Return augmented, normalised float32 images (B, 3, H, W) of uint8 ones, drawing as it goes."""
         height, width = images.shape[-2:]
-        return self.apply(images, self.draw(len(images), height, width, generator))
+        draws = self.draw(len(images), height, width, generator)
+        return self.apply(images, replace(draws, **{k: v.to(images.device) for k, v in draws.on_device().items()}))
 
     def draw(self, count: int, height: int, width: int, generator: Generator) -> Draws:
-        """Draw what happens to so many images of that size."""
+        """Draw on the CPU what happens to so many images of that size."""
         settings, side = self.augmentation, self.augmentation.cutout
         padded = settings.crop == "padded" and settings.padding > 0
         # the order in which a stream is read is part of every result
@@ -66,7 +72,7 @@ class Augmenter:
         )
 
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
-        """Return augmented, normalised float32 images (B, 3, H, W) of uint8 ones."""
+        """Return augmented, normalised float32 images (B, 3, H, W) of uint8 ones, from draws moved to their device."""
         settings = self.augmentation
         if draws.offsets is not None:
             images = padded_crop(images, settings.padding, draws.offsets)

@@ -1,8 +1,7 @@
 """The batches of a training: which images, how they are changed, and what the method asks for beside them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,11 +13,6 @@ from kd.engine.data import Data
 from kd.engine.seeds import derived_seed
 from kd.methods.contract import Batch, Method
 from kd.schema.config import RandAugment, Recipe
-
-Drawn = TypeVar("Drawn", Draws, Mixing)
-
-ON_HOST = frozenset({"operations"})
-"""Draws that the host reads: RandAugment sorts images by operation before it sends them on."""
 
 
 @dataclass(frozen=True)
@@ -152,21 +146,26 @@ def on_device(draws: Sequence[BatchDraws], device: torch.device) -> list[BatchDr
     if device.type == "cpu":
         return list(draws)
     augmentation = _moved([drawn.augmentation for drawn in draws], device)
-    mixing = [drawn.mixing for drawn in draws if drawn.mixing is not None]
-    mixed = _moved(mixing, device) if mixing else [None] * len(draws)
+    mixing = [drawn.mixing for drawn in draws]
+    partners = _split([mixed.partners for mixed in mixing if mixed is not None], device)
     views = {name: _moved([drawn.views[name] for drawn in draws], device) for name in draws[0].views}
     return [
-        BatchDraws(augmentation[place], mixed[place], {name: moved[place] for name, moved in views.items()})
-        for place in range(len(draws))
+        BatchDraws(
+            augmentation[place],
+            None if mixed is None else replace(mixed, partners=partners[place]),
+            {name: moved[place] for name, moved in views.items()},
+        )
+        for place, mixed in enumerate(mixing)
     ]
 
 
-def _moved(entries: Sequence[Drawn], device: torch.device) -> list[Drawn]:
-    found = list(entries)
-    for name in (one.name for one in fields(entries[0])):
-        parts = [getattr(entry, name) for entry in entries]
-        if isinstance(parts[0], Tensor) and name not in ON_HOST:
-            whole = torch.cat(parts).to(device)
-            split = whole.split([len(part) for part in parts])
-            found = [replace(entry, **{name: part}) for entry, part in zip(found, split, strict=True)]
-    return found
+def _moved(draws: Sequence[Draws], device: torch.device) -> list[Draws]:
+    moved = {name: _split([drawn.on_device()[name] for drawn in draws], device) for name in draws[0].on_device()}
+    return [
+        replace(drawn, **{name: parts[place] for name, parts in moved.items()}) for place, drawn in enumerate(draws)
+    ]
+
+
+def _split(parts: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Move tensors of several lengths as one."""
+    return list(torch.cat(list(parts)).to(device).split([len(part) for part in parts])) if parts else []
