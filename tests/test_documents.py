@@ -4,6 +4,7 @@ A command of Snakemake is planned by Snakemake itself, in a folder that has what
 an installation, a GPU or hours is tried in the part that does not; UNTRIED says what is left, and why.
 """
 
+import ast
 import importlib.util
 import json
 import os
@@ -20,6 +21,7 @@ import pytest
 import yaml
 from dry_run import snakemake_without_jobs
 
+from kd.schema.cards import Card
 from kd.study.continual import ContinualPlan
 from kd.study.experiment import load_experiment
 
@@ -133,6 +135,8 @@ def task(task_name: str, arguments: list[str], world: Path, environment: dict[st
     elif task_name == "slurm-profile":
         assert tasks[task_name]([]) == 0
         assert (world / "home" / ".config" / "snakemake" / "slurm" / "profile.yaml").is_file()
+    elif task_name == "check-method":
+        assert (REPOSITORY / arguments[0]).is_file()  # tests/unit/schema/test_own_cards.py runs it
     elif task_name == "test":
         for argument in arguments:
             assert (REPOSITORY / argument).exists(), f"{argument} is no file or folder of tests"
@@ -220,6 +224,9 @@ def test_snippets_of_experiment_files_are_valid(path):
     part = jsonschema.Draft7Validator({**schema, "required": []})
     for block in blocks(path, "yaml"):
         content = yaml.safe_load(block)
+        if content and "module" in content:
+            Card.model_validate(content)
+            continue
         validator = jsonschema.Draft7Validator(schema) if "experiment" in (content or {}) else part
         assert not [error.message for error in validator.iter_errors(content or {})], block
 
@@ -250,6 +257,24 @@ def test_the_map_names_every_package_and_task():
     named = {word for row in rows for word in re.findall(r"`([\w-]+)[^`]*`", row)}
     assert packages <= named
     assert set(task_module().TASKS) <= named
+
+
+def code_lines(source: str) -> int:
+    """Return how many lines are neither blank nor comment nor docstring."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:]
+    return len([line for line in ast.unparse(tree).splitlines() if line])
+
+
+def test_the_worked_example_of_a_method_is_the_one_that_runs_and_short():
+    page, own = REPOSITORY / "workflow_scripts" / "README.md", REPOSITORY / "config" / "own"
+    (module,) = blocks(page, "python")
+    assert module == text(own / "js_kd.py")
+    assert code_lines(module) <= 15
+    (card,) = blocks(page, "yaml")
+    assert card == text(own / "js_kd.yaml")
 
 
 def test_the_readme_is_short():

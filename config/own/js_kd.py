@@ -7,7 +7,7 @@ from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teach
 
 def js_divergence(first: Tensor, second: Tensor) -> Tensor:
     """Return the batch mean of the divergence of two rows of probabilities (B,C), in nats."""
-    middle = ((first + second) / 2).log()
+    middle = ((first + second) / 2).clamp_min(1e-12).log()
     kl = [(p * (p.clamp_min(1e-12).log() - middle)).sum(dim=1) for p in (first, second)]
     return (kl[0] + kl[1]).mean() / 2
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kd.reporting.method_table import README, method_table, write
+from kd.reporting.method_table import CARD_PARTS, README, method_table, write
 from kd.schema.cards import Card, load_cards
 
 
@@ -26,6 +26,13 @@ def test_every_method_and_setting_is_on_the_page(name):
         row = next(line for line in section.splitlines() if line.startswith(f"| `{key}` |"))
         assert setting.doc.replace("|", "\\|") in row
         assert row.count(" | ") == 3
+
+
+def test_the_page_tells_what_a_card_holds():
+    page = method_table(load_cards()).split("## What a card holds")[1]
+    for model in (Card, *CARD_PARTS.values()):
+        for key in model.model_fields:
+            assert f"| `{key}` |" in page
 
 
 def test_bounds_choices_and_published_numbers_in_words():

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
-from kd.reporting.method_table import escaped, shown, table
+from kd.reporting.keys import escaped, keys_table, table
 from kd.schema import config
 from kd.schema.cards import CARD_FOLDER, Card, load_cards
-from kd.schema.plain import NAME_IN_WORDS, annotated, described
+from kd.schema.plain import NAME_IN_WORDS
 from kd.study.continual import Continual, Strategy
 from kd.tools.files import atomic_write
 
@@ -66,38 +65,13 @@ def manual() -> str:
 
 def keys(section: str) -> str:
     """Return the table of the keys of a section."""
-    rows = [key_row(key, field) for key, field in SECTIONS[section].model_fields.items()]
-    return table(("Key", "Default", "Allowed", "Meaning"), rows).rstrip()
+    return keys_table(SECTIONS[section], place).rstrip()
 
 
-def key_row(key: str, field: FieldInfo) -> tuple[str, ...]:
-    """Return one key's row."""
-    assert field.description, f"{key} has no docstring"
-    return (f"`{key}`", default(field), allowed(key, field), escaped(field.description))
-
-
-def default(field: FieldInfo) -> str:
-    """Return what a key is where the file does not have it."""
-    if field.is_required():
-        return "required"
-    if isinstance(field.default, BaseModel):
-        return "its defaults"
-    return f"`{in_yaml(field.default)}`"
-
-
-def in_yaml(value: Any) -> str:
-    """Return a default as it is written in YAML."""
-    if isinstance(value, tuple | list):
-        return shown(list(value))
-    return "''" if value == "" else shown(value)
-
-
-def allowed(key: str, field: FieldInfo) -> str:
-    """Return what a key may be, in the words of the error messages, with a link to where its own keys are told."""
-    words = described(annotated(field)).replace(NAME_IN_WORDS, "a name")
-    place = ELSEWHERE.get(key, key)
-    linked = place in SECTIONS or place in ELSEWHERE
-    return escaped(words.replace("keys and values", f"[keys and values](#{place})") if linked else words)
+def place(key: str) -> str | None:
+    """Return the heading under which the keys of a key's values stand."""
+    named = ELSEWHERE.get(key, key)
+    return named if named in SECTIONS or named in ELSEWHERE else None
 
 
 def entry_table() -> str:

@@ -3,11 +3,11 @@
 `python3 envs/task.py docs` writes it; a test keeps it in step.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from kd.schema.cards import CARD_FOLDER, Card, Published, Setting, load_cards
+from kd.reporting.keys import escaped, keys_table, shown, table
+from kd.schema.cards import CARD_FOLDER, Card, Length, Paper, Published, Setting, load_cards
 from kd.tools.files import atomic_write
 
 README = CARD_FOLDER / "README.md"
@@ -31,8 +31,11 @@ HEAD = """\
 Written from the cards in this folder by `python3 envs/task.py docs`; edit the cards, not this file.
 A published accuracy (top-1 in percent, CIFAR-100 unless said otherwise) is marked by the epoch it was taken at: *last*,
 or *best* on the test images, which is optimistic. Settings go into an experiment file beside the method's name:
-`{method: kd, temperature: 2.0}`.
+`{method: kd, temperature: 2.0}`. [What a card holds](#what-a-card-holds) stands at the end.
 """
+
+CARD_PARTS = {"paper": Paper, "settings": Setting, "epochs": Length, "published": Published}
+"""By the key of a card that holds them."""
 
 
 def method_table(cards: Mapping[str, Card]) -> str:
@@ -40,7 +43,7 @@ def method_table(cards: Mapping[str, Card]) -> str:
     ordered = sorted(cards.values(), key=lambda card: (FAMILIES.index(card.family), card.name))
     rows = [summary_row(card) for card in ordered]
     overview = table(("Method", "Paper", "Loss", "Needs", "Networks", "Default weights", "Published"), rows)
-    return "\n".join([HEAD, overview, *map(section, ordered)])
+    return "\n".join([HEAD, overview, *map(section, ordered), card_keys()])
 
 
 def summary_row(card: Card) -> tuple[str, ...]:
@@ -104,6 +107,13 @@ def section(card: Card) -> str:
     return "\n".join(lines)
 
 
+def card_keys() -> str:
+    """Return the keys of cards."""
+    place = {key: f"card-{key}" for key in CARD_PARTS}.get
+    parts = [f"### Card: {key}\n\n{keys_table(model, place)}" for key, model in CARD_PARTS.items()]
+    return "\n".join(["## What a card holds", "", keys_table(Card, place), *parts])
+
+
 def setting_row(name: str, setting: Setting) -> tuple[str, ...]:
     """Return one setting's row."""
     return (f"`{name}`", f"`{shown(setting.default)}`", allowed(setting), escaped(setting.doc))
@@ -116,26 +126,6 @@ def allowed(setting: Setting) -> str:
     stated = [words, *(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)]
     stated += ["or null"] if setting.optional else []
     return " ".join(stated) + (", or one a stage" if setting.per_stage else "")
-
-
-def shown(value: Any) -> str:
-    """Return a default as it is written in YAML."""
-    if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
-    if isinstance(value, list):
-        return f"[{', '.join(map(shown, value))}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def escaped(text: str) -> str:
-    """Return text that can stand in a cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def write(path: Path = README) -> None:

@@ -66,8 +66,11 @@ class Setting(Strict):
     """One setting of a card."""
 
     default: Any
+    """What it is where an experiment does not give it: the published value where there is one."""
     doc: str
+    """Its meaning, a sentence."""
     type: Literal["bool", "int", "float", "str", "list[str]", "list[float]", "list[int]"]
+    """What it holds. Text is one of its `choices`, or a name."""
     optional: bool = False
     """Whether null is allowed."""
     per_stage: bool = False
@@ -81,9 +84,13 @@ class Setting(Strict):
     momentum_offset: bool = False
     """Is taken from and added to the recipe's momentum, which only SGD has."""
     min: float | None = None
+    """Least value, of each where it is a list."""
     max: float | None = None
+    """Largest value, likewise."""
     above: float | None = None
+    """What each value must exceed."""
     choices: list[str] | None = None
+    """Of a text: what is allowed."""
 
     def annotation(self) -> Any:
         """Return the type that pydantic checks."""
@@ -109,34 +116,49 @@ class Paper(Strict):
     """Where a method was published."""
 
     title: str
+    """As published."""
     authors: str
+    """Initials and names."""
     year: int
+    """Of the conference or journal, before that of a preprint."""
     url: str = ""
+    """A stable one: arXiv, DOI."""
 
 
 class Published(Strict):
     """A published accuracy on the full data set, labelled by the epoch it was taken at."""
 
     teacher: str
+    """Its architecture; none for a student without."""
     student: str
+    """Its architecture."""
     top1: float
+    """Percent."""
     epoch: Literal["last", "best"]
+    """Which epoch it was taken at; best is the best on the test images."""
     source: str
+    """Where it was published."""
     dataset: str = "cifar100"
+    """What it was measured on."""
 
 
 class Card(Strict):
     """One method card (config/methods/<name>.yaml)."""
 
     name: Name
+    """What experiments call the method; in this folder the name of the file."""
     title: str
+    """What tables and pages call it."""
     family: Literal["baseline", "logits", "features", "relational", "online", "self", "multi-teacher"]
+    """Where it stands in the overview."""
     paper: Paper
+    """Where it was published."""
     loss: str
     """One line of maths."""
     module: str
-    """Where the code is, e.g. kd.methods.kd; of a card outside the repository, the path of the file beside it."""
+    """Where the code is, e.g. kd.methods.kd; of a card outside the repository, the name of the file beside it."""
     teachers: Literal["none", "one", "many"]
+    """How many of a pair's teachers it learns from: none, the first (or the one that an entry names), or all."""
     pretrain: bool = False
     """Has a pre-stage that depends on the teacher alone and is a job of its own."""
     chain: bool = False
@@ -151,12 +173,18 @@ class Card(Strict):
     uncombined: str = ""
     """Why its loss cannot be added to another's, if it cannot: what the method does."""
     networks: Literal["any", "stages", "map_sizes", "equal_widths", "pre_activations", "pooled_map"] = "any"
-    """Which pairs of student and teacher it can train, in the words of kd.reporting.method_table."""
+    """Which pairs of student and teacher it can train. stages: any, but taps are to be listed where the numbers of
+    stages differ; map_sizes: student maps at least half as large as the teacher's; equal_widths: equal widths at the
+    taps; pre_activations: networks with features before their activations; pooled_map: CNNs whose classifier reads the
+    average of a tapped map."""
     mixed_labels: bool = True
     """Whether the loss is defined for MixUp and CutMix batches."""
     settings: dict[str, Setting]
+    """By name; each term of the loss has its weight under TERM_weight."""
     published: list[Published] = []
+    """Accuracies to stand beside ours."""
     notes: str = ""
+    """What a reader of results must know."""
 
     @cached_property
     def settings_model(self) -> type[MethodSettings]:

@@ -320,7 +320,7 @@ class ModelSettings(Strict):
     its architecture's name and has no entry."""
 
     arch: Annotated[str, Field(max_length=200)]
-    """A small-image net (`resnet8x4`; the names stand in kd/schema/architectures.py) any timm model
+    """A small-image net (`resnet8x4`; the names stand in kd/schema/architectures.py), any timm model
     (`timm:resnet18`), or your own (`PATH.py:FUNCTION`: called with the number of classes it returns a module from
     images to logits, whose taps are named as its modules are)."""
     pretrained: bool | PathText = False
