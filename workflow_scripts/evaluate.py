@@ -14,8 +14,8 @@ from kd.analysis.metrics import (
     top1_agreement,
     top_k_accuracy,
 )
+from kd.analysis.per_epoch import read_metrics
 from kd.analysis.predictions import saved_logits
-from kd.analysis.records import read_metrics
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.training_script import packed_folder, start_torch

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from kd.analysis.statistics import compute_statistics
+from kd.analysis.compared import compute_statistics
 from kd.console.entry import run
 from kd.schema.config import Reporting
 

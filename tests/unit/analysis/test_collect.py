@@ -4,9 +4,8 @@ import json
 import pytest
 from recorded import failed, finished, step
 
-from kd.analysis.collect import COLUMNS, collect
-from kd.analysis.runs import read_runs
-from kd.tools.errors import UserError
+from kd.analysis.collect import collect
+from kd.analysis.rows import columns
 
 SCORES = {"val_top1": 70.0, "test_top1": 69.5, "test_top5": 90.0, "test_nll": 1.2, "test_ece": 0.04, "agreement": None}
 RUN = {
@@ -60,7 +59,7 @@ def test_a_finished_run(tmp_path):
     prestage = folder(tmp_path, "pre", run=RUN | {"seconds": {"train": 3.0}, "flops": {"train": 5.0}})
     path = folder(tmp_path, "s", run=RUN, evaluation=EVALUATION)
     (row,) = rows_of(tmp_path, planned(path, teacher_paths=teachers, prestage_paths=[prestage]))
-    assert list(row) == COLUMNS
+    assert list(row) == columns()
     expected = {
         **{"status": "ok", "reason": "", "test_top1_last": "69.0", "test_top1_best": "69.5", "val_top1_best": "70.0"},
         **{"train_seconds": "12.5", "teacher_seconds": "120.0", "pretrain_seconds": "3.0", "pretrain_flops": "5.0"},
@@ -90,7 +89,7 @@ def test_a_run_without_result_has_a_reason_and_no_numbers(tmp_path, files, statu
     (row,) = rows_of(tmp_path, planned(folder(tmp_path, "s", **files)))
     assert row["status"] == status
     assert reason in row["reason"]
-    assert all(row[key] == "" for key in COLUMNS if "top1" in key or "seconds" in key)
+    assert all(row[key] == "" for key in columns() if "top1" in key or "seconds" in key)
 
 
 @pytest.mark.parametrize(
@@ -145,29 +144,6 @@ def test_costs_are_unknown_when_a_teacher_left_no_record(tmp_path):
     (row,) = rows_of(tmp_path, planned(path, teacher_paths=[str(tmp_path / "gone")]))
     assert (row["status"], row["teacher_seconds"], row["teacher_flops"]) == ("ok", "", "")
     assert row["pretrain_seconds"] == "0"
-
-
-def test_reading_back_keeps_names_and_knows_the_unknown(tmp_path):
-    path = folder(tmp_path, "s", run=RUN, evaluation=EVALUATION)
-    runs = [planned(path, method="007"), planned(str(tmp_path / "no"), method="nan", teachers="none", seed=3)]
-    collect(runs, tmp_path / "runs.csv")
-    first, second = read_runs(tmp_path / "runs.csv")
-    assert (first["method"], second["method"]) == ("007", "nan")
-    assert (first["teachers"], second["teachers"]) == ("a", "none")
-    assert first["reason"] == ""
-    assert (first["seed"], second["seed"]) == (0, 3)
-    assert (first["test_top1_best"], second["test_top1_best"]) == (69.5, None)
-
-
-BROKEN = f"{','.join(COLUMNS)}\n{',' * (len(COLUMNS) - 1)}\n"  # a row without a seed
-
-
-@pytest.mark.parametrize("content", [None, "", "a,b\n1,2\n", BROKEN])
-def test_a_table_that_is_none_is_refused(tmp_path, content):
-    if content is not None:
-        (tmp_path / "runs.csv").write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=r"runs\.csv"):
-        read_runs(tmp_path / "runs.csv")
 
 
 def test_teachers_are_read_once(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ from kd.analysis.continual import (
     forgetting,
     mean_matrix,
     measures,
+    read_record,
     read_runs,
     seen_accuracies,
     summaries,
@@ -85,20 +86,27 @@ def test_summaries_have_mean_spread_and_paired_difference(tmp_path):
     runs = [run(tmp_path, "finetune", k, raised(k)) for k in (0, 2)]
     runs += [run(tmp_path, "replay", k, raised(1 + 1.5 * k)) for k in (0, 2)]
     first, second = summaries(read_runs(runs), 0.95)
-    assert (first["final"]["mean"], first["final"]["n"]) == (51, 2)
-    assert first["final"]["sd"] == pytest.approx(2**0.5)
-    assert first["difference"] is None
-    assert second["difference"]["values"] == pytest.approx([1, 2])
-    assert second["difference"]["mean"] == pytest.approx(1.5)
-    assert second["reference"] == "finetune"
+    final = first.measures["final"]
+    assert (final.mean, final.n) == (51, 2)
+    assert final.sd == pytest.approx(2**0.5)
+    assert first.difference is None
+    assert second.difference.values == pytest.approx([1, 2])
+    assert second.difference.mean == pytest.approx(1.5)
+    assert second.reference == "finetune"
+
+
+def test_a_record_comes_back_from_its_file_as_it_was(tmp_path):
+    runs = [run(tmp_path, name, k, raised(k)) for name in ("finetune", "replay") for k in (0, 2)]
+    for record in summaries(read_runs(runs), 0.95):
+        assert read_record(json.loads(json.dumps(record.content()))) == record
 
 
 def test_a_failed_run_is_told_and_never_averaged(tmp_path):
     runs = [run(tmp_path, "ewc", 0, MATRIX), run(tmp_path, "ewc", 1, reason="diverged"), run(tmp_path, "ewc", 2)]
     (record,) = summaries(read_runs(runs), 0.95)
-    assert (record["planned"], record["used"]) == (3, 1)
-    assert record["final"]["mean"] == 50.0
-    assert record["problems"] == ["seed 1: diverged", "seed 2: not finished"]
+    assert (record.planned, record.used) == (3, 1)
+    assert record.measures["final"].mean == 50.0
+    assert record.problems == ["seed 1: diverged", "seed 2: not finished"]
 
 
 def test_the_mean_matrix_keeps_what_is_not_learnt_yet(tmp_path):

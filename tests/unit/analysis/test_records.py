@@ -12,12 +12,11 @@ from recorded import finished, step
 
 from kd.analysis.chain import join_chain
 from kd.analysis.collect import collect
+from kd.analysis.compared import compute_statistics
 from kd.analysis.continual import read_runs as read_continual
 from kd.analysis.continual import summaries
 from kd.analysis.curves import read_curves
 from kd.analysis.predictions import saved_logits
-from kd.analysis.runs import read_runs
-from kd.analysis.statistics import compute_statistics
 from kd.schema.config import Reporting
 from kd.tools.errors import UserError
 from kd.tools.files import read_json
@@ -230,14 +229,14 @@ def continual(folder: Path, seed: int, content: bytes) -> dict:
 def test_a_damaged_matrix_is_its_runs_reason(kind, tmp_path):
     runs = [continual(tmp_path, 0, json.dumps(MATRIX).encode()), continual(tmp_path, 1, MATRICES[kind])]
     good, bad = read_continual(runs)
-    assert good["measures"]["final"] == 70.0
-    assert bad["status"] == "failed"
-    assert "matrix.json" in bad["reason"]
+    assert good.measures["final"] == 70.0
+    assert bad.status == "failed"
+    assert "matrix.json" in bad.reason
     (record,) = summaries([good, bad], 0.95)
-    assert (record["planned"], record["used"]) == (2, 1)
+    assert (record.planned, record.used) == (2, 1)
 
 
-# --- chains, predictions, tables -----------------------------------------------------------------
+# --- chains, predictions ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [name for name in DAMAGES if not name.startswith(("evaluation", "run other epochs"))])
@@ -294,31 +293,3 @@ def test_predictions_that_are_none(content, tmp_path):
     assert "pickle" not in str(told.value)
     with pytest.raises(UserError, match=r"q\.npz does not exist"):
         saved_logits(tmp_path / "q.npz", "logits_test_best")
-
-
-@pytest.mark.parametrize(
-    ("found", "instead"),
-    [("69.5", "nan"), ("69.5", "inf"), ("69.5", "6x"), (",ok,", ",fine,"), ("seed", "sead"), (",0,", ",zero,")],
-    ids=["NaN", "infinite", "letters", "status", "column", "seed"],
-)
-def test_a_table_of_runs_with_a_wrong_cell_is_refused(found, instead, tmp_path):
-    collect([planned(write_run(tmp_path / "run"), 0)], tmp_path / "runs.csv")
-    text = (tmp_path / "runs.csv").read_text(encoding="utf-8")
-    assert found in text
-    (tmp_path / "runs.csv").write_text(text.replace(found, instead, 1), encoding="utf-8")
-    with pytest.raises(UserError, match=r"runs\.csv"):
-        read_runs(tmp_path / "runs.csv")
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x00" * 50], ids=["letter", "zeros"])
-def test_a_table_of_runs_that_is_no_text_is_refused(content, tmp_path):
-    collect([planned(write_run(tmp_path / "run"), 0)], tmp_path / "runs.csv")
-    (tmp_path / "runs.csv").write_bytes((tmp_path / "runs.csv").read_bytes() + content)
-    with pytest.raises(UserError, match=r"runs\.csv"):
-        read_runs(tmp_path / "runs.csv")
-
-
-def test_a_row_that_stands_twice_is_refused(tmp_path):
-    collect([planned(write_run(tmp_path / "run"), 0)] * 2, tmp_path / "runs.csv")
-    with pytest.raises(UserError, match=r"runs\.csv is not a table of runs: 2 rows are kd with seed 0"):
-        read_runs(tmp_path / "runs.csv")

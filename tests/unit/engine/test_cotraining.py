@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from kd.analysis.collect import row_of
+from kd.analysis.rows import PlannedRun
 from kd.engine.jobs.student import train_student
 from kd.engine.jobs.students import train_students
 from kd.engine.teachers import FrozenForward
@@ -103,8 +104,9 @@ def test_a_training_that_diverges_ends_alone(world, tmp_path):
     weights = load_file(failed / "checkpoints" / "last.safetensors")
     assert all(torch.isfinite(value).all() for value in weights.values())
     assert (failed / "metrics.csv").exists()
-    row = row_of({**next(group[0].plan.rows()), "path": str(failed), "teacher_paths": [], "prestage_paths": []}, {})
-    assert row["status"] != "ok"
+    alone = {"teacher_paths": [], "prestage_paths": [], "taught_by": [], "made": {"steps": [], "before": []}}
+    planned = PlannedRun(**{**next(group[0].plan.rows()), "path": str(failed), **alone})
+    assert row_of(planned, {}).status == "missing", "a run that diverged has nothing to evaluate"
 
 
 def test_a_group_that_diverges_as_a_whole_is_an_error(world):

@@ -9,7 +9,7 @@ import pytest
 from recorded import failed, finished, step
 
 from kd.analysis.collect import collect
-from kd.analysis.statistics import compute_statistics
+from kd.analysis.compared import compute_statistics
 from kd.schema.cards import Card, Paper, Published
 from kd.schema.config import Reporting
 

@@ -56,23 +56,21 @@ def scored(world):
 def test_differences_are_paired_by_seed_and_corrected_over_the_design(scored):
     design = design_of("factors", ["whole", "no_ib", "no_kd"])
     whole, no_ib, no_kd = design_records(read_runs(scored.runs_csv), design, scored.report)
-    assert whole["difference"] is None
-    assert whole["mean"] == pytest.approx(np.mean(SCORES["whole"]))
-    assert whole["half_width"] == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem(SCORES["whole"]))
+    assert whole.difference is None
+    assert whole.mean == pytest.approx(np.mean(SCORES["whole"]))
+    assert whole.half_width == pytest.approx(stats.t.ppf(0.975, 2) * stats.sem(SCORES["whole"]))
     paired = np.subtract(SCORES["no_ib"], SCORES["whole"])
-    assert no_ib["difference"]["mean"] == pytest.approx(paired.mean())
-    assert no_ib["difference"]["low"] == pytest.approx(paired.mean() - stats.t.ppf(0.975, 2) * stats.sem(paired))
-    assert (no_ib["difference"]["p"], no_ib["difference"]["p_holm"]) == (0.25, 0.5), "two patterns of eight, two tests"
-    assert (no_kd["n_used"], no_kd["n_planned"], no_kd["difference"]["seeds"]) == (2, 3, [0, 2])
-    assert no_kd["difference"]["mean"] == pytest.approx((-0.5 - 1.5) / 2), "over the seeds that both have"
+    assert no_ib.difference.mean == pytest.approx(paired.mean())
+    assert no_ib.difference.low == pytest.approx(paired.mean() - stats.t.ppf(0.975, 2) * stats.sem(paired))
+    assert (no_ib.difference.p, no_ib.difference.p_holm) == (0.25, 0.5), "two patterns of eight, two tests"
+    assert (no_kd.n_used, no_kd.n_planned, no_kd.difference.seeds) == (2, 3, [0, 2])
+    assert no_kd.difference.mean == pytest.approx((-0.5 - 1.5) / 2), "over the seeds that both have"
 
 
 def test_a_ladder_takes_every_rung_from_the_one_before(scored):
     design = design_of("ladder", ["ce", "no_ib", "whole"])
     records = design_records(read_runs(scored.runs_csv), design, scored.report)
-    found = [
-        record["difference"] and (record["difference"]["reference"], record["difference"]["mean"]) for record in records
-    ]
+    found = [record.difference and (record.difference.reference, record.difference.mean) for record in records]
     steps = np.diff([np.mean(SCORES[name]) for name in ("ce", "no_ib", "whole")])
     assert found == [None, ("ce", pytest.approx(steps[0])), ("no_ib", pytest.approx(steps[1]))]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from kd.reporting.caption import _finished, teacher_sentence
+from kd.reporting.caption import given_sentences, teacher_sentence
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,6 @@ from kd.reporting.caption import _finished, teacher_sentence
     ids=["no-teacher", "given", "trained", "both"],
 )
 def test_only_trained_teachers_vary_with_the_seed_and_given_ones_are_named(teachers, trained, given):
-    students, meta = [{"teachers": names} for names in teachers], {"finished": ["master"]}
-    assert bool(teacher_sentence(meta, students)) == trained
-    assert [line.startswith("master: used as given") for line in _finished(meta, students)] == [True] * given
+    meta = {"finished": ["master"]}
+    assert bool(teacher_sentence(meta, teachers)) == trained
+    assert [line.startswith("master: used as given") for line in given_sentences(meta, teachers)] == [True] * given

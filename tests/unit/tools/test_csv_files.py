@@ -4,7 +4,7 @@ import math
 
 import pandas
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kd.tools.csv_files import csv_text, write_csv
@@ -25,6 +25,7 @@ def test_given_columns_hold_and_no_row_may_have_another():
         csv_text([{"c": 1}], ["a", "b"])
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=5))
 def test_every_text_comes_back_as_it_was(pairs):
     text = csv_text([{"one": one, "two": two} for one, two in pairs])
@@ -32,6 +33,7 @@ def test_every_text_comes_back_as_it_was(pairs):
     assert rows == pairs
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=5))
 def test_every_number_comes_back_exactly(values):
     rows = list(csv.DictReader(io.StringIO(csv_text([{"x": value} for value in values]))))

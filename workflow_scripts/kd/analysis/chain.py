@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from kd.analysis.records import as_object, check_run, read_metrics
+from kd.analysis.per_epoch import read_metrics
+from kd.analysis.records import as_object, check_run
 from kd.tools.csv_files import write_csv
 from kd.tools.errors import UserError
 from kd.tools.files import atomic_path, atomic_write, read_json, write_json

@@ -1,21 +1,20 @@
 """From accuracy matrices to what is reported of continual learning, without torch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from kd.analysis.records import as_object, check_matrix
-from kd.analysis.statistics import paired_difference, summarise
+from kd.analysis.runs import grouped
+from kd.analysis.statistics import PairedDifference, Summary, paired_difference, summarise
 from kd.study.made import exchanged, is_as_asked, reason_of
 from kd.tools.errors import UserError
 from kd.tools.files import read_json
 
 Matrix = Sequence[Sequence[float | None]]
-Record = dict[str, Any]
-
-MEASURES = ("average", "final", "forgetting", "task_final")
 
 
 def seen_accuracies(matrix: Matrix, images: Sequence[int]) -> list[float]:
@@ -45,37 +44,89 @@ def forgetting(matrix: Matrix) -> float:
     return float(np.mean([np.nanmax(table[j:last, j]) - table[last, j] for j in range(last)]))
 
 
+@dataclass(frozen=True)
+class CourseMeasure:
+    """A number of one run, from its accuracy matrix and the numbers of images of each task."""
+
+    heading: str
+    found: Callable[[Matrix, Sequence[int]], float]
+    answers: Literal["class", "task"] = "class"
+    """Whether any seen class may be answered, or only those of the image's own task."""
+    better: Literal["up", "down"] = "up"
+
+
+MEASURES = {
+    "average": CourseMeasure("Average incremental", average_incremental_accuracy),
+    "final": CourseMeasure("Final", lambda matrix, images: seen_accuracies(matrix, images)[-1]),
+    "forgetting": CourseMeasure("Forgetting", lambda matrix, _: forgetting(matrix), better="down"),
+    "task_final": CourseMeasure(
+        "Final, task known", lambda matrix, images: seen_accuracies(matrix, images)[-1], "task"
+    ),
+}
+"""By their names in continual.csv and .json, in the order of the table."""
+COMPARED = "final"
+"""The one in which strategies are compared, seed by seed."""
+
+
 def measures(record: Mapping[str, Any], split: str = "test") -> dict[str, float]:
     """Return the measures of one run from what its evaluation wrote."""
-    images, found = record["images"][split], record[split]
-    return {
-        "average": average_incremental_accuracy(found["class"], images),
-        "final": seen_accuracies(found["class"], images)[-1],
-        "forgetting": forgetting(found["class"]),
-        "task_final": seen_accuracies(found["task"], images)[-1],
-    }
+    images = record["images"][split]
+    return {name: measure.found(record[split][measure.answers], images) for name, measure in MEASURES.items()}
 
 
-def read_runs(runs: Sequence[Mapping[str, Any]]) -> list[Record]:
+@dataclass(frozen=True, kw_only=True)
+class CourseRun:
+    """A class-incremental run: as it was planned, and what its evaluation wrote or why it wrote nothing."""
+
+    dataset: str
+    student: str
+    strategy: str
+    seed: int
+    path: str
+    made: Mapping[str, Any]
+    """What its results must have been made from (kd.study.jobplan)."""
+    reason: str = ""
+    """Empty for a finished run."""
+    matrix: Mapping[str, Any] = field(default_factory=dict)
+    """The content of matrix.json."""
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """Return ok or failed."""
+        return "failed" if self.reason else "ok"
+
+    @property
+    def seen(self) -> list[float]:
+        """Return the accuracy over seen classes after each task."""
+        return seen_accuracies(self.matrix["test"]["class"], self.matrix["images"]["test"])
+
+    def content(self) -> dict[str, Any]:
+        """Return it as continual.json has it."""
+        planned = {name: getattr(self, name) for name in ("dataset", "student", "strategy", "seed", "path", "made")}
+        outcome = {"reason": self.reason} if self.reason else {"matrix": self.matrix, "measures": self.measures}
+        return {**planned, "status": self.status, **outcome}
+
+
+def read_runs(runs: Sequence[Mapping[str, Any]]) -> list[CourseRun]:
     """Return the runs with what their evaluations wrote, or with the reason why there is none.
 
-    A run has dataset, student, strategy, seed, path and made (kd.study.jobplan); a finished one gains `matrix` and
-    `measures`.
+    `runs` holds dataset, student, strategy, seed, path and made of each.
     """
-    found = []
-    for run in runs:
-        path = Path(run["path"]) / "matrix.json"
-        steps = run["made"]["steps"]
-        if path.is_file() and all(map(is_as_asked, steps)) and not any(map(exchanged, steps)):
-            try:
-                matrix = as_object(path, read_json(path))
-                check_matrix(path, matrix)
-                found.append({**run, "status": "ok", "matrix": matrix, "measures": measures(matrix)})
-            except UserError as error:
-                found.append({**run, "status": "failed", "reason": str(error)})
-        else:
-            found.append({**run, "status": "failed", "reason": _reason(run["made"])})
-    return found
+    return [_read(CourseRun(**run)) for run in runs]
+
+
+def _read(run: CourseRun) -> CourseRun:
+    path = Path(run.path) / "matrix.json"
+    steps = run.made["steps"]
+    if not path.is_file() or not all(map(is_as_asked, steps)) or any(map(exchanged, steps)):
+        return replace(run, reason=_reason(run.made))
+    try:
+        matrix = as_object(path, read_json(path))
+        check_matrix(path, matrix)
+        return replace(run, matrix=matrix, measures=measures(matrix))
+    except UserError as error:
+        return replace(run, reason=str(error))
 
 
 def _reason(made: Mapping[str, Any]) -> str:
@@ -83,45 +134,72 @@ def _reason(made: Mapping[str, Any]) -> str:
     return next((reason for reason in reasons if reason is not None), "not finished")
 
 
-def summaries(runs: Sequence[Record], confidence: float) -> list[Record]:
-    """Return one record a data set, student and strategy, in the order of the runs.
+@dataclass(frozen=True, kw_only=True)
+class StrategyRecord:
+    """What the seeds of one strategy say."""
 
-    Each measure has mean, sd and interval over seeds; `difference` is the paired difference of final accuracy to the
-    first strategy.
-    """
-    groups: dict[tuple[str, str, str], list[Record]] = {}
-    for run in runs:
-        groups.setdefault((run["dataset"], run["student"], run["strategy"]), []).append(run)
+    dataset: str
+    student: str
+    strategy: str
+    planned: int
+    used: int
+    measures: Mapping[str, Summary]
+    reference: str
+    """The first strategy of the data set and student."""
+    difference: PairedDifference | None
+    """Of the measure that strategies are compared in, to the reference."""
+    problems: list[str]
+    """Of every run without result, its seed and reason."""
+
+    def content(self) -> dict[str, Any]:
+        """Return it as continual.json has it: each measure under its own name, where `measures` stands here."""
+        content: dict[str, Any] = {}
+        for name, value in asdict(self).items():
+            content |= value if name == "measures" else {name: value}
+        return content
+
+
+def read_record(content: Mapping[str, Any]) -> StrategyRecord:
+    """Return a record as `StrategyRecord.content` wrote it."""
+    own = {name: value for name, value in content.items() if name not in MEASURES}
+    difference = None if own["difference"] is None else PairedDifference(**own["difference"])
+    found = {name: Summary(**content[name]) for name in MEASURES}
+    return StrategyRecord(**{**own, "difference": difference}, measures=found)
+
+
+def summaries(runs: Sequence[CourseRun], confidence: float) -> list[StrategyRecord]:
+    """Return one record per data set, student and strategy, in the order of the runs."""
+    groups = grouped(runs, lambda run: (run.dataset, run.student, run.strategy))
     first: dict[tuple[str, str], str] = {}
     records = []
     for (dataset, student, strategy), members in groups.items():
         reference = groups[dataset, student, first.setdefault((dataset, student), strategy)]
-        finished = [run for run in members if run["status"] == "ok"]
-        own, other = _finals(members), _finals(reference)
+        finished = [run for run in members if not run.reason]
+        own, other = _compared(members), _compared(reference)
         paired = members is not reference and bool(set(own) & set(other))
         records.append(
-            {
-                "dataset": dataset,
-                "student": student,
-                "strategy": strategy,
-                "planned": len(members),
-                "used": len(finished),
-                **{key: summarise([run["measures"][key] for run in finished], confidence) for key in MEASURES},
-                "reference": reference[0]["strategy"],
-                "difference": paired_difference(own, other, confidence) if paired else None,
-                "problems": [f"seed {run['seed']}: {run['reason']}" for run in members if run["status"] != "ok"],
-            }
+            StrategyRecord(
+                dataset=dataset,
+                student=student,
+                strategy=strategy,
+                planned=len(members),
+                used=len(finished),
+                measures={name: summarise([run.measures[name] for run in finished], confidence) for name in MEASURES},
+                reference=reference[0].strategy,
+                difference=paired_difference(own, other, confidence) if paired else None,
+                problems=[f"seed {run.seed}: {run.reason}" for run in members if run.reason],
+            )
         )
     return records
 
 
-def _finals(runs: Sequence[Record]) -> dict[int, float]:
-    return {run["seed"]: run["measures"]["final"] for run in runs if run["status"] == "ok"}
+def _compared(runs: Sequence[CourseRun]) -> dict[int, float]:
+    return {run.seed: run.measures[COMPARED] for run in runs if not run.reason}
 
 
-def mean_matrix(runs: Sequence[Record], kind: str = "class", split: str = "test") -> np.ndarray:
+def mean_matrix(runs: Sequence[CourseRun], kind: str = "class", split: str = "test") -> np.ndarray:
     """Return the mean accuracy matrix of finished runs, NaN where a task is not learnt yet."""
     tables = [
-        [[np.nan if value is None else value for value in row] for row in run["matrix"][split][kind]] for run in runs
+        [[np.nan if value is None else value for value in row] for row in run.matrix[split][kind]] for run in runs
     ]
     return np.mean(np.array(tables, dtype=np.float64), axis=0)

@@ -1,4 +1,4 @@
-"""Learning curves of several seeds, read from their metrics.csv (numpy only)."""
+"""Learning curves of several seeds, read from their metrics.csv."""
 
 import logging
 from collections.abc import Sequence
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas
 
-from kd.analysis.records import read_metrics
+from kd.analysis.per_epoch import read_metrics
 from kd.tools.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -41,24 +42,21 @@ class Curves:
 
 def read_curves(folders: Sequence[str | Path], column: str) -> Curves | None:
     """Return a column of metrics.csv over the run folders given, None where no folder has it."""
-    series = [found for folder in folders if (found := _series(Path(folder) / "metrics.csv", column))]
+    series = [one for folder in folders if len(one := _series(Path(folder) / "metrics.csv", column))]
     if not series:
         return None
-    epochs = np.array(sorted(set().union(*series)))
-    values = np.array([[one.get(epoch, np.nan) for epoch in epochs.tolist()] for one in series])
-    for row in values:
-        last = np.flatnonzero(np.isfinite(row))[-1]
-        row[last:] = row[last]
-    return Curves(epochs, values)
+    table = pandas.concat(series, axis=1).sort_index()  # joined by epoch, a column a seed
+    ended = table.bfill().isna()
+    return Curves(table.index.to_numpy(), table.where(~ended, table.ffill()).to_numpy().T)
 
 
-def _series(path: Path, column: str) -> dict[int, float]:
-    if not path.is_file():
-        return {}
-    try:
-        pairs = [(row.get("epoch"), row.get(column)) for row in read_metrics(path)]
-    except UserError as error:  # damaged since its run was collected
-        log.warning("%s; its curve is not drawn", error)
-        return {}
-    found = {int(float(epoch)): float(value) for epoch, value in pairs if epoch and value}
-    return {epoch: value for epoch, value in found.items() if np.isfinite(value)}
+def _series(path: Path, column: str) -> "pandas.Series[float]":
+    """Return the finite values of a column by epoch."""
+    rows: list[dict[str, str]] = []
+    if path.is_file():
+        try:
+            rows = read_metrics(path)
+        except UserError as error:  # damaged since its run was collected
+            log.warning("%s; its curve is not drawn", error)
+    values = {int(row["epoch"]): float(row[column]) for row in rows if row.get(column)}
+    return pandas.Series({epoch: value for epoch, value in values.items() if np.isfinite(value)}, dtype="float64")

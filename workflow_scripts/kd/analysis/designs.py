@@ -1,72 +1,130 @@
 """The numbers of an experiment's own analysis: each point with its interval and its paired difference."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from kd.analysis.runs import RunRow
-from kd.analysis.statistics import holm, paired_difference, seed_values, summarise
+from kd.analysis import measures
+from kd.analysis.compared import Against, seed_values
+from kd.analysis.rows import RunRow
+from kd.analysis.statistics import PairedDifference, holm, paired_difference, summarise
 from kd.schema.config import Reporting
 from kd.study.designs import Design, Point
 
-Record = dict[str, Any]
+
+@dataclass(frozen=True, kw_only=True)
+class PointDifference(PairedDifference, Against):
+    """A point minus the one that it is compared with, seed by seed."""
+
+    p_holm: float | None
 
 
-def design_records(runs: Sequence[RunRow], design: Design, report: Reporting) -> list[Record]:
-    """Return one record a point, in order: place, t interval over seeds, and the difference to the point it is against.
+@dataclass(frozen=True, kw_only=True)
+class PointRecord:
+    """What the seeds of one point say."""
 
-    Differences are paired by seed and have sign-flip p values, Holm-corrected over the whole design. Accuracies are
-    test top-1 in percent of the weights that `report` names.
+    pair: str
+    method: str
+    line: str
+    x: float
+    base_method: str
+    teachers: str
+    n_planned: int
+    n_used: int
+    mean: float | None
+    sd: float | None
+    half_width: float | None
+    low: float | None
+    high: float | None
+    seeds: list[int]
+    values: list[float]
+    difference: PointDifference | None
+    role: str = "student"
+
+    def content(self) -> dict[str, Any]:
+        """Return it as analysis.json has it."""
+        return asdict(self)
+
+
+def design_records(runs: Sequence[RunRow], design: Design, report: Reporting) -> list[PointRecord]:
+    """Return one record per point, in order: place, t interval over seeds, the difference to the point it is against.
+
+    Differences are paired by seed and have sign-flip p values, Holm-corrected over the whole design. The numbers are
+    what a report about these weights compares methods by.
     """
-    column = f"test_top1_{report.weights}"
+    measure = measures.compared_by(report.weights)
     found = [_rows(runs, design, point) for point in design.points]
-    values = [seed_values(rows, column) for rows in found]
-    records = [
-        {
-            **point.model_dump(exclude={"against"}),
-            "base_method": rows[0]["base_method"] if rows else point.method,
-            "teachers": rows[0]["teachers"] if rows else "",
-            "n_planned": len(rows),
-            **{("n_used" if key == "n" else key): value for key, value in summary.items()},
-            "seeds": list(own),
-            "values": list(own.values()),
-            "difference": None if point.against is None else _difference(design, values, number, report.confidence),
-        }
-        for number, (point, rows, own) in enumerate(zip(design.points, found, values, strict=True))
-        for summary in [summarise(list(own.values()), report.confidence)]
+    values = [seed_values(rows, measure) for rows in found]
+    differences = _differences(design, values, report.confidence)
+    return [
+        _record(point, rows, own, difference, report.confidence)
+        for point, rows, own, difference in zip(design.points, found, values, differences, strict=True)
     ]
-    _correct([record["difference"] for record in records if record["difference"] is not None])
-    return records
+
+
+def _record(
+    point: Point,
+    rows: Sequence[RunRow],
+    values: dict[int, float],
+    difference: PointDifference | None,
+    confidence: float,
+) -> PointRecord:
+    summary = summarise(list(values.values()), confidence)
+    return PointRecord(
+        pair=point.pair,
+        method=point.method,
+        line=point.line,
+        x=point.x,
+        base_method=rows[0].base_method if rows else point.method,
+        teachers=rows[0].teachers if rows else "",
+        n_planned=len(rows),
+        n_used=summary.n,
+        mean=summary.mean,
+        sd=summary.sd,
+        half_width=summary.half_width,
+        low=summary.low,
+        high=summary.high,
+        seeds=list(values),
+        values=list(values.values()),
+        difference=difference,
+    )
 
 
 def _rows(runs: Sequence[RunRow], design: Design, point: Point) -> list[RunRow]:
     """Return the runs of a point, by seed; earlier links of chains of runs have other names."""
     place = (design.dataset, point.pair, point.method)
-    return sorted(
-        (row for row in runs if (row["dataset"], row["pair"], row["method"]) == place), key=lambda row: row["seed"]
-    )
+    return sorted((row for row in runs if (*row.group, row.method) == place), key=lambda row: row.seed)
 
 
-def _difference(design: Design, values: Sequence[dict[int, float]], number: int, confidence: float) -> Record:
-    against = design.points[number].against
-    assert against is not None
-    found = paired_difference(values[number], values[against], confidence)
-    return {"method": design.points[number].method, "reference": design.points[against].method, **found, "p_holm": None}
-
-
-def _correct(differences: Sequence[Record]) -> None:
-    """Fill in the adjusted p values."""
-    tested = [one for one in differences if one["p"] is not None]
-    for one, adjusted in zip(tested, holm([one["p"] for one in tested]), strict=True):
-        one["p_holm"] = adjusted
+def _differences(design: Design, values: Sequence[dict[int, float]], confidence: float) -> list[PointDifference | None]:
+    """Return the difference of each point that is compared with another, p corrected over all of them."""
+    paired = {
+        number: paired_difference(own, values[point.against], confidence)
+        for number, (point, own) in enumerate(zip(design.points, values, strict=True))
+        if point.against is not None
+    }
+    tested = {number: one.p for number, one in paired.items() if one.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return [
+        PointDifference(
+            **vars(paired[number]),
+            method=point.method,
+            reference=design.points[point.against].method,
+            p_holm=adjusted.get(number),
+        )
+        if point.against is not None
+        else None
+        for number, point in enumerate(design.points)
+    ]
 
 
 def reference_means(runs: Sequence[RunRow], design: Design, report: Reporting) -> dict[str, float]:
     """Return the mean of each of the report's references in the design's pair that is no point of it."""
-    column, found = f"test_top1_{report.weights}", {}
+    measure, found = measures.compared_by(report.weights), {}
     shown = {point.method for point in design.points}
     for name in report.references:
         point = design.points[0].model_copy(update={"method": name})
-        mean = summarise(list(seed_values(_rows(runs, design, point), column).values()), report.confidence)["mean"]
+        mean = summarise(list(seed_values(_rows(runs, design, point), measure).values()), report.confidence).mean
         if name not in shown and mean is not None:
             found[name] = mean
     return found

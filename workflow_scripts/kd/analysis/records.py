@@ -1,42 +1,44 @@
 """What runs left on disk, read with doubt: a damaged file is a UserError that names it, which becomes the reason."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kd.tools.errors import UserError
-
-ACCURACIES = ("val_top1", "test_top1", "test_top5", "agreement")
-STAGE = "stage"  # the one column of metrics.csv that is text
+from kd.analysis import measures
+from kd.analysis.damage import damaged, found
 
 
 def as_object(path: Path, content: Any) -> Any:
     """Return the content of a JSON file that must hold names and values."""
     if not isinstance(content, dict):
-        raise _damaged(path, f"it holds {_shown(content)} in the place of names and values")
+        raise damaged(path, f"it holds {found(content)} in the place of names and values")
     return content
 
 
+def check_numbers(path: Path, content: Mapping[str, Any]) -> None:
+    """Refuse a run.json or evaluation.json whose numbers are none, or whose percentages lie outside 0..100.
+
+    All numbers beside one that the catalogue of measures knows are checked with it.
+    """
+    keys = {measure.key: measure for measure in measures.kept_in(path.name)}
+    percentages = {key.rpartition(".")[2] for key, measure in keys.items() if measure.unit == "%"}
+
+    def check(name: str, value: Any, key: str) -> None:
+        _check_number(path, name, value, highest=100 if key in percentages else math.inf)
+
+    for key in keys:
+        if "." not in key:
+            check(key, content.get(key), key)
+    for part in dict.fromkeys(key.partition(".")[0] for key in keys if "." in key):
+        for name, value in _part(path, part, content.get(part)).items():
+            check(f"{part}.{name}", value, name)
+
+
 def check_run(path: Path, record: Mapping[str, Any]) -> None:
-    """Refuse a run.json whose numbers are none."""
-    for name in ("epochs", "best_epoch", "peak_memory_mb"):
-        _check_number(path, name, record.get(name))
-    for part in ("seconds", "flops", "params"):
-        for name, value in _part(path, part, record.get(part)).items():
-            _check_number(path, f"{part}.{name}", value)
+    """Refuse a run.json that does not hold what tables are made from."""
+    check_numbers(path, record)
     _part(path, "hardware", record.get("hardware"))
-
-
-def check_evaluation(path: Path, evaluation: Mapping[str, Any]) -> None:
-    """Refuse an evaluation.json whose numbers are none, or whose accuracies lie outside 0..100."""
-    for which in ("last", "best"):
-        for name, value in _part(path, which, evaluation.get(which)).items():
-            _check_number(path, f"{which}.{name}", value, highest=100 if name in ACCURACIES else math.inf)
-    for name, value in _part(path, "ensemble", evaluation.get("ensemble")).items():
-        _check_number(path, f"ensemble.{name}", value, highest=100)
-    _check_number(path, "test_top1_tracked_max", evaluation.get("test_top1_tracked_max"), highest=100)
 
 
 def check_matrix(path: Path, record: Mapping[str, Any]) -> None:
@@ -48,50 +50,21 @@ def check_matrix(path: Path, record: Mapping[str, Any]) -> None:
         for kind in ("class", "task"):
             rows = tables.get(kind)
             if not isinstance(rows, list) or not tasks == len(rows) == len(images) > 0:
-                raise _damaged(path, f"{split}.{kind} is no table of {tasks} tasks")
+                raise damaged(path, f"{split}.{kind} is no table of {tasks} tasks")
             for number, row in enumerate(rows, start=1):
                 if len(_numbers(path, f"{split}.{kind}[{number}]", row, highest=100)) != tasks:
-                    raise _damaged(path, f"{split}.{kind}[{number}] has no number for each of {tasks} tasks")
-
-
-def read_metrics(path: Path, epochs: Any = None) -> list[dict[str, str]]:
-    """Return the rows of a metrics.csv as text, checked to be numbers or empty; with `epochs`, to be so many."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except UnicodeDecodeError as error:
-        raise _damaged(path, f"byte {error.start} is no UTF-8") from error
-    except (csv.Error, OSError) as error:
-        raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    if epochs is not None and len(rows) != epochs:
-        raise _damaged(path, f"it holds {len(rows)} of {epochs} epochs")
-    for number, row in enumerate(rows, start=1):
-        if None in row or None in row.values():
-            raise _damaged(path, f"row {number} has not as many cells as the first line")
-        _check_row(path, number, row)
-    return rows
-
-
-def _check_row(path: Path, number: int, row: Mapping[str, str]) -> None:
-    if not row.get("epoch", "").isdecimal():
-        raise _damaged(path, f"row {number} has no epoch")
-    for name, cell in row.items():
-        try:
-            if name != STAGE and cell:
-                float(cell)
-        except ValueError as error:
-            raise _damaged(path, f"{name} of row {number} is {_shown(cell)}, not a number") from error
+                    raise damaged(path, f"{split}.{kind}[{number}] has no number for each of {tasks} tasks")
 
 
 def _part(path: Path, name: str, value: Any) -> Mapping[str, Any]:
     if value is not None and not isinstance(value, dict):
-        raise _damaged(path, f"{name} is {_shown(value)}, not names and values")
+        raise damaged(path, f"{name} is {found(value)}, not names and values")
     return value or {}
 
 
 def _numbers(path: Path, name: str, values: Any, highest: float = math.inf) -> Sequence[float | None]:
     if not isinstance(values, list):
-        raise _damaged(path, f"{name} is {_shown(values)}, not a list")
+        raise damaged(path, f"{name} is {found(values)}, not a list")
     for value in values:
         _check_number(path, name, value, highest)
     return values
@@ -102,17 +75,6 @@ def _check_number(path: Path, name: str, value: Any, highest: float = math.inf) 
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _damaged(path, f"{name} is {_shown(value)}, not a number")
+        raise damaged(path, f"{name} is {found(value)}, not a number")
     if value < 0 or value > min(highest, 1e300):
-        raise _damaged(path, f"{name} is {_shown(value)}, which it cannot be")
-
-
-def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path} is damaged: {what}")
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, int) and not -(10**18) < value < 10**18:
-        return "a number of more than 18 digits"  # Python refuses to write those of thousands
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
+        raise damaged(path, f"{name} is {found(value)}, which it cannot be")

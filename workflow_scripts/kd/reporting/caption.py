@@ -1,12 +1,13 @@
 """What a reader must know to read a table: data, weights, seeds, intervals, tests, teachers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from kd.analysis.compared import Difference
+from kd.analysis.statistics import PairedDifference
 from kd.reporting import text
+from kd.reporting.lines import Line
 from kd.schema.config import Reporting
-
-Raw = dict[str, Any]  # the numbers of one row
 
 BASELINE = "ce"
 
@@ -17,23 +18,28 @@ WEIGHTS = {
 
 
 def caption_of(
-    dataset: str, report: Reporting, meta: Mapping[str, Any], raws: Sequence[Raw], differences: Sequence[Raw]
+    dataset: str,
+    report: Reporting,
+    meta: Mapping[str, Any],
+    lines: Sequence[Line],
+    differences: Sequence[Difference],
 ) -> str:
-    """Return the caption of one section; raws are its rows, differences its paired comparisons."""
-    students = [raw for raw in raws if raw["role"] == "student"]
+    """Return the caption of one section, from its lines and their paired comparisons."""
+    students = [line for line in lines if line.role == "student"]
+    teachers = [line.record.teachers for line in students]
     sentences = [
         f"Test top-1 accuracy (%) on {described(dataset, meta)}; {WEIGHTS[report.weights]}.",
-        seeds_sentence(students, report.confidence),
+        seeds_sentence([line.record.n_planned for line in students], report.confidence),
         *paired_sentences(differences, report.confidence),
-        teacher_sentence(meta, students),
-        *_finished(meta, students),
+        teacher_sentence(meta, teachers),
+        *given_sentences(meta, teachers),
         _order(students) + _bold(students),
-        *_links(raws),
+        *_links(lines),
         "Times, memory and FLOPs are means a run; total time and FLOPs include the teachers and the pre-stage in full, "
         "and a multiply-add counts as two FLOPs.",
         *_devices(students),
         *_formats(students),
-        *_published(raws),
+        *_published(lines),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
 
@@ -51,38 +57,39 @@ def described(name: str, meta: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(facts)})" if facts else name
 
 
-def seeds_sentence(students: Sequence[Raw], confidence: float) -> str:
-    """Return what the numbers are means of, and their interval."""
-    counts = sorted({raw["n_planned"] for raw in students})
-    planned = text.listing([str(count) for count in counts]) or "0"
+def seeds_sentence(planned: Iterable[int], confidence: float) -> str:
+    """Return what the numbers are means of, and their interval, by the numbers of seeds planned."""
+    counts = sorted(set(planned))
+    listed = text.listing([str(count) for count in counts]) or "0"
     if counts == [1]:
         return "Mean of n = 1 seed: no interval and no p value can be given."
     return (
-        f"Mean ± half-width of the {confidence:.0%} Student t interval over seeds (n = {planned} planned); "
+        f"Mean ± half-width of the {confidence:.0%} Student t interval over seeds (n = {listed} planned); "
         "n counts the finished ones."
     )
 
 
-def paired_sentences(differences: Sequence[Raw], confidence: float) -> list[str]:
+def paired_sentences(differences: Sequence[PairedDifference], confidence: float) -> list[str]:
     """Return how differences were tested, and how small p can get at all with so few seeds."""
-    tested = [one for one in differences if one["p"] is not None]
+    tested = [one for one in differences if one.p is not None]
     if not tested:
         return []
-    exact = all(one["p_exact"] for one in tested)
-    how = "exact two-sided" if exact else f"two-sided ({max(one['flips'] for one in tested):,} seeded random flips)"
-    largest = max(one["n"] for one in tested)
+    exact = all(one.p_exact for one in tested)
+    flips = max(one.flips or 0 for one in tested)
+    how = "exact two-sided" if exact else f"two-sided ({flips:,} seeded random flips)"
+    largest = max(one.n for one in tested)
     floor = f"; with n = {largest} no uncorrected p can be below {2.0 ** (1 - largest):.3g}" if largest <= 8 else ""
     flat = " An interval of no width says only that all seeds gave the same difference."
     return [
         f"Δ: difference paired by seed with its {confidence:.0%} t interval; "
         f"p: {how} sign-flip test, Holm-corrected over the methods of this table{floor}."
-        + (flat if any(one["sd"] == 0 for one in tested) else "")
+        + (flat if any(one.sd == 0 for one in tested) else "")
     ]
 
 
-def teacher_sentence(meta: Mapping[str, Any], students: Sequence[Raw]) -> str:
-    """Return whether the intervals speak of one teacher checkpoint or of many."""
-    if not _taught_by(students) - set(meta.get("finished", [])):
+def teacher_sentence(meta: Mapping[str, Any], teachers: Iterable[str]) -> str:
+    """Return whether the intervals speak of one teacher checkpoint or of many; `teachers` are those of each method."""
+    if not _names(teachers) - set(meta.get("finished", [])):
         return ""
     seed = meta.get("teacher_seed", "same")
     if seed == "same":
@@ -90,14 +97,14 @@ def teacher_sentence(meta: Mapping[str, Any], students: Sequence[Raw]) -> str:
     return f"All seeds distil the one teacher of seed {seed}: the intervals are conditional on that checkpoint."
 
 
-def _taught_by(students: Sequence[Raw]) -> set[str]:
+def _names(teachers: Iterable[str]) -> set[str]:
     """Return the names of all teachers."""
-    return {name for raw in students for name in raw["teachers"].split("+")} - {"none", ""}
+    return {name for several in teachers for name in several.split("+")} - {"none", ""}
 
 
-def _finished(meta: Mapping[str, Any], students: Sequence[Raw]) -> list[str]:
+def given_sentences(meta: Mapping[str, Any], teachers: Iterable[str]) -> list[str]:
     """Return what is not known of teachers that were used as they were given."""
-    taught = _taught_by(students)
+    taught = _names(teachers)
     names = [name for name in meta.get("finished", []) if name in taught]
     if not names:
         return []
@@ -107,20 +114,20 @@ def _finished(meta: Mapping[str, Any], students: Sequence[Raw]) -> list[str]:
     ]
 
 
-def _order(students: Sequence[Raw]) -> str:
-    if any(raw["base_method"] == BASELINE for raw in students):
+def _order(students: Sequence[Line]) -> str:
+    if any(line.record.base_method == BASELINE for line in students):
         return "Cross-entropy stands first, the methods below it are sorted by mean"
     return "Methods are sorted by mean"
 
 
-def _bold(students: Sequence[Raw]) -> str:
-    if any(raw["tied_with_best"] is True for raw in students):
+def _bold(students: Sequence[Line]) -> str:
+    if any(line.record.tied_with_best is True for line in students):
         return "; bold: not told apart from the best by the paired interval (uncorrected)."
     return "."
 
 
-def _links(raws: Sequence[Raw]) -> list[str]:
-    if not any(raw["role"] == "link" for raw in raws):
+def _links(lines: Sequence[Line]) -> list[str]:
+    if not any(line.role == "link" for line in lines):
         return []
     return [
         "Below the methods stand the earlier links of chains of runs, compared with nothing; each chain's method has "
@@ -128,8 +135,8 @@ def _links(raws: Sequence[Raw]) -> list[str]:
     ]
 
 
-def _devices(students: Sequence[Raw]) -> list[str]:
-    devices = sorted({device for raw in students for device in raw["devices"]})
+def _devices(students: Sequence[Line]) -> list[str]:
+    devices = sorted({device for line in students for device in line.devices})
     if len(devices) < 2:
         return []
     return [f"Times come from different devices and do not compare across them: {text.listing(devices)}."]
@@ -138,7 +145,7 @@ def _devices(students: Sequence[Raw]) -> list[str]:
 FORMATS = {"fp32": "float32", "tf32": "TF32", "bf16": "bfloat16", "fp16": "float16"}
 
 
-def _formats(students: Sequence[Raw]) -> list[str]:
+def _formats(students: Sequence[Line]) -> list[str]:
     """Return which number format and kernels made the numbers, where all of them have the same."""
     made = _made(students)
     if len(made) != 1:
@@ -148,9 +155,9 @@ def _formats(students: Sequence[Raw]) -> list[str]:
     return [f"Students were trained in {_format(precision)} with {_kernels(kernels)}{where}."]
 
 
-def mixed_formats(raws: Sequence[Raw]) -> str:
+def mixed_formats(lines: Sequence[Line]) -> str:
     """Return a warning where rows of one table were made in different ways, empty where they were not."""
-    made = _made([raw for raw in raws if raw["role"] == "student"])
+    made = _made([line for line in lines if line.role == "student"])
     if len(made) < 2:
         return ""
     parts = [
@@ -165,12 +172,12 @@ def mixed_formats(raws: Sequence[Raw]) -> str:
     )
 
 
-def _made(raws: Sequence[Raw]) -> dict[tuple[str, str, str], list[str]]:
+def _made(lines: Sequence[Line]) -> dict[tuple[str, str, str], list[str]]:
     """Return the methods by format and kernels of their training and format of their evaluation."""
     found: dict[tuple[str, str, str], list[str]] = {}
-    for raw in raws:
-        for made in raw["made"]:
-            found.setdefault(made, []).append(raw["method"])
+    for line in lines:
+        for made in line.made:
+            found.setdefault(made, []).append(line.record.method)
     return found
 
 
@@ -182,8 +189,8 @@ def _kernels(kernels: str) -> str:
     return {"torch": "torch's kernels", "winograd": "Winograd's convolutions"}.get(kernels, f"{kernels} kernels")
 
 
-def _published(raws: Sequence[Raw]) -> list[str]:
-    if not any(raw["published"] for raw in raws):
+def _published(lines: Sequence[Line]) -> list[str]:
+    if not any(line.published for line in lines):
         return []
     return [
         "Published numbers come from the cards and from other recipes; in brackets ours minus theirs, last epoch "

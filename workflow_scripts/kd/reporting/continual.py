@@ -1,7 +1,5 @@
 """Continual learning as a table, a heat map a strategy, and accuracies over tasks."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kd.analysis.continual import MEASURES, Record, mean_matrix, read_runs, seen_accuracies, summaries
+from kd.analysis.continual import COMPARED, MEASURES, CourseRun, StrategyRecord, mean_matrix, read_runs, summaries
+from kd.analysis.runs import grouped
+from kd.analysis.statistics import Summary
 from kd.reporting import text
 from kd.reporting.layout import FIGURE_FORMATS, figure_name
 from kd.reporting.style import GREY, looks, new_figure, save, settle, styled
 from kd.schema.config import Reporting
+from kd.tools.csv_files import csv_text
 from kd.tools.files import atomic_write
 
 if TYPE_CHECKING:
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
-HEADINGS = {
-    "average": "Average incremental",
-    "final": "Final",
-    "difference": "Final minus {reference}",
-    "forgetting": "Forgetting",
-    "task_final": "Final, task known",
-    "runs": "Seeds",
-}
 NOTES = (
     "Test top-1 in percent, mean ± standard deviation over seeds; differences are paired by seed, with a {percent} t "
     "interval. Average incremental: mean over tasks of the accuracy over all seen classes after the task. Final: over "
@@ -50,8 +43,8 @@ def write_continual(runs: Sequence[Mapping[str, Any]], folder: str | Path, repor
     atomic_write(tables / "continual.md", as_markdown(records, report.confidence))
     atomic_write(tables / "continual.json", as_json(records, found))
     with styled():
-        for dataset in dict.fromkeys(run["dataset"] for run in found):
-            own = [run for run in found if run["dataset"] == dataset]
+        for dataset in dict.fromkeys(run.dataset for run in found):
+            own = [run for run in found if run.dataset == dataset]
             for name, figure in (("accuracy_matrices", matrices(own)), ("accuracy_over_tasks", over_tasks(own))):
                 settle(figure)
                 for ending in FIGURE_FORMATS:
@@ -61,26 +54,25 @@ def write_continual(runs: Sequence[Mapping[str, Any]], folder: str | Path, repor
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def as_csv(runs: Sequence[Record]) -> str:
-    """Return one line a run: its measures, and its accuracy over seen classes after each task."""
-    tasks = max((len(run["matrix"]["sizes"]) for run in _finished(runs)), default=0)
-    names = [f"seen_after_{number}" for number in range(1, tasks + 1)]
-    buffer = io.StringIO()
-    columns = ["dataset", "student", "strategy", "seed", "status", "reason", *MEASURES, *names, "path"]
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    for run in runs:
-        row = dict(run)
-        if run["status"] == "ok":
-            row |= {key: f"{value:.6g}" for key, value in run["measures"].items()}
-            row |= {name: f"{value:.6g}" for name, value in zip(names, _seen(run), strict=False)}
-        writer.writerow(row)
-    return buffer.getvalue()
+def as_csv(runs: Sequence[CourseRun]) -> str:
+    """Return one line per run: its measures, and its accuracy over seen classes after each task."""
+    tasks = max((len(run.matrix["sizes"]) for run in _finished(runs)), default=0)
+    seen = [f"seen_after_{number}" for number in range(1, tasks + 1)]
+    columns = ["dataset", "student", "strategy", "seed", "status", "reason", *MEASURES, *seen, "path"]
+    return csv_text((_flat(run, seen) for run in runs), columns)
 
 
-def as_json(records: Sequence[Record], runs: Sequence[Record]) -> str:
+def _flat(run: CourseRun, seen: Sequence[str]) -> dict[str, Any]:
+    """Return a run by column of the CSV file; `seen` are the columns of accuracies over seen classes."""
+    names = ("dataset", "student", "strategy", "seed", "status", "reason", "path")
+    numbers = {} if run.reason else {**run.measures, **dict(zip(seen, run.seen, strict=False))}
+    return {name: getattr(run, name) for name in names} | {key: f"{value:.6g}" for key, value in numbers.items()}
+
+
+def as_json(records: Sequence[StrategyRecord], runs: Sequence[CourseRun]) -> str:
     """Return summaries and every run with its whole matrices."""
-    return json.dumps({"summaries": list(records), "runs": list(runs)}, indent=1) + "\n"
+    content = {"summaries": [record.content() for record in records], "runs": [run.content() for run in runs]}
+    return json.dumps(content, indent=1) + "\n"
 
 
 @dataclass(frozen=True)
@@ -95,15 +87,13 @@ class Table:
     """Of every run without result, its strategy, seed and reason."""
 
 
-def as_tables(records: Sequence[Record]) -> list[Table]:
+def as_tables(records: Sequence[StrategyRecord]) -> list[Table]:
     """Return a table for each data set and student."""
     tables = []
-    for dataset, student in dict.fromkeys((record["dataset"], record["student"]) for record in records):
-        members = [record for record in records if (record["dataset"], record["student"]) == (dataset, student)]
-        headings = [heading.format(reference=members[0]["reference"]) for heading in HEADINGS.values()]
-        problems = [f"{record['strategy']}, {problem}" for record in members for problem in record["problems"]]
-        rows = [[record["strategy"], *_cells(record)] for record in members]
-        tables.append(Table(dataset, student, ["Strategy", *headings], rows, problems))
+    for (dataset, student), members in grouped(records, lambda record: (record.dataset, record.student)).items():
+        problems = [f"{record.strategy}, {problem}" for record in members for problem in record.problems]
+        rows = [list(_cells(record).values()) for record in members]
+        tables.append(Table(dataset, student, list(_cells(members[0])), rows, problems))
     return tables
 
 
@@ -112,7 +102,7 @@ def notes(confidence: float) -> str:
     return NOTES.format(percent=f"{100 * confidence:g} %")
 
 
-def as_markdown(records: Sequence[Record], confidence: float) -> str:
+def as_markdown(records: Sequence[StrategyRecord], confidence: float) -> str:
     """Return a table for each data set and student, with what is missing below it."""
     lines: list[str] = []
     for table in as_tables(records):
@@ -132,28 +122,28 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(text.markdown(cell) if cell != '---' else cell for cell in cells)} |"
 
 
-def _cells(record: Record) -> list[str]:
-    found = {key: _spread(record[key]) for key in MEASURES}
-    difference = record["difference"]
-    found["difference"] = text.NONE
-    if difference is not None:
-        found["difference"] = (
-            f"{text.signed(difference['mean'])} {text.interval(difference['low'], difference['high'])}"
-        )
-    found["runs"] = f"{record['used']} of {record['planned']}"
-    return [found[key].strip() for key in HEADINGS]
+def _cells(record: StrategyRecord) -> dict[str, str]:
+    """Return the cells of one strategy by heading."""
+    cells = {"Strategy": record.strategy}
+    for name, measure in MEASURES.items():
+        cells[measure.heading] = _spread(record.measures[name])
+        if name == COMPARED:
+            one = record.difference
+            delta = text.NONE if one is None else f"{text.signed(one.mean)} {text.interval(one.low, one.high)}"
+            cells[f"{measure.heading} minus {record.reference}"] = delta.strip()
+    return cells | {"Seeds": f"{record.used} of {record.planned}"}
 
 
-def _spread(summary: Record) -> str:
-    if summary["sd"] is None:
-        return text.decimal(summary["mean"])
-    return f"{text.decimal(summary['mean'])} ± {text.decimal(summary['sd'])}"
+def _spread(summary: Summary) -> str:
+    if summary.sd is None:
+        return text.decimal(summary.mean)
+    return f"{text.decimal(summary.mean)} ± {text.decimal(summary.sd)}"
 
 
 # --- figures --------------------------------------------------------------------------------------
 
 
-def matrices(runs: Sequence[Record]) -> "Figure":
+def matrices(runs: Sequence[CourseRun]) -> "Figure":
     """Return a heat map a strategy: mean accuracy on each task's images (columns) after each task (rows)."""
     groups = _by_strategy(runs)
     if not groups:
@@ -192,7 +182,7 @@ def _heat(axes: "Axes", matrix: np.ndarray) -> "AxesImage":
     return image
 
 
-def over_tasks(runs: Sequence[Record]) -> "Figure":
+def over_tasks(runs: Sequence[CourseRun]) -> "Figure":
     """Return accuracy over seen classes after each task, mean and range over seeds, a line a strategy."""
     groups = _by_strategy(runs)
     if not groups:
@@ -201,7 +191,7 @@ def over_tasks(runs: Sequence[Record]) -> "Figure":
     axes = figure.add_subplot()
     drawn = looks({strategy: strategy for strategy in groups})
     for strategy, members in groups.items():
-        values, look = np.array([_seen(run) for run in members]), drawn[strategy]
+        values, look = np.array([run.seen for run in members]), drawn[strategy]
         numbers = np.arange(1, values.shape[1] + 1)
         axes.plot(numbers, values.mean(0), color=look.color, marker=look.marker, ms=4, label=strategy, zorder=3)
         axes.fill_between(numbers, values.min(0), values.max(0), color=look.color, alpha=0.15, linewidth=0, zorder=2)
@@ -209,24 +199,17 @@ def over_tasks(runs: Sequence[Record]) -> "Figure":
     axes.set_ylim(bottom=0)
     axes.set_xlabel("Tasks learnt")
     axes.set_ylabel("Test top-1 over seen classes (%)")
-    axes.set_title(f"{runs[0]['dataset']}, {runs[0]['student']} (band: range over seeds)")
+    axes.set_title(f"{runs[0].dataset}, {runs[0].student} (band: range over seeds)")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
-def _by_strategy(runs: Sequence[Record]) -> dict[str, list[Record]]:
-    groups: dict[str, list[Record]] = {}
-    for run in _finished(runs):
-        groups.setdefault(run["strategy"], []).append(run)
-    return groups
+def _by_strategy(runs: Sequence[CourseRun]) -> dict[str, list[CourseRun]]:
+    return grouped(_finished(runs), lambda run: run.strategy)
 
 
-def _finished(runs: Sequence[Record]) -> list[Record]:
-    return [run for run in runs if run["status"] == "ok"]
-
-
-def _seen(run: Record) -> list[float]:
-    return seen_accuracies(run["matrix"]["test"]["class"], run["matrix"]["images"]["test"])
+def _finished(runs: Sequence[CourseRun]) -> list[CourseRun]:
+    return [run for run in runs if not run.reason]
 
 
 def _nothing() -> "Figure":

@@ -1,21 +1,23 @@
 """An experiment's own analysis as a table and a figure: sensitivity, ladder, sweep of a setting, overlap."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kd.analysis.designs import Record, design_records, reference_means
-from kd.analysis.runs import RunRow, grouped
+from kd.analysis import measures
+from kd.analysis.designs import PointRecord, design_records, reference_means
+from kd.analysis.measures import Weights
+from kd.analysis.rows import RunRow
+from kd.analysis.runs import grouped
 from kd.reporting import text
 from kd.reporting.caption import WEIGHTS as READ
 from kd.reporting.caption import described, paired_sentences, seeds_sentence, teacher_sentence
-from kd.reporting.comparison import Row, Section
-from kd.reporting.dots import ROW, dots, limits_of, name_rows
-from kd.reporting.figures import WEIGHTS
+from kd.reporting.dots import ROW, dots, limits_of, mean_of, name_rows
+from kd.reporting.figures import accuracy_label
+from kd.reporting.lines import Row, Section
 from kd.reporting.style import GREY, LINES, Look, looks, new_figure
 from kd.schema.config import Reporting
 from kd.study.designs import Design
+from kd.tools.csv_files import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,30 +31,33 @@ AGAINST = {
     "the student on all classes; differences are to {first} with the same teachers.",
 }
 TITLES = {"factors": "sensitivity", "ladder": "ladder", "sweep": "sweep", "overlap": "overlap of the teachers' classes"}
-PLAIN = [
+COLUMNS = [
     *["dataset", "kind", "pair", "method", "base_method", "line", "axis", "x", "n_planned", "n_used"],
     *["mean", "half_width", "low", "high", "sd"],
 ]
-DIFFERENCE = ["reference", "mean", "low", "high", "n", "p", "p_holm"]
+DIFFERENCE = ["mean", "low", "high", "n", "p", "p_holm"]
 
 
 # --- tables ---------------------------------------------------------------------------------------
 
 
-def design_section(runs: Sequence[RunRow], design: Design, report: Reporting, meta: Mapping[str, Any]) -> Section:
-    """Return the table of one design; a row's raw numbers are its record."""
+def design_section(
+    runs: Sequence[RunRow], design: Design, report: Reporting, meta: Mapping[str, Any]
+) -> Section[PointRecord]:
+    """Return the table of one design."""
     records = design_records(runs, design, report)
     columns = {"x": design.axis} if design.axis else {}
     compared = "the row above" if design.kind == "ladder" else design.points[0].method
-    columns |= {"method": "Method", "accuracy": "Test top-1 (%)", "n": "n", "delta": f"Δ {compared}", "p": "p (Holm)"}
-    rows = [Row(record | {"role": "student"}, _cells(record), bold=False) for record in records]
-    tested = [record["difference"] for record in records if record["difference"] is not None]
+    accuracy = measures.compared_by(report.weights).title
+    columns |= {"method": "Method", "accuracy": accuracy, "n": "n", "delta": f"Δ {compared}", "p": "p (Holm)"}
+    rows = [Row(record, _cells(record), bold=False) for record in records]
+    tested = [record.difference for record in records if record.difference is not None]
     sentences = [
         f"Test top-1 accuracy (%) on {described(design.dataset, meta)}; {READ[report.weights]}.",
-        seeds_sentence(records, report.confidence),
+        seeds_sentence([record.n_planned for record in records], report.confidence),
         AGAINST[design.kind].format(first=design.points[0].method),
         *paired_sentences(tested, report.confidence),
-        teacher_sentence(meta, records),
+        teacher_sentence(meta, [record.teachers for record in records]),
     ]
     caption = " ".join(sentence for sentence in sentences if sentence)
     return Section(design.dataset, _heading(design), caption, columns, rows, [])
@@ -63,34 +68,40 @@ def _heading(design: Design) -> str:
     return f"{design.folder.removeprefix('overlap--')}, {TITLES[design.kind]}"
 
 
-def _cells(record: Record) -> dict[str, str]:
-    half = "" if record["half_width"] is None else f" ± {text.decimal(record['half_width'])}"
-    complete = record["n_used"] == record["n_planned"]
-    difference = record["difference"] or {"mean": None, "low": None, "high": None, "p_holm": None}
-    delta = f"{text.signed(difference['mean'])} {text.interval(difference['low'], difference['high'])}"
+def _cells(record: PointRecord) -> dict[str, str]:
+    half = "" if record.half_width is None else f" ± {text.decimal(record.half_width)}"
+    complete = record.n_used == record.n_planned
+    one = record.difference
+    delta, p = text.NONE, text.NONE
+    if one is not None:
+        delta = f"{text.signed(one.mean)} {text.interval(one.low, one.high)}".strip()
+        p = text.p_value(one.p_holm)
     return {
-        "x": f"{record['x']:g}",
-        "method": record["method"],
-        "accuracy": text.decimal(record["mean"]) + half,
-        "n": str(record["n_used"]) if complete else f"{record['n_used']} of {record['n_planned']}",
-        "delta": delta.strip(),
-        "p": text.p_value(difference["p_holm"]),
+        "x": f"{record.x:g}",
+        "method": record.method,
+        "accuracy": text.decimal(record.mean) + half,
+        "n": str(record.n_used) if complete else f"{record.n_used} of {record.n_planned}",
+        "delta": delta,
+        "p": p,
     }
 
 
-def as_csv(designs: Sequence[Design], sections: Sequence[Section]) -> str:
+def as_csv(designs: Sequence[Design], sections: Sequence[Section[PointRecord]]) -> str:
     """Return all designs as one CSV of plain numbers, empty where unknown."""
-    buffer = io.StringIO()
-    columns = [*PLAIN, *("reference" if key == "reference" else f"difference_{key}" for key in DIFFERENCE)]
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    for design, section in zip(designs, sections, strict=True):
-        for row in section.rows:
-            known = {"dataset": design.dataset, "kind": design.kind, "axis": design.axis, **row.raw}
-            found = row.raw["difference"] or {}
-            compared = {key if key == "reference" else f"difference_{key}": found.get(key) for key in DIFFERENCE}
-            writer.writerow({key: known[key] for key in PLAIN} | compared)
-    return buffer.getvalue()
+    columns = [*COLUMNS, "reference", *(f"difference_{key}" for key in DIFFERENCE)]
+    pairs = zip(designs, sections, strict=True)
+    return csv_text((_flat(design, row.numbers) for design, section in pairs for row in section.rows), columns)
+
+
+def _flat(design: Design, record: PointRecord) -> dict[str, Any]:
+    """Return a point's plain numbers by column."""
+    one = record.difference
+    found = {f"difference_{key}": getattr(one, key) for key in DIFFERENCE} if one is not None else {}
+    return {
+        **{key: getattr(design if key in ("dataset", "kind", "axis") else record, key) for key in COLUMNS},
+        "reference": None if one is None else one.reference,
+        **found,
+    }
 
 
 # --- figures --------------------------------------------------------------------------------------
@@ -99,8 +110,8 @@ def as_csv(designs: Sequence[Design], sections: Sequence[Section]) -> str:
 def design_figure(runs: Sequence[RunRow], design: Design, report: Reporting) -> "Figure":
     """Return the figure of a design: lines over its axis, or rows with accuracies and differences side by side."""
     records = design_records(runs, design, report)
-    look = looks({record["method"]: record["base_method"] for record in records})
-    if all(record["mean"] is None for record in records):
+    look = looks({record.method: record.base_method for record in records})
+    if all(record.mean is None for record in records):
         figure = new_figure(6.4, 2.0)
         figure.text(0.5, 0.5, "No run has finished.", ha="center", va="center", color=GREY)
     elif design.axis:
@@ -112,36 +123,36 @@ def design_figure(runs: Sequence[RunRow], design: Design, report: Reporting) -> 
 
 
 def _lines(
-    records: Sequence[Record],
+    records: Sequence[PointRecord],
     design: Design,
     references: Mapping[str, float],
     look: Mapping[str, Look],
-    weights: str,
+    weights: Weights,
 ) -> "Figure":
     """Return accuracy over the axis: a line a method with the range over seeds, references as level lines."""
     figure = new_figure(7.2, 4.0)
     axes = figure.add_subplot()
-    for line, members in grouped(records, lambda record: record["line"]).items():
-        found = sorted((one for one in members if one["mean"] is not None), key=lambda one: one["x"])
+    for line, members in grouped(records, lambda record: record.line).items():
+        found = sorted((one for one in members if one.mean is not None), key=lambda one: one.x)
         if found:
-            _line(axes, found, look[found[0]["method"]], line)
+            _line(axes, found, look[found[0].method], line)
     for number, (name, mean) in enumerate(references.items() if design.kind == "sweep" else ()):
         axes.axhline(mean, color=GREY, linewidth=1, linestyle=LINES[1 + number % 3], label=name, zorder=1)
-    _scale(axes, sorted({record["x"] for record in records}))
+    _scale(axes, sorted({record.x for record in records}))
     axes.set_xlabel(design.axis)
-    axes.set_ylabel(f"Test top-1 (%), {WEIGHTS[weights]}")
+    axes.set_ylabel(accuracy_label(weights))
     axes.set_title("line: mean; band and dots: seeds", loc="right", fontsize=7, color=GREY)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     return figure
 
 
-def _line(axes: "Axes", found: Sequence[Record], look: Look, label: str) -> None:
-    x = [one["x"] for one in found]
-    axes.plot(x, [one["mean"] for one in found], look.line, color=look.color, marker=look.marker, ms=5, label=label)
-    low, high = ([edge(one["values"]) for one in found] for edge in (min, max))
+def _line(axes: "Axes", found: Sequence[PointRecord], look: Look, label: str) -> None:
+    x = [one.x for one in found]
+    axes.plot(x, [mean_of(one) for one in found], look.line, color=look.color, marker=look.marker, ms=5, label=label)
+    low, high = ([edge(one.values) for one in found] for edge in (min, max))
     axes.fill_between(x, low, high, color=look.color, alpha=0.12, linewidth=0, zorder=1)
     for one in found:
-        axes.plot([one["x"]] * len(one["values"]), one["values"], ".", color=look.color, ms=3, alpha=0.6, zorder=2)
+        axes.plot([one.x] * len(one.values), one.values, ".", color=look.color, ms=3, alpha=0.6, zorder=2)
 
 
 def _scale(axes: "Axes", places: Sequence[float]) -> None:
@@ -158,20 +169,20 @@ def _scale(axes: "Axes", places: Sequence[float]) -> None:
 
 
 def _rows_and_differences(
-    records: Sequence[Record], design: Design, report: Reporting, look: Mapping[str, Look]
+    records: Sequence[PointRecord], design: Design, report: Reporting, look: Mapping[str, Look]
 ) -> "Figure":
     """Return a row a variant: its accuracy at the left, its paired difference at the right."""
     figure = new_figure(9.6, 1.6 + ROW * len(records))
     left, right = figure.subplots(1, 2, sharey=True)
     interval = f"{report.confidence:.0%} t interval"
-    shown = [record if record["mean"] is not None else None for record in records]
+    shown = [record if record.mean is not None else None for record in records]
     known = [record for record in shown if record is not None]
-    name_rows(left, [record["method"] for record in records])
-    dots(left, shown, limits_of([one["values"] for one in known], known), look, interval)
-    left.set_xlabel(f"Test top-1 (%), {WEIGHTS[report.weights]}")
-    differences = [one["difference"] if one["difference"] and one["difference"]["n"] else None for one in records]
+    name_rows(left, [record.method for record in records])
+    dots(left, shown, limits_of([one.values for one in known], known), look, interval)
+    left.set_xlabel(accuracy_label(report.weights))
+    differences = [one.difference if one.difference and one.difference.n else None for one in records]
     paired = [one for one in differences if one is not None]
-    limits = limits_of([[0.0], *(one["values"] for one in paired)], paired)
+    limits = limits_of([[0.0], *(one.values for one in paired)], paired)
     right.axvline(0, color="black", linewidth=1, zorder=1)
     dots(right, differences, limits, look, interval)
     right.grid(axis="y", visible=False)

@@ -1,7 +1,7 @@
 """Dot plots: a row a method, with its mean, its interval and every seed."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -13,7 +13,35 @@ if TYPE_CHECKING:
 
 ROW = 0.27  # inches a method takes
 
-Record = dict[str, Any]
+
+class Dotted(Protocol):
+    """What a row is drawn from; a read-only property each, for records cannot be changed."""
+
+    @property
+    def method(self) -> str:
+        """Return the method, whose look it has."""
+
+    @property
+    def values(self) -> list[float]:
+        """Return the numbers of the seeds."""
+
+    @property
+    def mean(self) -> float | None:
+        """Return their mean."""
+
+    @property
+    def low(self) -> float | None:
+        """Return the lower end of its interval, None where there is none."""
+
+    @property
+    def high(self) -> float | None:
+        """Return the upper end of its interval."""
+
+
+def mean_of(record: Dotted) -> float:
+    """Return the mean of a record that has one."""
+    assert record.mean is not None, "methods without finished run are not drawn"
+    return record.mean
 
 
 def rows_of(title: str, names: Sequence[str]) -> tuple["Figure", "Axes"]:
@@ -32,7 +60,7 @@ def name_rows(axes: "Axes", names: Sequence[str]) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def limits_of(seeds: Sequence[Sequence[float]], records: Sequence[Record]) -> tuple[float, float]:
+def limits_of(seeds: Sequence[Sequence[float]], records: Sequence[Dotted]) -> tuple[float, float]:
     """Return the range of the axis: all seeds, and of the intervals what does not dwarf them.
 
     With two seeds a t interval is thirteen standard errors wide: drawn in full it would hide every difference.
@@ -40,15 +68,15 @@ def limits_of(seeds: Sequence[Sequence[float]], records: Sequence[Record]) -> tu
     values = np.concatenate([np.asarray(one, dtype=np.float64) for one in seeds])
     low, high = float(values.min()), float(values.max())
     room = max(0.6 * (high - low), 0.5)
-    lows = [one["low"] for one in records if one["low"] is not None] or [low]
-    highs = [one["high"] for one in records if one["high"] is not None] or [high]
+    lows = [one.low for one in records if one.low is not None] or [low]
+    highs = [one.high for one in records if one.high is not None] or [high]
     margin = 0.04 * (high - low + room)
     return max(min(low, *lows), low - room) - margin, min(max(high, *highs), high + room) + margin
 
 
 def dots(
     axes: "Axes",
-    records: Sequence[Record | None],
+    records: Sequence[Dotted | None],
     limits: tuple[float, float],
     looks: Mapping[str, Look],
     interval: str,
@@ -60,23 +88,24 @@ def dots(
     axes.set_xlim(*limits)
     drawn = [(row, record) for row, record in enumerate(records) if record is not None]
     for row, record in drawn:
-        look = looks[record["method"]]
-        spread = np.linspace(-0.18, 0.18, len(record["values"])) if len(record["values"]) > 1 else [0.0]
-        axes.plot(record["values"], row + np.asarray(spread), ".", color=GREY, markersize=4, alpha=0.8, zorder=2)
-        if record["low"] is not None:
-            _bar(axes, row, record, limits, look)
-        axes.plot(record["mean"], row, look.marker, color=look.color, markersize=6.5, mec="white", mew=0.6, zorder=4)
-    barred = [record for _, record in drawn if record["low"] is not None]
-    cut = any(not limits[0] <= one["low"] <= one["high"] <= limits[1] for one in barred)
-    notes = [f"bar: {interval}"] * bool(barred) + ["grey: seeds"] + ["arrow: goes on outside"] * cut
+        look = looks[record.method]
+        spread = np.linspace(-0.18, 0.18, len(record.values)) if len(record.values) > 1 else [0.0]
+        axes.plot(record.values, row + np.asarray(spread), ".", color=GREY, markersize=4, alpha=0.8, zorder=2)
+        if record.low is not None and record.high is not None:
+            _bar(axes, row, (record.low, record.high), limits, look)
+        axes.plot(mean_of(record), row, look.marker, color=look.color, markersize=6.5, mec="white", mew=0.6, zorder=4)
+    bars = [(one.low, one.high) for _, one in drawn if one.low is not None and one.high is not None]
+    cut = any(not limits[0] <= low <= high <= limits[1] for low, high in bars)
+    notes = [f"bar: {interval}"] * bool(bars) + ["grey: seeds"] + ["arrow: goes on outside"] * cut
     axes.set_title("; ".join(notes), loc="right", fontsize=7, color=GREY)
 
 
-def _bar(axes: "Axes", row: int, record: Record, limits: tuple[float, float], look: Look) -> None:
+def _bar(axes: "Axes", row: int, bar: tuple[float, float], limits: tuple[float, float], look: Look) -> None:
     """Draw an interval on its row, with an arrow where it leaves the axis."""
-    ends = [max(record["low"], limits[0]), min(record["high"], limits[1])]
+    low, high = bar
+    ends = [max(low, limits[0]), min(high, limits[1])]
     axes.plot(ends, [row, row], color=look.color, linewidth=1.6, zorder=3)
-    inside = (record["low"] >= limits[0], record["high"] <= limits[1])
+    inside = (low >= limits[0], high <= limits[1])
     for stays, end, arrow in zip(inside, ends, "<>", strict=True):
         mark = "|" if stays else arrow
         axes.plot(end, row, mark, color=look.color, markersize=6 if stays else 5, clip_on=False, zorder=3)

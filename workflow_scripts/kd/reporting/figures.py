@@ -3,18 +3,21 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from kd.analysis import measures
+from kd.analysis.compared import Difference, MethodRecord, Settings, read_statistics
 from kd.analysis.curves import Curves, read_curves
-from kd.analysis.runs import RunRow, by_group, grouped, read_runs
-from kd.reporting.dots import dots, limits_of, rows_of
+from kd.analysis.measures import CURVES, VALIDATION, Curve, Weights
+from kd.analysis.rows import RunRow
+from kd.analysis.runs import by_group, grouped, read_runs
+from kd.reporting.dots import dots, limits_of, mean_of, rows_of
 from kd.reporting.labels import place_labels
 from kd.reporting.layout import FIGURE_FORMATS, FIGURES, figure_name
 from kd.reporting.style import GREY, LINES, Look, looks, new_figure, place_panels, save, settle, styled
 from kd.schema.config import Reporting
-from kd.tools.files import read_json
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 ONE_PANEL = 7  # more methods than this get a panel each for their learning curves
 WEIGHTS = {"best": "validation-selected weights", "last": "last-epoch weights"}
 
-Record = dict[str, Any]
+Scored = TypeVar("Scored", MethodRecord, Difference)
 
 
 @dataclass(frozen=True)
@@ -32,15 +35,15 @@ class Group:
 
     dataset: str
     pair: str
-    methods: list[Record]
+    methods: list[MethodRecord]
     """Records of statistics.json, students only, best mean first; those without a mean are left out."""
-    teachers: list[Record]
-    differences: list[Record]
+    teachers: list[MethodRecord]
+    differences: list[Difference]
     """Paired differences to the first reference that there is."""
     runs: Mapping[str, list[RunRow]]
     """The finished runs of each method."""
     looks: Mapping[str, Look]
-    settings: Mapping[str, Any]
+    settings: Settings
 
     @property
     def title(self) -> str:
@@ -50,12 +53,17 @@ class Group:
     @property
     def accuracy(self) -> str:
         """Return the label of an accuracy axis."""
-        return f"Test top-1 (%), {WEIGHTS[self.settings['weights']]}"
+        return accuracy_label(self.settings.weights)
 
     @property
     def interval(self) -> str:
         """Return what an error bar is."""
-        return f"{self.settings['confidence']:.0%} t interval"
+        return f"{self.settings.confidence:.0%} t interval"
+
+
+def accuracy_label(weights: Weights) -> str:
+    """Return the label of an axis of what methods are compared by."""
+    return f"{measures.compared_by(weights).title}, {WEIGHTS[weights]}"
 
 
 def write_figures(runs_csv: str | Path, statistics_json: str | Path, folder: str | Path, report: Reporting) -> None:
@@ -81,50 +89,54 @@ def write_figures(runs_csv: str | Path, statistics_json: str | Path, folder: str
 
 def load_groups(runs_csv: str | Path, statistics_json: str | Path, report: Reporting) -> list[Group]:
     """Return the groups in the order of the runs; a method looks the same in all of them."""
-    statistics = read_json(statistics_json, sealed=True)
-    methods, differences = by_group(statistics["methods"]), by_group(statistics["differences"])
-    runs = by_group(row for row in read_runs(runs_csv) if row["status"] == "ok")
-    look = looks({one["method"]: one["base_method"] for one in statistics["methods"] if one["role"] == "student"})
+    statistics = read_statistics(statistics_json)
+    differences = by_group(statistics.differences)
+    runs = by_group(row for row in read_runs(runs_csv) if row.status == "ok")
+    look = looks({one.method: one.base_method for one in statistics.methods if one.role == "student"})
     return [
-        _group(key, runs.get(key, []), methods[key], differences.get(key, []), look, statistics["settings"], report)
-        for key in methods
+        _group(runs.get(key, []), methods, differences.get(key, []), look, statistics.settings, report)
+        for key, methods in by_group(statistics.methods).items()
     ]
 
 
 def _group(
-    key: tuple[str, str],
     runs: Sequence[RunRow],
-    methods: Sequence[Record],
-    found: Sequence[Record],
+    methods: Sequence[MethodRecord],
+    found: Sequence[Difference],
     look: Mapping[str, Look],
-    settings: Mapping[str, Any],
+    settings: Settings,
     report: Reporting,
 ) -> Group:
-    scored = [one for one in methods if one["mean"] is not None]
-    students = sorted(
-        (one for one in scored if one["role"] == "student"), key=lambda one: (-one["mean"], one["method"])
-    )
-    reference = next((name for name in report.references if any(one["reference"] == name for one in found)), None)
+    dataset, pair = methods[0].group
+    scored = [one for one in methods if one.mean is not None]
+    reference = next((name for name in report.references if any(one.reference == name for one in found)), None)
     return Group(
-        dataset=key[0],
-        pair=key[1],
-        methods=students,
-        teachers=[one for one in scored if one["role"] == "teacher"],
-        differences=[one for one in found if one["reference"] == reference and one["mean"] is not None],
-        runs=grouped(runs, lambda row: row["method"]),
+        dataset=dataset,
+        pair=pair,
+        methods=best_first([one for one in scored if one.role == "student"], settings),
+        teachers=[one for one in scored if one.role == "teacher"],
+        differences=[one for one in found if one.reference == reference and one.mean is not None],
+        runs=grouped(runs, lambda row: row.method),
         looks=look,
         settings=settings,
     )
+
+
+def best_first(records: Sequence[Scored], settings: Settings) -> list[Scored]:
+    """Return records with a mean, the best first."""
+    gain = measures.compared_by(settings.weights).gain
+    return sorted(records, key=lambda one: (-gain(mean_of(one)), one.method))
 
 
 def accuracy(group: Group) -> "Figure":
     """Return the dot plot of accuracies: mean, t interval, every seed; teachers as dashed lines."""
     if not group.methods:
         return _nothing(group, "No run has finished.")
-    figure, axes = rows_of(group.title, [one["method"] for one in group.methods])
-    limits = limits_of([one["values"] for one in group.methods], group.methods)
+    figure, axes = rows_of(group.title, [one.method for one in group.methods])
+    limits = limits_of([one.values for one in group.methods], group.methods)
     span = limits[1] - limits[0]
-    near = [one["mean"] for one in group.teachers if limits[0] - span / 2 < one["mean"] < limits[1] + span / 2]
+    means = [mean_of(teacher) for teacher in group.teachers]
+    near = [mean for mean in means if limits[0] - span / 2 < mean < limits[1] + span / 2]
     limits = (
         min([limits[0], *(mean - 0.03 * span for mean in near)]),
         max([limits[1], *(m + 0.03 * span for m in near)]),
@@ -139,10 +151,10 @@ def accuracy(group: Group) -> "Figure":
     return figure
 
 
-def _teacher_line(axes: "Axes", teacher: Record, index: int, limits: tuple[float, float]) -> None:
+def _teacher_line(axes: "Axes", teacher: MethodRecord, index: int, limits: tuple[float, float]) -> None:
     """Draw a teacher's mean, or say at the edge how far out it lies where it would squeeze the methods."""
-    mean = teacher["mean"]
-    label = f"teacher {teacher['student']} {mean:.1f}"
+    mean = mean_of(teacher)
+    label = f"teacher {teacher.student} {mean:.1f}"
     right = mean > sum(limits) / 2
     inside = limits[0] <= mean <= limits[1]
     if inside:
@@ -164,12 +176,12 @@ def differences(group: Group) -> "Figure":
     """Return the dot plot of paired differences to the first reference, sorted, with t intervals and every seed."""
     if not group.differences:
         return _nothing(group, "No method could be paired with a reference.")
-    ordered = sorted(group.differences, key=lambda one: (-one["mean"], one["method"]))
-    figure, axes = rows_of(group.title, [one["method"] for one in ordered])
+    ordered = best_first(group.differences, group.settings)
+    figure, axes = rows_of(group.title, [one.method for one in ordered])
     axes.axvline(0, color="black", linewidth=1, zorder=1)
-    limits = limits_of([[0.0], *(one["values"] for one in ordered)], ordered)
+    limits = limits_of([[0.0], *(one.values for one in ordered)], ordered)
     dots(axes, ordered, limits, group.looks, group.interval)
-    axes.set_xlabel(f"Test top-1 minus {ordered[0]['reference']} with the same seed (percentage points)")
+    axes.set_xlabel(f"Test top-1 minus {ordered[0].reference} with the same seed (percentage points)")
     return figure
 
 
@@ -183,24 +195,26 @@ def cost(group: Group) -> "Figure":
     seconds = np.array([value for value, _ in points])
     unit, name = _unit(float(seconds.max()))
     x = seconds / unit
-    y = np.array([one["mean"] for _, one in points])
+    y = np.array([mean_of(one) for _, one in points])
     _cost_axes(axes, x, y, group)
     axes.set_xlabel(f"Total training time, teachers and pre-stage included ({name})")
     for one, place in zip((one for _, one in points), x, strict=True):
-        look = group.looks[one["method"]]
+        look = group.looks[one.method]
         if _fits(one, axes.get_ylim()):
-            ends = [one["low"], one["high"]]
+            ends = np.array([one.low, one.high])
             axes.plot([place, place], ends, color=look.color, linewidth=0.9, alpha=0.55, zorder=2)
-        axes.plot(place, one["mean"], look.marker, color=look.color, markersize=7, mec="white", mew=0.6, zorder=4)
+        axes.plot(place, mean_of(one), look.marker, color=look.color, markersize=7, mec="white", mew=0.6, zorder=4)
     _frontier(axes, x, y)
-    place_labels(figure, axes, x, y, [one["method"] for _, one in points])
+    place_labels(figure, axes, x, y, [one.method for _, one in points])
     return figure
 
 
-def _total_seconds(group: Group, record: Record) -> float | None:
-    rows = group.runs.get(record["method"], [])
-    parts = [row[f"{stage}_seconds"] for row in rows for stage in ("train", "teacher", "pretrain")]
-    return None if None in parts or sum(parts) <= 0 else sum(parts) / len(rows)
+def _total_seconds(group: Group, record: MethodRecord) -> float | None:
+    """Return the mean over the finished seeds, None where it is not known or nothing."""
+    rows = group.runs.get(record.method, [])
+    parts = [row.number(part) for row in rows for part in measures.TOTAL_SECONDS.parts]
+    known = [part for part in parts if part is not None]
+    return sum(known) / len(rows) if len(known) == len(parts) and sum(known) > 0 else None
 
 
 def _unit(longest: float) -> tuple[float, str]:
@@ -228,9 +242,11 @@ def _cost_axes(axes: "Axes", x: np.ndarray, y: np.ndarray, group: Group) -> None
     axes.set_ylabel(group.accuracy)
 
 
-def _fits(record: Record, limits: tuple[float, float]) -> bool:
+def _fits(record: MethodRecord, limits: tuple[float, float]) -> bool:
     """Return whether there is an interval that stays in the frame: wider ones would only cross everything out."""
-    return record["low"] is not None and limits[0] <= record["low"] and record["high"] <= limits[1]
+    if record.low is None or record.high is None:
+        return False
+    return limits[0] <= record.low and record.high <= limits[1]
 
 
 def _frontier(axes: "Axes", x: np.ndarray, y: np.ndarray) -> None:
@@ -242,14 +258,14 @@ def _frontier(axes: "Axes", x: np.ndarray, y: np.ndarray) -> None:
 
 def learning_curves(group: Group) -> "Figure":
     """Return validation accuracy over epochs, mean and range over seeds: one panel, or one a method when many."""
-    found = [(one["method"], curves) for one in group.methods if (curves := _curves(group, one["method"], "val_top1"))]
+    found = [(one.method, curves) for one in group.methods if (curves := _curves(group, one.method, VALIDATION))]
     if not found:
         return _nothing(group, "No finished run has left a learning curve.")
     return _curves_together(group, found) if len(found) <= ONE_PANEL else _curves_apart(group, found)
 
 
-def _curves(group: Group, method: str, column: str) -> Curves | None:
-    return read_curves([row["path"] for row in group.runs.get(method, [])], column)
+def _curves(group: Group, method: str, curve: Curve) -> Curves | None:
+    return read_curves([row.path for row in group.runs.get(method, [])], curve.column)
 
 
 def _draw(axes: "Axes", curves: Curves, look: Look, label: str | None) -> None:
@@ -268,7 +284,7 @@ def _curves_together(group: Group, found: Sequence[tuple[str, Curves]]) -> "Figu
         _draw(axes, curves, group.looks[method], method)
     axes.set_title(f"{group.title} (band: range over seeds)")
     axes.set_xlabel("Epoch")
-    axes.set_ylabel("Validation top-1 (%)")
+    axes.set_ylabel(VALIDATION.label)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")  # best mean on top
     return figure
 
@@ -294,15 +310,14 @@ def _curves_apart(group: Group, found: Sequence[tuple[str, Curves]]) -> "Figure"
     legend = ", grey: kd (solid) and ce (dotted)" if behind else ""
     figure.suptitle(f"{group.title} (band: range over seeds{legend})", fontsize=9, y=1 - 0.08 / height)
     figure.supxlabel("Epoch", fontsize=9, y=0.08 / height)
-    figure.supylabel("Validation top-1 (%)", fontsize=9, x=0.01)
+    figure.supylabel(VALIDATION.label, fontsize=9, x=0.01)
     place_panels(figure, (0.6, 0.1, 0.5, 0.5), (0.16, 0.4))
     return figure
 
 
 def method_curves(group: Group, method: str) -> "Figure | None":
-    """Return training loss and validation accuracy of one method side by side, None without any curve."""
-    panels = [("train_loss", "Training loss"), ("val_top1", "Validation top-1 (%)")]
-    found = [(label, curves) for column, label in panels if (curves := _curves(group, method, column))]
+    """Return the curves of one method side by side, None without any."""
+    found = [(curve.label, curves) for curve in CURVES if (curves := _curves(group, method, curve))]
     if not found:
         return None
     figure = new_figure(6.0, 2.0)

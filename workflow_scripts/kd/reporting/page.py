@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd.analysis import measures
+from kd.analysis.continual import read_record
+from kd.analysis.designs import PointRecord
 from kd.analysis.records import as_object
+from kd.analysis.rows import RunRow
 from kd.reporting import text
-from kd.reporting.caption import Raw
-from kd.reporting.comparison import Section, Sources, build_sections, load_sources
+from kd.reporting.comparison import Sources, build_sections, load_sources
 from kd.reporting.continual import Table, as_tables, notes
 from kd.reporting.designs import design_section
 from kd.reporting.figures import Group, load_groups, method_curves
 from kd.reporting.layout import CONTINUAL_FIGURES, TEMPLATE, figure_name
+from kd.reporting.lines import Line, Section
 from kd.reporting.style import styled
 from kd.schema.cards import Card
 from kd.schema.config import Reporting
@@ -48,6 +52,29 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """What the fold-out of one method shows."""
+
+    name: str
+    mean: str
+    card: Card | None
+    settings: str | None
+    """Of the first finished run, None where none has finished."""
+    seed: int | None
+    curves: str | None
+    """A picture."""
+    facts: list[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One design of the experiment's own analysis on the page."""
+
+    section: Section[PointRecord]
+    image: Image
+
+
+@dataclass(frozen=True)
 class Course:
     """One data set and student of the class-incremental runs on the page."""
 
@@ -60,9 +87,9 @@ class Course:
 class Chapter:
     """One data set and pair on the page."""
 
-    section: Section
+    section: Section[Line]
     images: list[Image]
-    folds: list[dict[str, Any]]
+    folds: list[Fold]
 
 
 def write_page(
@@ -108,9 +135,9 @@ def write_page(
 
 
 def _question(sources: Sources) -> str:
-    students = [one for one in sources.statistics["methods"] if one["role"] == "student"]
-    methods = sorted({one["method"] for one in students})
-    pairs = len({(one["dataset"], one["pair"]) for one in students})
+    students = [one for one in sources.statistics.methods if one.role == "student"]
+    methods = {one.method for one in students}
+    pairs = len({one.group for one in students})
     seeds = text.seed_list(list(sources.meta["seeds"]))
     return (
         f"Which distillation method is worth it? {len(methods)} method{'s' if len(methods) != 1 else ''} under one "
@@ -120,7 +147,7 @@ def _question(sources: Sources) -> str:
 
 def _records(sources: Sources) -> dict[str, Any]:
     """Return run.json of every finished run, by run folder."""
-    finished = dict.fromkeys(row["path"] for row in sources.runs if row["status"] == "ok")
+    finished = dict.fromkeys(row.path for row in sources.runs if row.status == "ok")
     return {path: _record(Path(path) / "run.json") for path in finished}
 
 
@@ -133,26 +160,28 @@ def _record(path: Path) -> Any:
         return {}
 
 
-def _chapter(section: Section, group: Group, sources: Sources, folder: Path, records: Mapping[str, Any]) -> Chapter:
+def _chapter(
+    section: Section[Line], group: Group, sources: Sources, folder: Path, records: Mapping[str, Any]
+) -> Chapter:
     images = [
         _image(folder / figure_name(group.dataset, group.pair, figure, "png"), CAPTIONS[figure])
         for figure in ("accuracy", "differences", "cost", "learning_curves")
     ]
-    students = [row.raw for row in section.rows if row.raw["role"] == "student"]
-    return Chapter(section, images, [_fold(raw, group, sources.cards, records) for raw in students])
+    students = [row.numbers for row in section.rows if row.numbers.role == "student"]
+    return Chapter(section, images, [_fold(line, group, sources.cards, records) for line in students])
 
 
-def _analysis(design: Design, sources: Sources, folder: Path) -> dict[str, Any]:
+def _analysis(design: Design, sources: Sources, folder: Path) -> Analysis:
     """Return what the page shows of one design: its table and its figure."""
     path = folder / figure_name(design.dataset, design.folder, design.kind, "png")
     section = design_section(sources.runs, design, sources.report, sources.meta)
-    return {"section": section, "image": _image(path, f"{section.dataset}: {section.pair}.")}
+    return Analysis(section, _image(path, f"{section.dataset}: {section.pair}."))
 
 
 def _courses(continual_json: str | Path, folder: Path, report: Reporting) -> list[Course]:
     """Return what the page shows of the class-incremental runs."""
     courses = []
-    for table in as_tables(read_json(Path(continual_json))["summaries"]):
+    for table in as_tables([read_record(content) for content in read_json(Path(continual_json))["summaries"]]):
         paths = {name: folder / figure_name(table.dataset, "continual", name, "png") for name in CONTINUAL_FIGURES}
         images = [_image(path, CAPTIONS[name]) for name, path in paths.items()]
         courses.append(Course(table, notes(report.confidence), images))
@@ -165,61 +194,42 @@ def _image(path: Path, caption: str) -> Image:
     return Image(_data_uri(path.read_bytes()), caption)
 
 
-def _fold(raw: Raw, group: Group, cards: Mapping[str, Card], records: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the fold-out of one method shows."""
-    card = cards.get(raw["base_method"])
-    rows = sorted(group.runs.get(raw["method"], []), key=lambda row: row["seed"])
-    settings = records[rows[0]["path"]].get("settings", {}) if rows else None
-    figure = method_curves(group, raw["method"]) if rows else None
-    return {
-        "name": raw["method"],
-        "mean": text.decimal(raw["mean"]),
-        "card": card,
-        "settings": None if settings is None else _pretty(settings),
-        "seed": rows[0]["seed"] if rows else None,
-        "curves": _data_uri(_png(figure)) if figure else None,
-        "facts": _facts(raw),
-    }
+def _fold(line: Line, group: Group, cards: Mapping[str, Card], records: Mapping[str, Any]) -> Fold:
+    record = line.record
+    rows = sorted(group.runs.get(record.method, []), key=lambda row: row.seed)
+    figure = method_curves(group, record.method) if rows else None
+    return Fold(
+        name=record.method,
+        mean=text.decimal(record.mean),
+        card=cards.get(record.base_method),
+        settings=_pretty(records[rows[0].path].get("settings", {})) if rows else None,
+        seed=rows[0].seed if rows else None,
+        curves=_data_uri(_png(figure)) if figure else None,
+        facts=_facts(line),
+    )
 
 
-def _facts(raw: Raw) -> list[tuple[str, str]]:
+def _facts(line: Line) -> list[tuple[str, str]]:
     """Return names and values of what else was measured and what it cost, means over the finished seeds."""
-    memory = None if raw["peak_memory_mb"] is None else raw["peak_memory_mb"] * 1e6
-    return [
-        ("Test top-5 (%)", text.decimal(raw["test_top5"])),
-        ("Test negative log-likelihood (nats)", text.decimal(raw["test_nll"], 3)),
-        ("Expected calibration error", text.decimal(raw["test_ece"], 3)),
-        ("Agreement with the first teacher (%)", text.decimal(raw["agreement"])),
-        ("Training time: student, teachers, pre-stage", _costs(raw, "seconds", text.duration)),
-        ("Training FLOPs: student, teachers, pre-stage", _costs(raw, "flops", text.quantity)),
-        ("Peak memory", text.quantity(memory, "B")),
-        ("Parameters of the student", text.quantity(raw["student_params"])),
-        ("Extra parameters while training", text.quantity(raw["extra_params_train"])),
-        ("Extra parameters at inference", text.quantity(raw["extra_params_inference"])),
-    ]
+    return [(fact, text.amounts(line.means, found, " + ")) for fact, found in measures.together("fact").items()]
 
 
-def _costs(raw: Raw, unit: str, show: Any) -> str:
-    return " + ".join(show(raw[f"{stage}_{unit}"]) for stage in ("train", "teacher", "pretrain"))
-
-
-def _problems(sources: Sources) -> list[dict[str, Any]]:
+def _problems(sources: Sources) -> list[RunRow]:
     """Return the rows of the runs without result."""
-    shown = ("dataset", "pair", "method", "student", "seed", "status", "reason", "path")
-    return [{key: row[key] for key in shown} for row in sources.runs if row["status"] != "ok"]
+    return [row for row in sources.runs if row.status != "ok"]
 
 
 def _provenance(sources: Sources, records: Sequence[Mapping[str, Any]], command: str) -> list[tuple[str, str]]:
     """Return names and values of the footer; what differs between runs is listed in full."""
     git = [_git(record.get("git")) for record in records]
-    finished = sum(row["status"] == "ok" for row in sources.runs)
+    finished = sum(row.status == "ok" for row in sources.runs)
     facts = [
         ("Command", command),
         ("Seeds", text.listing([str(seed) for seed in sources.meta["seeds"]])),
         ("Seed of the teachers", str(sources.meta.get("teacher_seed", "same"))),
         ("Classes of a class_subset", _distinct([", ".join(record.get("classes") or []) for record in records])),
         ("Runs", f"{finished} finished of {len(sources.runs)} rows in runs.csv"),
-        ("Devices", _distinct([row["device"] for row in sources.runs])),
+        ("Devices", _distinct([row.device for row in sources.runs])),
         ("Number formats and kernels", _distinct([_made(row) for row in sources.runs])),
         ("Versions", _distinct([_pairs(record.get("versions") or {}) for record in records])),
         ("Git", _distinct([one for one in git if one])),
@@ -227,10 +237,10 @@ def _provenance(sources: Sources, records: Sequence[Mapping[str, Any]], command:
     return [(name, value) for name, value in facts if value]
 
 
-def _made(row: Mapping[str, Any]) -> str:
+def _made(row: RunRow) -> str:
     """Return how a run was trained and evaluated, empty where its record does not say."""
-    evaluated = f", evaluated in {row['eval_precision']}" if row["eval_precision"] else ""
-    return f"{row['precision']}, {row['kernels']}{evaluated}" if row["precision"] else ""
+    evaluated = f", evaluated in {row.eval_precision}" if row.eval_precision else ""
+    return f"{row.precision}, {row.kernels}{evaluated}" if row.precision else ""
 
 
 def _git(state: Any) -> str:

@@ -81,7 +81,9 @@ def place_panels(figure: "Figure", edges: tuple[float, float, float, float], gap
     figure.set_layout_engine(None)
     width, height = figure.get_size_inches()
     left, right, bottom, top = edges
-    grid = figure.axes[0].get_subplotspec().get_gridspec()
+    place = figure.axes[0].get_subplotspec()
+    assert place is not None, "panels of a figure stand in a grid"
+    grid = place.get_gridspec()
     rows, columns = grid.nrows, grid.ncols
     panel = (width - left - right - (columns - 1) * gaps[0]) / columns
     line = (height - bottom - top - (rows - 1) * gaps[1]) / rows

@@ -1,25 +1,22 @@
 """The comparison as CSV, Markdown, LaTeX and JSON, all from the same rows."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kd.analysis import measures
 from kd.reporting import text
-from kd.reporting.comparison import Raw, Row, Section, build_sections, load_sources
+from kd.reporting.comparison import build_sections, load_sources
+from kd.reporting.lines import Line, Numbers, Row, Section
 from kd.schema.cards import Card
 from kd.schema.config import Reporting
+from kd.tools.csv_files import write_csv
 from kd.tools.files import atomic_write
 
-PLAIN = [
+RECORD = [
     *["dataset", "pair", "role", "method", "base_method", "teachers", "student", "n_planned", "n_used"],
     *["mean", "half_width", "low", "high", "sd", "tied_with_best"],
-    *["mean_last_epoch", "mean_selected_epoch", "mean_tracked_max", "test_top5", "test_nll", "test_ece", "agreement"],
-    *["train_seconds", "teacher_seconds", "pretrain_seconds", "total_seconds", "peak_memory_mb"],
-    *["train_flops", "teacher_flops", "pretrain_flops", "total_flops"],
-    *["student_params", "extra_params_train", "extra_params_inference"],
 ]
 DIFFERENCE = ["mean", "low", "high", "n", "p", "p_holm"]
 PUBLISHED = ["top1", "difference", "source"]
@@ -36,35 +33,47 @@ def write_tables(
     """Write comparison.csv, .md, .tex and .json into `folder`."""
     sections = build_sections(load_sources(runs_csv, statistics_json, report, cards, experiment_meta))
     target = Path(folder) / "comparison"
-    atomic_write(target.with_suffix(".csv"), as_csv(sections, report.references))
+    lines = [row.numbers for section in sections for row in section.rows]
+    write_csv(target.with_suffix(".csv"), [_flat(line) for line in lines], _columns(report.references))
     atomic_write(target.with_suffix(".md"), as_markdown(sections, experiment_meta))
     atomic_write(target.with_suffix(".tex"), as_latex(sections))
     atomic_write(target.with_suffix(".json"), as_json(sections, experiment_meta))
 
 
-def as_csv(sections: Sequence[Section], references: Sequence[str]) -> str:
-    """Return all sections as one CSV of plain numbers, empty where unknown."""
-    buffer = io.StringIO()
-    rows = [_flat(row.raw, references) for section in sections for row in section.rows]
-    writer = csv.DictWriter(buffer, list(_flat({}, references)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
+def _columns(references: Sequence[str]) -> list[str]:
+    """Return the columns of comparison.csv."""
+    return [
+        *RECORD,
+        *(measure.name for measure in measures.shown() if measure.csv),
+        *(_difference_column(key, name) for name in references for key in DIFFERENCE),
+        *(f"published_{label}_{key}" for label in ("last", "best") for key in PUBLISHED),
+        "note",
+    ]
 
 
-def _flat(raw: Raw, references: Sequence[str]) -> Raw:
-    flat = {key: raw.get(key) for key in PLAIN}
-    for name in references:
-        one = raw.get("differences", {}).get(name, {})
-        flat |= {f"{'delta' if key == 'mean' else key}_{name}": one.get(key) for key in DIFFERENCE}
-    for label in ("last", "best"):
-        one = raw.get("published", {}).get(label, {})
-        flat |= {f"published_{label}_{key}": one.get(key) for key in PUBLISHED}
-    lost = [f"seed {one['seed']} {one['status']}: {one['reason']}" for one in raw.get("unused", [])]
-    return flat | {"note": "; ".join(lost)}
+def _difference_column(key: str, reference: str) -> str:
+    return f"{'delta' if key == 'mean' else key}_{reference}"
 
 
-def as_json(sections: Sequence[Section], meta: Mapping[str, Any]) -> str:
+def _flat(line: Line) -> dict[str, Any]:
+    """Return a line's plain numbers by column."""
+    compared = {
+        _difference_column(key, name): getattr(one, key) for name, one in line.differences.items() for key in DIFFERENCE
+    }
+    beside = {
+        f"published_{label}_{key}": getattr(one, key) for label, one in line.published.items() for key in PUBLISHED
+    }
+    lost = [f"seed {one.seed} {one.status}: {one.reason}" for one in line.record.unused]
+    return {
+        **{key: getattr(line.record, key) for key in RECORD},
+        **{measure.name: line.means[measure.name] for measure in measures.shown() if measure.csv},
+        **compared,
+        **beside,
+        "note": "; ".join(lost),
+    }
+
+
+def as_json(sections: Sequence[Section[Numbers]], meta: Mapping[str, Any]) -> str:
     """Return the sections with captions, rows of numbers and notes."""
     content = {
         "experiment": meta["experiment"],
@@ -74,7 +83,7 @@ def as_json(sections: Sequence[Section], meta: Mapping[str, Any]) -> str:
                 "pair": section.pair,
                 "caption": section.caption,
                 "warning": section.warning,
-                "rows": [row.raw for row in section.rows],
+                "rows": [row.numbers.content() for row in section.rows],
                 "notes": [{"mark": mark, "text": sentence} for mark, sentence in section.notes],
             }
             for section in sections
@@ -83,7 +92,7 @@ def as_json(sections: Sequence[Section], meta: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_markdown(sections: Sequence[Section], meta: Mapping[str, Any]) -> str:
+def as_markdown(sections: Sequence[Section[Numbers]], meta: Mapping[str, Any]) -> str:
     """Return the sections as GitHub-flavoured Markdown."""
     parts = [f"# {text.markdown(meta['experiment'])}"]
     parts += [text.markdown(meta["description"])] if meta.get("description") else []
@@ -91,7 +100,7 @@ def as_markdown(sections: Sequence[Section], meta: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_section(section: Section) -> list[str]:
+def _markdown_section(section: Section[Numbers]) -> list[str]:
     heading = f"## {text.markdown(section.dataset)}: {text.markdown(section.pair)}"
     lines = [_pipes([text.markdown(name) for name in section.columns.values()])]
     lines.append(_pipes(["---" if index == 0 else "---:" for index in range(len(section.columns))]))
@@ -101,7 +110,7 @@ def _markdown_section(section: Section) -> list[str]:
     return [heading, *warning, "\n".join(lines), text.markdown(section.caption), *(["\n".join(notes)] if notes else [])]
 
 
-def _markdown_cells(row: Row, section: Section) -> list[str]:
+def _markdown_cells(row: Row[Numbers], section: Section[Numbers]) -> list[str]:
     cells = {key: text.markdown(row.cells[key]) for key in section.columns}
     if row.bold:
         cells["accuracy"] = f"**{cells['accuracy']}**"
@@ -114,13 +123,13 @@ def _pipes(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def as_latex(sections: Sequence[Section]) -> str:
+def as_latex(sections: Sequence[Section[Numbers]]) -> str:
     """Return one booktabs table a section; the document needs the packages booktabs and graphicx."""
     head = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}\n"
     return head + "\n".join(_latex_section(section) for section in sections)
 
 
-def _latex_section(section: Section) -> str:
+def _latex_section(section: Section[Numbers]) -> str:
     headings = " & ".join(_stacked(name) for name in section.columns.values())
     lines = [
         r"\begin{table}[htbp]",
@@ -150,16 +159,16 @@ def _stacked(heading: str) -> str:
     return rf"\shortstack{{{text.latex(' '.join(words[:cut]))}\\{text.latex(' '.join(words[cut:]))}}}"
 
 
-def _latex_rows(section: Section) -> list[str]:
+def _latex_rows(section: Section[Numbers]) -> list[str]:
     lines: list[str] = []
     for before, row in zip([None, *section.rows], section.rows, strict=False):
-        if before is not None and before.raw["role"] == "teacher" and row.raw["role"] != "teacher":
+        if before is not None and before.numbers.role == "teacher" and row.numbers.role != "teacher":
             lines.append(r"\midrule")
         lines.append(" & ".join(_latex_cells(row, section)) + r" \\")
     return lines
 
 
-def _latex_cells(row: Row, section: Section) -> list[str]:
+def _latex_cells(row: Row[Numbers], section: Section[Numbers]) -> list[str]:
     cells = {key: text.latex(row.cells[key]) for key in section.columns}
     if row.bold:
         cells["accuracy"] = rf"\textbf{{{cells['accuracy']}}}"
@@ -168,7 +177,7 @@ def _latex_cells(row: Row, section: Section) -> list[str]:
     return list(cells.values())
 
 
-def _latex_notes(section: Section) -> list[tuple[str, str]]:
+def _latex_notes(section: Section[Numbers]) -> list[tuple[str, str]]:
     return [("", section.warning), *section.notes] if section.warning else section.notes
 
 

@@ -1,6 +1,9 @@
 """Numbers and texts as a reader sees them, and how Markdown and LaTeX want them escaped."""
 
 import re
+from collections.abc import Mapping, Sequence
+
+from kd.analysis.measures import Shown
 
 NONE = "—"
 MINUS = "−"
@@ -80,6 +83,26 @@ def quantity(value: float | None, unit: str = "") -> str:
         if value >= 0.9995 * factor:
             return f"{value / factor:.3g} {prefix}{unit}"
     return f"{value:.3g} {unit}".strip()
+
+
+def amount(value: float | None, measure: Shown) -> str:
+    """Return a measure's value with its digits and, for times, memory and counts, with the unit that reads best."""
+    if value is None:
+        return NONE
+    if measure.unit == "s":
+        return duration(value)
+    if measure.unit == "MB":
+        return quantity(value * 1e6, "B")
+    if measure.unit in ("FLOPs", "count"):
+        return quantity(value)
+    return decimal(value, measure.digits)
+
+
+def amounts(values: Mapping[str, float | None], measures: Sequence[Shown], sign: str) -> str:
+    """Return the values of measures that share a place, with a sign between them; one dash if none is known."""
+    if all(values[measure.name] is None for measure in measures):
+        return NONE
+    return sign.join(amount(values[measure.name], measure) for measure in measures)
 
 
 def listing(items: list[str]) -> str:

@@ -68,9 +68,9 @@ def _summary(top1: Sequence[float], reference: Sequence[float]) -> dict[str, flo
     return {
         "mean": statistics.mean(top1),
         "std": statistics.stdev(top1) if len(top1) > 1 else 0.0,
-        "difference": paired["mean"],
-        "low": paired["low"],
-        "high": paired["high"],
+        "difference": paired.mean,
+        "low": paired.low,
+        "high": paired.high,
     }
 
 

@@ -1,0 +1,260 @@
+"""statistics.json: of each method the mean over seeds with its interval, and the paired differences to references."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kd.analysis import measures
+from kd.analysis.measures import Measure
+from kd.analysis.rows import RunRow
+from kd.analysis.runs import LINK, TEACHER, by_group, distinct, grouped, read_runs
+from kd.analysis.statistics import (
+    EXACT_UP_TO,
+    FLIP_SEED,
+    RANDOM_FLIPS,
+    PairedDifference,
+    holm,
+    paired_difference,
+    summarise,
+)
+from kd.schema.config import Reporting
+from kd.tools.errors import UserError
+from kd.tools.files import read_json, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """Something of one comparison group."""
+
+    dataset: str
+    pair: str
+
+    @property
+    def group(self) -> tuple[str, str]:
+        """Return data set and pair."""
+        return self.dataset, self.pair
+
+
+@dataclass(frozen=True, kw_only=True)
+class Against:
+    """A method and the one that it is compared with."""
+
+    method: str
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """A run without result."""
+
+    seed: int
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRecord(Placed):
+    """What the seeds of one method, or of one teacher, say; a mean without interval is that of one seed."""
+
+    role: str
+    """student, teacher or link."""
+    method: str
+    base_method: str
+    teachers: str
+    student: str
+    n_planned: int
+    n_used: int
+    complete: bool
+    mean: float | None
+    sd: float | None
+    half_width: float | None
+    low: float | None
+    high: float | None
+    seeds: list[int]
+    values: list[float]
+    """In the order of the seeds."""
+    unused: list[Lost]
+    is_best: bool
+    tied_with_best: bool | None
+    """Whether the paired interval does not place it below the best; None where that cannot be said."""
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """Return the values by seed."""
+        return dict(zip(self.seeds, self.values, strict=True))
+
+
+# The order of the bases is that of the fields in statistics.json: the last base's come first.
+@dataclass(frozen=True, kw_only=True)
+class Difference(PairedDifference, Against, Placed):
+    """A method minus a reference of its group, seed by seed."""
+
+    n_planned: int
+    p_holm: float | None
+    holm_over: int
+    """Differences that p is corrected for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the numbers were made."""
+
+    weights: measures.Weights
+    metric: str
+    """Column of runs.csv."""
+    confidence: float
+    interval: str
+    test: str
+    correction: str
+    references: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statistics:
+    """The content of statistics.json."""
+
+    settings: Settings
+    methods: list[MethodRecord]
+    differences: list[Difference]
+
+
+def compute_statistics(runs_csv: str | Path, out: str | Path, report: Reporting) -> None:
+    """Write statistics.json from runs.csv."""
+    measure = measures.compared_by(report.weights)
+    groups = by_group(read_runs(runs_csv)).values()
+    tables = [_methods(group, measure, report.confidence) for group in groups]
+    settings = Settings(
+        weights=report.weights,
+        metric=measure.column,
+        confidence=report.confidence,
+        interval="Student t over seeds",
+        test=f"two-sided sign-flip, exact up to n = {EXACT_UP_TO}, else {RANDOM_FLIPS} flips seeded {FLIP_SEED}",
+        correction="Holm over the methods of a dataset, pair and reference",
+        references=list(report.references),
+    )
+    statistics = Statistics(
+        settings=settings,
+        methods=[record for table in tables for record in table],
+        differences=[one for table in tables for one in _differences(table, report)],
+    )
+    write_json(out, asdict(statistics))
+
+
+def read_statistics(path: str | Path) -> Statistics:
+    """Read statistics.json. Errors: UserError for one that `compute_statistics` did not write."""
+    content = read_json(path, sealed=True)
+    try:
+        return Statistics(
+            settings=Settings(**content["settings"]),
+            methods=[_method(record) for record in content["methods"]],
+            differences=[Difference(**record) for record in content["differences"]],
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is not of this version ({error}): delete it and run again") from error
+
+
+def _method(record: Mapping[str, Any]) -> MethodRecord:
+    return MethodRecord(**{**record, "unused": [Lost(**one) for one in record["unused"]]})
+
+
+def seed_values(rows: Sequence[RunRow], measure: Measure) -> dict[int, float]:
+    """Return seed -> value of the finished runs, in the order given."""
+    found = {row.seed: row.number(measure.column) for row in rows if row.status == "ok"}
+    return {seed: value for seed, value in found.items() if value is not None}
+
+
+def _methods(group: Sequence[RunRow], measure: Measure, confidence: float) -> list[MethodRecord]:
+    """Return the records of one table: its teachers, then its methods and links, in the order of the runs."""
+    teachers = distinct(row for row in group if row.method == TEACHER)
+    students = [row for row in group if row.method != TEACHER]
+    parts = [*grouped(teachers, lambda row: row.student).values()]
+    parts += grouped(students, lambda row: row.method).values()
+    return _marked([_record(part, measure, confidence) for part in parts], measure, confidence)
+
+
+def _record(rows: Sequence[RunRow], measure: Measure, confidence: float) -> MethodRecord:
+    rows = sorted(rows, key=lambda row: row.seed)
+    first = rows[0]
+    assert len({row.seed for row in rows}) == len(rows), f"two runs of {first.method} share a seed"
+    values = seed_values(rows, measure)
+    summary = summarise(list(values.values()), confidence)
+    return MethodRecord(
+        dataset=first.dataset,
+        pair=first.pair,
+        role=TEACHER if first.method == TEACHER else LINK if first.kind == LINK else "student",
+        method=first.method,
+        base_method=first.base_method,
+        teachers=first.teachers,
+        student=first.student,
+        n_planned=len(rows),
+        n_used=summary.n,
+        complete=len(values) == len(rows),
+        mean=summary.mean,
+        sd=summary.sd,
+        half_width=summary.half_width,
+        low=summary.low,
+        high=summary.high,
+        seeds=list(values),
+        values=list(values.values()),
+        unused=[Lost(seed=row.seed, status=row.status, reason=row.reason) for row in rows if row.status != "ok"],
+        is_best=False,
+        tied_with_best=None,
+    )
+
+
+def _marked(records: Sequence[MethodRecord], measure: Measure, confidence: float) -> list[MethodRecord]:
+    """Mark the best student's method and those that the paired interval does not place below it.
+
+    The best is sought among the methods with the most finished seeds, so that one lucky seed cannot win; with
+    fewer than two common seeds nothing can be said, and the mark stays None.
+    """
+
+    def gain(record: MethodRecord) -> dict[int, float]:
+        return {seed: measure.gain(value) for seed, value in record.by_seed.items()}
+
+    def tied(record: MethodRecord) -> bool | None:
+        high = paired_difference(gain(record), gain(best), confidence).high
+        return None if high is None else high >= 0
+
+    students = [record for record in records if record.role == "student" and record.n_used]
+    most = max((record.n_used for record in students), default=0)
+    steady = [record for record in students if record.n_used == most]
+    if not steady:
+        return list(records)
+    best = max(steady, key=lambda record: measure.gain(record.mean or 0.0))
+    return [
+        replace(record, is_best=record is best, tied_with_best=tied(record))
+        if record.role == "student" and record.n_used
+        else record
+        for record in records
+    ]
+
+
+def _differences(records: Sequence[MethodRecord], report: Reporting) -> list[Difference]:
+    students = {record.method: record for record in records if record.role == "student"}
+    found: list[Difference] = []
+    for name in report.references:
+        if name in students:
+            others = [record for record in students.values() if record.method != name]
+            found += _differences_to(students[name], others, report.confidence)
+    return found
+
+
+def _differences_to(reference: MethodRecord, others: Sequence[MethodRecord], confidence: float) -> list[Difference]:
+    pairs = [(other, paired_difference(other.by_seed, reference.by_seed, confidence)) for other in others]
+    tested = {other.method: paired.p for other, paired in pairs if paired.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return [
+        Difference(
+            **vars(paired),
+            dataset=other.dataset,
+            pair=other.pair,
+            method=other.method,
+            reference=reference.method,
+            n_planned=max(other.n_planned, reference.n_planned),
+            p_holm=adjusted.get(other.method),
+            holm_over=len(tested) if other.method in tested else 0,
+        )
+        for other, paired in pairs
+    ]
