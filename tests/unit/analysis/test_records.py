@@ -51,6 +51,7 @@ ANYWHERE = {
     "a text": b'"ok"',
     "a long number": b'{"epochs": ' + b"9" * 5000 + b"}",
     "nested": b"[" * 100_000,
+    "nested and whole": b"[" * 600 + b"]" * 600,
     "a mark": b"\xef\xbb\xbf{}",
 }
 

@@ -5,8 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kd.analysis.damage import damaged, found
-from kd.tools.errors import UserError
+from kd.tools.errors import UserError, damaged, shown
 
 STAGE = "stage"  # the one column that is text
 
@@ -40,4 +39,4 @@ def _check_row(path: Path, number: int, row: Mapping[str, str]) -> None:
             if name != STAGE and cell:
                 float(cell)
         except ValueError as error:
-            raise damaged(path, f"{name} of row {number} is {found(cell)}, not a number") from error
+            raise damaged(path, f"{name} of row {number} is {shown(cell)}, not a number") from error

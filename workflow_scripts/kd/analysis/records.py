@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from kd.analysis import measures
-from kd.analysis.damage import damaged, found
+from kd.tools.errors import damaged, shown
 
 
 def as_object(path: Path, content: Any) -> Any:
     """Return the content of a JSON file that must hold names and values."""
     if not isinstance(content, dict):
-        raise damaged(path, f"it holds {found(content)} in the place of names and values")
+        raise damaged(path, f"it holds {shown(content)} in the place of names and values")
     return content
 
 
@@ -58,13 +58,13 @@ def check_matrix(path: Path, record: Mapping[str, Any]) -> None:
 
 def _part(path: Path, name: str, value: Any) -> Mapping[str, Any]:
     if value is not None and not isinstance(value, dict):
-        raise damaged(path, f"{name} is {found(value)}, not names and values")
+        raise damaged(path, f"{name} is {shown(value)}, not names and values")
     return value or {}
 
 
 def _numbers(path: Path, name: str, values: Any, highest: float = math.inf) -> Sequence[float | None]:
     if not isinstance(values, list):
-        raise damaged(path, f"{name} is {found(values)}, not a list")
+        raise damaged(path, f"{name} is {shown(values)}, not a list")
     for value in values:
         _check_number(path, name, value, highest)
     return values
@@ -75,6 +75,6 @@ def _check_number(path: Path, name: str, value: Any, highest: float = math.inf) 
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise damaged(path, f"{name} is {found(value)}, not a number")
+        raise damaged(path, f"{name} is {shown(value)}, not a number")
     if value < 0 or value > min(highest, 1e300):
-        raise damaged(path, f"{name} is {found(value)}, which it cannot be")
+        raise damaged(path, f"{name} is {shown(value)}, which it cannot be")

@@ -12,6 +12,11 @@ class UserError(ValueError):
     """A mistake in a configuration, a data set or a checkpoint, told in one sentence without a traceback."""
 
 
+def damaged(path: object, what: str) -> UserError:
+    """Return the error for a file that is not as it was written, and what is wrong in it."""
+    return UserError(f"{path} is damaged: {what}")
+
+
 class DivergenceError(UserError):
     """A training run whose loss stopped being finite."""
 
@@ -70,8 +75,11 @@ def _edits(one: Sequence[str], other: Sequence[str]) -> int:
     return rows[-1][-1]
 
 
-def shown(value: object) -> str:
-    """Return a value as a user writes it, on one line and no longer than a sentence can bear."""
+def shown(value: object, depth: int = 3) -> str:
+    """Return a value as a user writes it, on one line and no longer than a sentence can bear.
+
+    Of lists within lists more than `depth` are not opened: hundreds are more than Python's stack bears.
+    """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int) and abs(value) >= 2**63:
@@ -80,8 +88,10 @@ def shown(value: object) -> str:
         text = f"'{printable(value)}'"
         return text if len(text) <= LONGEST_SHOWN + 2 else f"'{printable(value)[:LONGEST_SHOWN]}...'"
     if isinstance(value, list | tuple):
-        text = f"[{', '.join(map(shown, value[:20]))}]"
-        return text if len(text) <= LONGEST_SHOWN and len(value) <= 20 else f"a list of {len(value)}"
+        if len(value) > 20 or not depth:
+            return f"a list of {len(value)}"
+        text = f"[{', '.join(shown(one, depth - 1) for one in value)}]"
+        return text if len(text) <= LONGEST_SHOWN else f"a list of {len(value)}"
     if isinstance(value, Mapping):
         return "keys and values" if value else "{}"
     text = printable(str(value))
