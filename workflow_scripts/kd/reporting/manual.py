@@ -112,7 +112,7 @@ def _of_model(model: type[BaseModel]) -> dict[str, Any]:
 
 def _entry_keys(cards: Mapping[str, Card]) -> dict[str, Any]:
     """Return the schemas of the keys of ENTRY."""
-    made = {
+    made: dict[str, dict[str, Any]] = {
         "method": {"enum": list(cards)},
         "card": {"type": "string", "pattern": r"\.ya?ml$"},
         "combine": {"type": "array", "minItems": 2, "items": _defined("Method")},
