@@ -105,7 +105,8 @@ def test_half_precision_logits_are_scored_in_double():
 
 
 @pytest.mark.parametrize(
-    "module", ["kd.analysis.metrics", "kd.analysis.collect", "kd.analysis.curves", "kd.reporting.layout"]
+    "module",
+    ["kd.analysis.metrics", "kd.analysis.collect", "kd.analysis.measures", "kd.analysis.chain", "kd.reporting.layout"],
 )
 def test_light_modules_import_nothing_heavy(module):
     heavy = {"torch", "torchvision", "timm", "pandas", "scipy", "sklearn", "matplotlib"}
@@ -113,7 +114,9 @@ def test_light_modules_import_nothing_heavy(module):
     assert printed_by(code).split() == []
 
 
-@pytest.mark.parametrize("module", ["kd.analysis.statistics", "kd.reporting.tables", "kd.reporting.page"])
+@pytest.mark.parametrize(
+    "module", ["kd.analysis.compared", "kd.analysis.curves", "kd.reporting.tables", "kd.reporting.page"]
+)
 def test_reports_start_without_torch(module):
     code = f"import sys, {module}; print('torch' in sys.modules)"
     assert printed_by(code).strip() == "False"
