@@ -6,6 +6,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from kd.reporting.keys import escaped, keys_table, shown, table
 from kd.schema.cards import CARD_FOLDER, Card, Length, Paper, Published, Setting, load_cards
 from kd.tools.files import atomic_write
@@ -34,7 +36,7 @@ or *best* on the test images, which is optimistic. Settings go into an experimen
 `{method: kd, temperature: 2.0}`. [What a card holds](#what-a-card-holds) stands at the end.
 """
 
-CARD_PARTS = {"paper": Paper, "settings": Setting, "epochs": Length, "published": Published}
+CARD_PARTS: dict[str, type[BaseModel]] = {"paper": Paper, "settings": Setting, "epochs": Length, "published": Published}
 """By the key of a card that holds them."""
 
 
