@@ -95,3 +95,9 @@ def test_no_job_imports_what_it_does_not_use(module, absent):
         check=True,
     ).stdout.strip()
     assert found == "[]"
+
+
+def test_csv_is_written_in_one_place():
+    writes = {"csv.writer", "csv.DictWriter", "to_csv"}
+    found = [path for path in FILES if any(name in (KD / path).read_text(encoding="utf-8") for name in writes)]
+    assert [path.as_posix() for path in found] == ["tools/csv_files.py"]

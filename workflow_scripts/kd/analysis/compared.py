@@ -209,26 +209,21 @@ def _marked(records: Sequence[MethodRecord], measure: Measure, confidence: float
     The best is sought among the methods with the most finished seeds, so that one lucky seed cannot win; with
     fewer than two common seeds nothing can be said, and the mark stays None.
     """
+    scored = [record for record in records if record.role == "student" and record.n_used]
+    if not scored:
+        return list(records)
+    most = max(record.n_used for record in scored)
+    steady = [record for record in scored if record.n_used == most]
+    best = max(steady, key=lambda record: measure.gain(record.mean or 0.0))
 
-    def gain(record: MethodRecord) -> dict[int, float]:
+    def gains(record: MethodRecord) -> dict[int, float]:
         return {seed: measure.gain(value) for seed, value in record.by_seed.items()}
 
-    def tied(record: MethodRecord) -> bool | None:
-        high = paired_difference(gain(record), gain(best), confidence).high
-        return None if high is None else high >= 0
+    def marked(record: MethodRecord) -> MethodRecord:
+        high = paired_difference(gains(record), gains(best), confidence).high
+        return replace(record, is_best=record is best, tied_with_best=None if high is None else high >= 0)
 
-    students = [record for record in records if record.role == "student" and record.n_used]
-    most = max((record.n_used for record in students), default=0)
-    steady = [record for record in students if record.n_used == most]
-    if not steady:
-        return list(records)
-    best = max(steady, key=lambda record: measure.gain(record.mean or 0.0))
-    return [
-        replace(record, is_best=record is best, tied_with_best=tied(record))
-        if record.role == "student" and record.n_used
-        else record
-        for record in records
-    ]
+    return [marked(record) if record.role == "student" and record.n_used else record for record in records]
 
 
 def _differences(records: Sequence[MethodRecord], report: Reporting) -> list[Difference]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kd.analysis import measures
 from kd.analysis.compared import Difference, MethodRecord, Statistics, read_statistics
-from kd.analysis.measures import Measure, Shown, Total
+from kd.analysis.measures import Total
 from kd.analysis.published import published_beside
 from kd.analysis.rows import RunRow
 from kd.analysis.runs import LINK, TEACHER, by_group, distinct, grouped, read_runs
@@ -162,23 +162,15 @@ def _scratch_architectures(meta: Mapping[str, Any], record: MethodRecord) -> tup
 
 
 def _columns(report: Reporting, references: Sequence[str], lines: Sequence[Line]) -> dict[str, str]:
-    """Return the headings by key: first what methods are compared by, then what measures have a heading of their own.
-
-    What they would be compared by, were the report about the other weights, stands beside it.
-    """
+    """Return the headings by key: what methods are compared by and its like of the other weights come first."""
     main = measures.compared_by(report.weights)
-    headed = measures.together("heading")
-    rivals = [heading for heading, found in headed.items() if main not in found and _is_rival(found)]
-    columns = {"method": "Method", "accuracy": main.title, "n": "n", **{heading: heading for heading in rivals}}
+    other = measures.compared_by("last" if report.weights == "best" else "best")
+    columns = {"method": "Method", "accuracy": main.title, "n": "n", other.heading: other.heading}
     for name in references:
         columns |= {f"delta_{name}": f"Δ {name}", f"p_{name}": f"p (Holm, {name})"}
-    columns |= {heading: heading for heading, found in headed.items() if main not in found}
+    columns |= {heading: heading for heading in measures.together("heading") if heading != main.heading}
     labels = {label for line in lines for label in line.published}
     return columns | {f"published_{label}": heading for label, heading in PUBLISHED.items() if label in labels}
-
-
-def _is_rival(found: Sequence[Shown]) -> bool:
-    return any(isinstance(measure, Measure) and measure.title for measure in found)
 
 
 def _cells(line: Line, references: Sequence[str], report: Reporting) -> dict[str, str]:
