@@ -1,8 +1,8 @@
 """Distillation by the Jensen-Shannon divergence, which treats teacher and student alike."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teacher
+from kd.methods.logit_loss import LogitLoss
 
 
 def js_divergence(first: Tensor, second: Tensor) -> Tensor:
@@ -12,13 +12,12 @@ def js_divergence(first: Tensor, second: Tensor) -> Tensor:
     return (kl[0] + kl[1]).mean() / 2
 
 
-class JSKD(Method):
+class JSKD(LogitLoss):
     """Cross-entropy and the divergence of softened probabilities."""
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return both terms."""
+    term = "js"
+
+    def compare(self, student: Tensor, target: Tensor) -> Tensor:
+        """Return the divergence of the two at temperature T, times T^2."""
         t = self.settings.temperature
-        student, target = ((outputs[role].logits / t).softmax(dim=1) for role in (STUDENT, teacher(0)))
-        return {"ce": batch.cross_entropy(outputs[STUDENT].logits), "js": t**2 * js_divergence(target, student)}
+        return t**2 * js_divergence((target / t).softmax(dim=1), (student / t).softmax(dim=1))

@@ -11,8 +11,23 @@ from torch import nn
 from kd.data import groups
 from kd.engine.precision import Precision
 from kd.engine.resolve import method_class
-from kd.engine.team import Team, deploy
-from kd.methods.contract import EXTRA, STUDENT, Batch, Progress, Stage, Update, peer, teacher
+from kd.engine.team import Team, deploy, equip
+from kd.engine.timetable import schedules
+from kd.methods.contract import (
+    EXTRA,
+    STUDENT,
+    Batch,
+    Prepares,
+    Pretrains,
+    Progress,
+    Seen,
+    Stage,
+    Step,
+    Update,
+    peer,
+    stages_of,
+    teacher,
+)
 from kd.models.base import StagedNet, TappedModel, conv_bn
 from kd.schema.cards import Card, card, card_names
 
@@ -57,7 +72,7 @@ EQUAL_WIDTHS = {"fsp", "kdsvd"}
 
 @dataclass
 class World:
-    """A method with the team it trains, after `bind` and `build`."""
+    """A method with the team it trains, after it named its taps and built its modules."""
 
     name: str
     settings: dict = field(default_factory=dict)
@@ -73,30 +88,31 @@ class World:
         torch.set_num_threads(1)  # networks this small only lose by more
         reference = REFERENCES.get(self.name, self.name)
         self.card = card(reference)
-        self.method = method_class(reference)(self.card.resolve(self.settings, "test"))
-        self.method.teachers = {"none": 0, "one": 1, "many": 2}[self.card.teachers]
-        self.method.plan()  # as the engine does before it builds anything
+        teachers = {"none": 0, "one": 1, "many": 2}[self.card.teachers]
+        self.method = method_class(reference)(self.card.resolve(self.settings, "test"), teachers)
+        self.wants = self.method.wants()
+        stages_of(self.method)  # as the engine does before it builds anything
         student, target = NETS[self.nets] if isinstance(self.nets, str) else self.nets
         if self.name in EQUAL_WIDTHS and self.nets == "tiny":
             target = student
-        models = {teacher(k): target() for k in range(self.method.teachers)}
+        models = {teacher(k): target() for k in range(teachers)}
         if not self.pretrain:
-            peers = {peer(k): student() for k in range(1, self.method.needs().peers + 1)}
+            peers = {peer(k): student() for k in range(1, self.wants.peers + 1)}
             models = {STUDENT: student(), **models, **peers}
         self.labels = torch.arange(IMAGES) % CLASSES
         self.team, self.context = deploy(Team(models, CPU), self.method, self.size, self.labels, CLASSES)
-        self.method.bind(self.context)
-        self.team.add_extra(self.method.build(self.context))
-        self.team.taps.update(self.method.role_taps)
-        self.needs = self.method.needs()
-        self.fixed_logits = torch.randn(self.method.teachers, IMAGES, CLASSES)
+        equip(self.team, self.method, self.context)
+        self.fixed_logits = torch.randn(teachers, IMAGES, CLASSES)
 
     def updates(self) -> list[tuple[Stage, Update]]:
         """Return every different update with a stage that holds it."""
         return list({update.name: (stage, update) for stage in self.stages() for update in stage.updates}.values())
 
     def stages(self) -> list[Stage]:
-        return [self.method.pretrain_plan()] if self.pretrain else self.method.plan()
+        if not self.pretrain:
+            return stages_of(self.method)
+        assert isinstance(self.method, Pretrains)
+        return [self.method.pretrain_plan()]
 
     def batch(self, seed: int = 0, mixing: float = 1.0) -> Batch:
         generator = torch.Generator().manual_seed(seed)
@@ -111,32 +127,33 @@ class World:
             labels.flip(0),
             mixing,
             group=items.shape[1],
-            teacher_logits=self.fixed_logits[:, positions] if self.needs.fixed_teacher else None,
-            views={view.name: images + torch.randn(images.shape, generator=generator) for view in self.needs.views},
+            teacher_logits=self.fixed_logits[:, positions] if self.wants.fixed_teacher else None,
+            views={view.name: images + torch.randn(images.shape, generator=generator) for view in self.wants.views},
         )
-        return self.method.prepare(batch, generator)
+        return self.method.prepare(batch, generator) if isinstance(self.method, Prepares) else batch
 
     def drawn(self, generator):
         """Return positions (items, images an item) of one batch."""
-        wanted = self.needs.groups
+        wanted = self.wants.groups
         if wanted is None:
             return torch.randperm(IMAGES, generator=generator)[: self.items, None]
         pool = groups.pool(IMAGES, wanted, generator) if wanted.kind == "random" else None
         return groups.epoch(wanted, self.labels, pool, self.items, 1, generator)
 
-    def outputs(self, update, batch):
+    def outputs(self, update, images):
         fixed = [role for role in self.team.models if role not in update.trains]
-        precision, trained = self.precision, frozenset(update.trains)
-        outputs = self.team.forward(batch.images, precision, roles=fixed)
-        outputs = self.team.forward(batch.images, precision, trained, outputs)
-        for name, view in batch.views.items():
-            outputs = self.team.forward(view, precision, roles=fixed, known=outputs, view=name)
-            outputs = self.team.forward(view, precision, trained, outputs, view=name)
-        return outputs
+        known = self.team.forward(images, self.precision, roles=fixed)
+        return self.team.forward(images, self.precision, frozenset(update.trains), known)
+
+    def seen(self, update, batch):
+        outputs = self.outputs(update, batch.images)
+        views = {name: self.outputs(update, view) for name, view in batch.views.items()}
+        return Seen(outputs, views).narrowed(self.team.taps)
 
     def terms(self, update, batch, progress=HALF_WAY):
         """Return {term: (value, weight)} of one update."""
-        terms = self.method.loss(update.name, batch, self.outputs(update, batch), self.team.extra, progress)
+        schedule = {name: column[0] for name, column in schedules(self.method, [progress]).items()}
+        terms = self.method.loss(Step(update.name, batch, self.seen(update, batch), self.team.extra, schedule))
         return {name: (value, self.method.weight(name, progress)) for name, value in terms.items()}
 
     def backward(self, update, batch):

@@ -101,11 +101,11 @@ def test_state_of_the_extra_modules_round_trips(name, pretrain):
 
 
 @every_phase
-def test_needs_and_plan_are_consistent(name, pretrain):
+def test_wants_taps_and_plan_are_consistent(name, pretrain):
     world = World(name, pretrain=pretrain)
-    needs, stages = world.method.needs(), world.stages()
-    known = {EXTRA, STUDENT, *map(peer, range(1, needs.peers + 1)), *map(teacher, range(world.method.teachers))}
-    assert CARDS[name].teachers != "none" or not needs.teacher_taps
+    wants, stages = world.wants, world.stages()
+    known = {EXTRA, STUDENT, *map(peer, range(1, wants.peers + 1)), *map(teacher, range(world.method.teachers))}
+    assert set(world.method.taps(world.context)) <= set(world.team.models)
     assert any(stage.selects for stage in stages) != pretrain
     for stage in stages:
         assert whole(stage.trained()) <= known
@@ -113,7 +113,7 @@ def test_needs_and_plan_are_consistent(name, pretrain):
         assert set(stage.recipe) <= set(Recipe.model_fields)
         Recipe(**{"epochs": 3, **stage.recipe})
     trained = {role for stage in stages for role in stage.trained()}
-    assert trained == {EXTRA} if pretrain else {STUDENT, *map(peer, range(1, needs.peers + 1))} <= trained
+    assert trained == {EXTRA} if pretrain else {STUDENT, *map(peer, range(1, wants.peers + 1))} <= trained
 
 
 @pytest.mark.parametrize("name", [name for name, card in CARDS.items() if card.mixed_labels])
@@ -193,13 +193,18 @@ def signature(name, settings):
 
 @functools.cache
 def measured_signature(name, settings_json):
-    """Return everything that a setting may change: plan, needs, modules, terms, weights, gradients, or the error."""
+    """Return all that a setting may change: plan, wants, taps, modules, terms, weights, gradients, or the error."""
     settings, parts = json.loads(settings_json), []
     try:
         for pretrain in (False, True) if CARDS[name].pretrain else (False,):
             world = World(name, settings, pretrain=pretrain)
             state = world.team.extra.state_dict()
-            parts += [world.stages(), world.method.needs(), [(key, value.shape) for key, value in state.items()]]
+            parts += [
+                world.stages(),
+                world.wants,
+                world.team.taps,
+                [(key, value.shape) for key, value in state.items()],
+            ]
             for stage, update in world.updates():
                 world.team.enter(stage)
                 for step in range(2):

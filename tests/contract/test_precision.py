@@ -110,7 +110,7 @@ def test_generated_code_of_a_student_agrees_with_eager(fresh_compiler):
     nets = (lambda: tiny_net(2, 2), lambda: tiny_net(2, 2))
     for name in CARDS:
         world = asked_for_everything(World(name, nets=nets))
-        if world.needs.views or len(world.batch().images) != BATCH or type(world.team.models[STUDENT]) is not StagedNet:
+        if world.wants.views or len(world.batch().images) != BATCH or type(world.team.models[STUDENT]) is not StagedNet:
             continue
         compiled = measured(compile_in_place(world, "inductor", [STUDENT]))
         far[name] = disagreements(measured(World(name, nets=nets)), compiled, GENERATED)

@@ -1,10 +1,11 @@
 """A small world for ASIB: linear networks on separable vectors, and a training step as the contract describes it."""
 
 import torch
+from steps import fitted, loss_of
 from torch import nn
 
 from kd.asib.method import ASIB
-from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Output, Progress, Stage, teacher
+from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Output, Outputs, Progress, Stage, part, teacher
 from kd.schema.cards import card
 
 CLASSES = 5
@@ -17,9 +18,7 @@ def settings_of(**given):
 
 
 def method_of(teachers=2, **given) -> ASIB:
-    method = ASIB(settings_of(**{"mbm_out_dim": 16, **given}))
-    method.teachers = teachers
-    return method
+    return ASIB(settings_of(**{"mbm_out_dim": 16, **given}), teachers)
 
 
 STAGES = ("stage1", "stage2")
@@ -57,22 +56,21 @@ class World:
         taps = dict.fromkeys(self.nets, ("embedding", *STAGES))
         stages = dict.fromkeys(self.nets, STAGES)
         self.context = Context(classes, torch.zeros(0, dtype=torch.long), shapes, taps, stages, models=self.nets)
-        method.bind(self.context)
-        self.extra = method.build(self.context)
+        _, self.extra = fitted(method, self.context)
 
     def modules(self) -> dict[str, nn.Module]:
         return {**self.nets, EXTRA: self.extra}
 
     def part(self, role: str) -> nn.Module:
-        return self.extra[role.partition(".")[2]] if role.startswith(f"{EXTRA}.") else self.nets[role]
+        return {**self.nets, **{part(name): module for name, module in self.extra.items()}}[role]
 
     def enter(self, stage: Stage) -> None:
         trained = stage.trained()
-        for role, module in [*self.nets.items(), *((f"{EXTRA}.{name}", part) for name, part in self.extra.items())]:
+        for role, module in [*self.nets.items(), *((part(name), module) for name, module in self.extra.items())]:
             module.train(role in trained).requires_grad_(role in trained)
 
-    def outputs(self, x: torch.Tensor, trained=frozenset()) -> dict[str, Output]:
-        found = {}
+    def outputs(self, x: torch.Tensor, trained=frozenset()) -> Outputs:
+        found = Outputs()
         for role, net in self.nets.items():
             with torch.set_grad_enabled(role in trained):
                 found[role] = net(x)
@@ -80,7 +78,7 @@ class World:
 
     def terms(self, half: str, batch: Batch, progress=START) -> dict[str, torch.Tensor]:
         stage = self.method.half_stage(half)
-        return self.method.loss(half, batch, self.outputs(batch.images, stage.trained()), self.extra, progress)
+        return loss_of(self.method, half, batch, self.outputs(batch.images, stage.trained()), self.extra, progress)
 
     def loss(self, half: str, batch: Batch, progress=START) -> torch.Tensor:
         terms = self.terms(half, batch, progress)

@@ -5,6 +5,7 @@ from functools import cache
 import pytest
 import torch
 from asib_world import CLASSES, World, method_of, separable, settings_of, split
+from steps import loss_of
 
 from kd.asib import losses
 from kd.asib.gate import check_synergy
@@ -116,7 +117,7 @@ def test_the_target_passes_gradients_to_the_query_only_when_asked(through, batch
     world = World(method_of(2, ce_alpha=0.0, synergy_gradient=through))
     world.enter(world.method.half_stage(STUDENT_UPDATE))
     outputs = world.outputs(batch.images, {STUDENT})
-    kd = world.method.loss(STUDENT_UPDATE, batch, outputs, world.extra, Progress(0, 1))["kd"]
+    kd = loss_of(world.method, STUDENT_UPDATE, batch, outputs, world.extra)["kd"]
     target = world.method.heads(outputs, world.extra)["synergy"].detach()
     constant = losses.soft_kl(outputs[STUDENT].logits, target, 4.0).mean()
     query = outputs[STUDENT].taps["embedding"]

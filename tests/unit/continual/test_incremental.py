@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from steps import loss_of
 from torch.nn import functional as F
 
 from kd.continual.ewc import Anchors
@@ -19,14 +20,14 @@ ORDER = torch.tensor([7, 2, 0, 5, 1])
 
 
 def terms(strategy, phase="train", kept=None, **more):
-    method = Incremental(Strategy(name="one", **strategy), OLD, SEEN, phase, labels=ORDER, **more)
+    method = Incremental(Strategy(name="one", **strategy), 1, OLD, SEEN, phase, labels=ORDER, **more)
     outputs = {STUDENT: Output(STUDENT_LOGITS, {})}
     if method.settings.prev_kd_weight:
         outputs[PREVIOUS] = Output(PREVIOUS_LOGITS, {})
     if method.settings.targets == "teacher":
         outputs[teacher(0)] = Output(TEACHER_LOGITS, {})
     batch = Batch(torch.zeros(6, 3, 2, 2), LABELS, torch.arange(6), LABELS, teacher_logits=kept)
-    return method.loss("student", batch, outputs, torch.nn.ModuleDict(), Progress(0.0, 1))
+    return loss_of(method, STUDENT, batch, outputs)
 
 
 def kl(target, student, temperature):
@@ -66,18 +67,18 @@ def test_targets_are_distilled_over_seen_classes_in_their_order(kept):
 
 def test_the_ewc_penalty_is_a_term():
     method_anchors = Anchors({"w": torch.tensor([2.0])}, {"w": torch.tensor([1.0])}, torch.tensor(0.5))
-    method = Incremental(Strategy(name="one", ewc_weight=3.0), OLD, SEEN, anchors=method_anchors)
+    method = Incremental(Strategy(name="one", ewc_weight=3.0), 0, OLD, SEEN, anchors=method_anchors)
     method.parameters = {"w": torch.nn.Parameter(torch.tensor([4.0]))}
     batch = Batch(torch.zeros(6, 3, 2, 2), LABELS, torch.arange(6), LABELS)
-    found = method.loss("student", batch, {STUDENT: Output(STUDENT_LOGITS, {})}, torch.nn.ModuleDict(), Progress(0, 1))
+    found = loss_of(method, STUDENT, batch, {STUDENT: Output(STUDENT_LOGITS, {})})
     assert found["ewc"].item() == 2 * 3**2 + 0.5
     assert method.weight("ewc", Progress(0, 1)) == 3.0
 
 
 def test_balanced_fine_tuning_asks_for_balanced_batches():
     settings = Strategy(name="one", replay_capacity=10, balance_epochs=2, balance_lr=0.01)
-    assert Incremental(settings, OLD, SEEN).needs().groups is None
-    balanced = Incremental(settings, OLD, SEEN, BALANCE)
-    assert balanced.needs().groups.kind == "balanced"
+    assert Incremental(settings, 0, OLD, SEEN).wants().groups is None
+    balanced = Incremental(settings, 0, OLD, SEEN, BALANCE)
+    assert balanced.wants().groups.kind == "balanced"
     (stage,) = balanced.plan()
     assert (stage.recipe["epochs"], stage.recipe["lr"], stage.selects) == (2, 0.01, False)

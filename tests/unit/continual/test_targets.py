@@ -66,11 +66,11 @@ def test_each_image_is_taught_by_its_own_logits(plan, asked, digits, tmp_path):
     seen = []
     original = jobs.Incremental.loss
 
-    def loss(self, update, batch, *rest):
+    def loss(self, step):
         """Note what a batch was taught, and of which classes it is."""
-        positions = batch.teacher_logits[0, :, 0].long()
-        seen.append((self.labels[batch.labels], labels[positions]))
-        return original(self, update, batch, *rest)
+        positions = step.batch.teacher_logits[0, :, 0].long()
+        seen.append((self.labels[step.batch.labels], labels[positions]))
+        return original(self, step)
 
     jobs.Incremental.loss = loss
     try:

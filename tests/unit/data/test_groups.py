@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kd.data.groups import TwoSided, distinct, distinct_columns, epoch, pool, skip_taken
-from kd.data.needs import Groups
+from kd.data.wants import Groups
 from kd.tools.errors import UserError
 
 SIZES = (12, 7, 4)

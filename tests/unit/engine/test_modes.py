@@ -16,8 +16,8 @@ from kd.engine.jobs.teacher_outputs import teacher_outputs
 from kd.engine.modes import Mode, Modes, choose_modes
 from kd.engine.precision import Precision, training_device
 from kd.engine.team import Team
+from kd.methods._features_first import initial_stage
 from kd.methods.contract import STUDENT, Stage, Update
-from kd.methods.stages import initial_stage
 from kd.models import winograd
 from kd.models.build import build_model
 from kd.schema.config import ModelSettings, Recipe
@@ -234,7 +234,7 @@ def test_what_no_loss_reaches_takes_no_gradient_in_a_first_stage(monkeypatch, tr
     team = Team({STUDENT: model}, CPU, {STUDENT: Modes(mode, mode)})
     team.taps[STUDENT] = ("stage2",)
     update = Update("features", (STUDENT,))
-    team.enter(initial_stage("features", 1, (STUDENT,)) if trains_features_alone else Stage("all", (update,)))
+    team.enter(initial_stage("features", 1) if trains_features_alone else Stage("all", (update,)))
     outputs = team.forward(torch.randn(4, 3, 8, 8), Precision("fp32", CPU), frozenset({STUDENT}))
     outputs[STUDENT].taps["stage2"].square().mean().backward()
     assert any(p.grad is not None and p.grad.any() for p in model.parameters())

@@ -8,7 +8,7 @@ import torch
 from kd.engine.checkpoint import ResumeFile
 from kd.engine.jobs.workbench import prepare
 from kd.engine.training import Training
-from kd.methods.contract import STUDENT
+from kd.methods.contract import STUDENT, stages_of
 
 RECIPE = {"ema_decay": 0.5, "schedule": "plateau", "patience": 1, "lr_drops": 3, "epochs": 9}
 
@@ -25,7 +25,7 @@ def training(world, tmp_path):
         bench = prepare(here.job(), here.files("run"))
         nowhere = ResumeFile(tmp_path / "resume.pt", "stamp")
         found = Training(bench.team, bench.method, bench.data, here.job().recipe, bench.precision, 0, nowhere, print)
-        found.start(bench.method.plan())
+        found.start(stages_of(bench.method))
         return found
 
     return made

@@ -14,6 +14,7 @@ from kd.engine.jobs.workbench import prepare
 from kd.engine.plateau import Plateau
 from kd.engine.teachers import FrozenForward, is_fixed
 from kd.engine.team import Team
+from kd.methods.contract import Batch, is_teacher, stages_of
 from kd.schema.config import Augmentation, Recipe
 from kd.study.job_settings import parse_settings
 from kd.tools.errors import UserError
@@ -94,15 +95,13 @@ def test_a_fixed_teacher_view_gives_the_same_numbers_as_its_images(world, monkey
     assert all(0 <= row["val_top1"] <= 100 for row in result.rows)
     bench = prepare(here.job(), files)
     frozen = frozen_forward_of(bench, files)
-    (stage,) = bench.method.plan()
+    (stage,) = stages_of(bench.method)
     bench.team.enter(stage)
-    frozen.enter([role for role in bench.team.models if role.startswith("teacher")], here.job().recipe)
+    frozen.enter([role for role in bench.team.models if is_teacher(role)], here.job().recipe)
     view = fixed_view(bench.data.train, bench.data.augmenter, 0)
     positions = torch.tensor([5, 0, 17])
-    from kd.methods.contract import Batch
-
     labels = bench.data.train.labels[positions]
-    found = frozen.outputs(Batch(torch.zeros(3, 3, 8, 8), labels, positions, labels))
+    found = frozen.outputs(Batch(torch.zeros(3, 3, 8, 8), labels, positions, labels)).outputs
     live = bench.team.forward(view[positions], bench.precision, roles=list(found))
     for role in found:
         torch.testing.assert_close(found[role].logits, live[role].logits, rtol=1e-4, atol=1e-4)

@@ -5,7 +5,8 @@ import torch
 from kd.engine.ema import ema_decay
 from kd.engine.optim import clip_norm, lr_factor
 from kd.engine.timetable import Timetable
-from kd.methods.contract import Progress
+from kd.methods.contract import Method, Progress
+from kd.schema.cards import MethodSettings
 from kd.schema.config import Recipe
 
 RECIPE = Recipe(
@@ -21,9 +22,26 @@ RECIPE = Recipe(
 STEPS = 7
 
 
-def of_epoch(epoch, weigh=lambda term, progress: 1.0, before=0.0):
+class Weighed(Method):
+    """Weighs its terms by what is left of a stage, and notes that it was asked."""
+
+    def __init__(self):
+        super().__init__(MethodSettings())
+        self.asked = []
+
+    def weight(self, term, progress):
+        self.asked.append(term)
+        return progress.share / 3
+
+
+class Moving(Weighed):
+    def schedule(self, progress):
+        return {"tau": 4.0 - progress.epoch / 3}
+
+
+def of_epoch(epoch, method=None, before=0.0):
     done = [Progress(epoch + step / STEPS, 4) for step in range(STEPS)]
-    return Timetable(RECIPE, weigh, done, before, lambda at: lr_factor(RECIPE, before + at))
+    return Timetable(RECIPE, method or Weighed(), done, before, lambda at: lr_factor(RECIPE, before + at))
 
 
 def test_every_column_holds_what_its_schedule_says_at_the_beginning_of_each_step():
@@ -38,13 +56,17 @@ def test_every_column_holds_what_its_schedule_says_at_the_beginning_of_each_step
 
 
 def test_a_term_is_weighed_once_an_epoch_for_all_of_its_steps():
-    asked = []
-
-    def weigh(term, progress):
-        asked.append(term)
-        return progress.share / 3
-
-    found = of_epoch(2, weigh)
+    method = Weighed()
+    found = of_epoch(2, method)
     weights = [float(found.weight("kd")[step]) for step in range(STEPS)]
     assert weights == [min(1.0, (2 + step / STEPS) / 4) / 3 for step in range(STEPS)]
-    assert asked == ["kd"] * STEPS
+    assert method.asked == ["kd"] * STEPS
+
+
+def test_a_loss_reads_its_own_schedules_as_they_are_at_its_step():
+    assert of_epoch(0).schedule(3) == {}
+    found = of_epoch(1, Moving())
+    for step in range(STEPS):
+        tau = found.schedule(step)["tau"]
+        assert (tau.shape, tau.dtype) == ((), torch.float64)
+        assert float(tau) == 4.0 - (1 + step / STEPS) / 3

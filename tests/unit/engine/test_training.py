@@ -17,7 +17,7 @@ from kd.engine.jobs.half_stage import train_half_stage
 from kd.engine.jobs.student import train_student
 from kd.engine.jobs.trainings import train
 from kd.engine.jobs.workbench import prepare
-from kd.methods.contract import STUDENT
+from kd.methods.contract import STUDENT, stages_of
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.schema.config import ModelSettings
@@ -134,7 +134,7 @@ def test_frozen_teachers_stay_bit_identical(world):
     bench = prepare(here.job(), here.files("run"))
     before = {key: value.clone() for key, value in bench.team.models["teacher0"].state_dict().items()}
     student = {key: value.clone() for key, value in bench.team.models[STUDENT].state_dict().items()}
-    train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+    train(bench, here.files("run"), stages_of(bench.method), lambda row: None)
     after = bench.team.models["teacher0"].state_dict()
     assert all(torch.equal(before[key], after[key]) for key in before)
     moved = [
@@ -151,12 +151,12 @@ def test_students_of_a_seed_start_alike_and_see_the_same_images(world):
         starts.append({"student": {k: v.clone() for k, v in bench.team.models[STUDENT].state_dict().items()}})
         result = []
         loss = bench.method.loss
-        bench.method.loss = lambda update, batch, *rest, loss=loss, result=result: (
-            result.append(batch.images.clone()),
-            loss(update, batch, *rest),
+        bench.method.loss = lambda step, loss=loss, result=result: (
+            result.append(step.batch.images.clone()),
+            loss(step),
         )[1]
-        train(bench, here.files("run"), bench.method.plan(), lambda row: None)
-        orders.append(result[:: len(bench.method.plan()[0].updates)])
+        train(bench, here.files("run"), stages_of(bench.method), lambda row: None)
+        orders.append(result[:: len(stages_of(bench.method)[0].updates)])
     for start, order in zip(starts[1:], orders[1:], strict=True):
         assert_same(starts[0], start)
         assert all(torch.equal(a, b) for a, b in zip(orders[0], order, strict=True))
@@ -223,7 +223,7 @@ def test_a_network_with_nothing_to_train_is_refused(world):
     bench = prepare(here.job(), here.files("run"))
     bench.team._trainable = dict.fromkeys(bench.team._trainable, False)
     with pytest.raises(UserError, match="nothing to train"):
-        train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+        train(bench, here.files("run"), stages_of(bench.method), lambda row: None)
 
 
 def test_partial_freezing_trains_the_last_blocks_only(world, tmp_path):
@@ -232,7 +232,7 @@ def test_partial_freezing_trains_the_last_blocks_only(world, tmp_path):
     here = world("ce", models={"resnet8": {"arch": "resnet8", "pretrained": str(path), "freeze": 0}})
     bench = prepare(here.job(), here.files("run"))
     before = {key: value.clone() for key, value in bench.team.models[STUDENT].state_dict().items()}
-    train(bench, here.files("run"), bench.method.plan(), lambda row: None)
+    train(bench, here.files("run"), stages_of(bench.method), lambda row: None)
     after = bench.team.models[STUDENT].state_dict()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
     assert moved

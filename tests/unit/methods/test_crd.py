@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from steps import fitted, loss_of
 
-from kd.methods.contract import STUDENT, Batch, Context, Output, Progress, teacher
+from kd.methods.contract import STUDENT, Batch, Context, Output, teacher
 from kd.methods.crd import CRD, Memory, Sampler, nce_loss
 from kd.schema.cards import card
 from kd.tools.errors import UserError
@@ -150,15 +151,14 @@ def world_of(labels, seed):
 def run(method, extra, labels, seed):
     """Return the crd term of one batch of random features."""
     batch, outputs = world_of(labels, seed)
-    return method.loss(STUDENT, batch, outputs, extra, Progress(0.0, 1))["crd"]
+    return loss_of(method, STUDENT, batch, outputs, extra)["crd"]
 
 
 def crd(labels, **settings):
     method = CRD(card("crd").resolve({"negatives": 15, "embedding_size": 4, **settings}, "test"))
     shapes = {STUDENT: {"embedding": torch.Size([5])}, teacher(0): {"embedding": torch.Size([7])}}
     context = Context(3, labels, shapes, dict.fromkeys(shapes, ("embedding",)), dict.fromkeys(shapes, ()))
-    method.bind(context)
-    return method, method.build(context)
+    return method, fitted(method, context)[1]
 
 
 def test_z_is_fixed_by_the_first_batch_and_in_the_checkpoint(labels):
@@ -175,7 +175,6 @@ def test_z_is_fixed_by_the_first_batch_and_in_the_checkpoint(labels):
 
 def test_logits_can_be_embedded_without_any_tap(labels):
     method, extra = crd(labels, embed="logits")
-    assert method.needs().student_taps == ()
     assert extra["teacher"].linear.in_features == 3
     assert torch.isfinite(run(method, extra, labels, seed=0))
 

@@ -8,15 +8,16 @@ import pytest
 import torch
 from scipy.integrate import quad
 from scipy.stats import norm
+from steps import fitted, loss_of
 from torch import nn
 
-from kd.data.needs import Groups
+from kd.data.wants import Groups
 from kd.methods import rkd
+from kd.methods._features import unit
 from kd.methods.ab import AB, ab_loss
 from kd.methods.cat_kd import CatKD, activation_maps, cat_loss
 from kd.methods.cc import CC, correlation_loss, neighbour_loss
-from kd.methods.contract import STUDENT, Batch, Context, Output, Progress, teacher
-from kd.methods.features import unit
+from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Output, Outputs, Progress, teacher
 from kd.methods.fsp import FSP, fsp_loss
 from kd.methods.kdsvd import KDSVD, LeadingEigenvectors, kdsvd_loss
 from kd.methods.nst import nst_loss
@@ -460,9 +461,8 @@ def context_of(student, target, norms=None, models=None):
 
 def built(kind, name, context, **settings):
     method = kind(card(name).resolve(settings, "test"))
-    method.bind(context)
     torch.manual_seed(0)
-    return method, method.build(context)
+    return method, fitted(method, context)[1]
 
 
 def batch_of(size=4):
@@ -478,13 +478,9 @@ NORMS = {teacher(0): {"stage1.pre": (torch.ones(4), torch.zeros(4)), "stage2.pre
 
 @pytest.mark.parametrize(("kind", "name"), [(AB, "ab"), (OFD, "ofd")])
 def test_taps_are_moved_before_the_activation_and_asked_for_there(kind, name):
-    method, _ = built(
-        kind, name, context_of(STAGES, WIDE, NORMS), student_taps=["stages"], teacher_taps=["stage1", "last"]
-    )
+    method = kind(card(name).resolve({"student_taps": ["stages"], "teacher_taps": ["stage1", "last"]}, "test"))
     wanted = ("stage1.pre", "stage2.pre")
-    assert method.student_taps == method.teacher_taps == wanted
-    assert method.role_taps == {STUDENT: wanted, teacher(0): wanted}
-    assert (method.needs().student_taps, method.needs().teacher_taps) == (wanted, wanted)
+    assert method.taps(context_of(STAGES, WIDE, NORMS)) == {STUDENT: wanted, teacher(0): wanted}
 
 
 @pytest.mark.parametrize(("kind", "name"), [(AB, "ab"), (OFD, "ofd")])
@@ -539,14 +535,13 @@ def test_the_first_stage_of_fsp_trains_feature_modules_only():
     student, target = (build_model(ModelSettings(arch=arch), 4, 16) for arch in ("resnet8", "resnet14"))
     taps = ("stem", *student.stage_taps)
     method = FSP(card("fsp").resolve({}, "test"))
-    method.student_taps = method.teacher_taps = taps
     (update,) = method.plan()[0].updates
-    assert update.trains == (STUDENT,)
+    assert update.trains == (STUDENT, EXTRA)
     images = torch.randn(4, 3, 16, 16)
     outputs = {role: Output(*model(images, taps)) for role, model in ((STUDENT, student), (teacher(0), target))}
     before = {name: p.detach().clone() for name, p in student.named_parameters()}
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
-    terms = method.loss(update.name, batch_of(), outputs, nn.ModuleDict(), HALF_WAY)
+    terms = loss_of(method, update.name, batch_of(), outputs)
     assert set(terms) == {"fsp"}
     terms["fsp"].backward()
     optimizer.step()
@@ -560,11 +555,12 @@ def test_the_second_stage_is_cross_entropy_with_softened_logits_if_weighed(kind,
     outputs = {role: Output(torch.randn(4, 4, generator=generator), {}) for role in (STUDENT, teacher(0))}
     for weight, expected in ((0.0, {"ce"}), (0.9, {"ce", "kd"})):
         method = kind(card(name).resolve({"kd_weight": weight}, "test"))
-        assert set(method.loss(STUDENT, batch_of(), outputs, nn.ModuleDict(), HALF_WAY)) == expected
+        assert set(loss_of(method, STUDENT, batch_of(), outputs)) == expected
 
 
 def test_vid_starts_from_its_variance_and_trains_it():
-    method, extra = built(VID, "vid", context_of(PLAIN, WIDE), init_variance=2.5)
+    context = context_of(PLAIN, WIDE)
+    method, extra = built(VID, "vid", context, init_variance=2.5)
     scales = [p for name, p in extra.named_parameters() if name.endswith("scale")]
     assert [len(scale) for scale in scales] == [4, 3]
     for scale in scales:
@@ -572,7 +568,8 @@ def test_vid_starts_from_its_variance_and_trains_it():
     generator = torch.Generator().manual_seed(0)
     taps = [{tap: torch.randn(4, *shape, generator=generator) for tap, shape in taps.items()} for taps in (PLAIN, WIDE)]
     outputs = {role: Output(torch.zeros(4, 4), tap) for role, tap in zip((STUDENT, teacher(0)), taps, strict=True)}
-    method.loss(STUDENT, batch_of(), outputs, extra, HALF_WAY)["vid"].backward()
+    outputs = Outputs(outputs).narrowed(method.taps(context))
+    loss_of(method, STUDENT, batch_of(), outputs, extra)["vid"].backward()
     assert all(scale.grad.ne(0).all() for scale in scales)
     assert all(key in extra.state_dict() for key, p in extra.named_parameters() if any(p is s for s in scales))
 
@@ -586,16 +583,19 @@ def test_cc_learns_embeddings_in_its_released_form_only(form, sides):
     features = {STUDENT: torch.randn(4, 5, generator=generator), teacher(0): torch.randn(4, 7, generator=generator)}
     features[STUDENT].requires_grad_()
     outputs = {role: Output(torch.zeros(4, 4), {"embedding": feature}) for role, feature in features.items()}
-    method.loss(STUDENT, batch_of(), outputs, extra, HALF_WAY)["cc"].backward()
+    loss_of(method, STUDENT, batch_of(), outputs, extra)["cc"].backward()
     assert features[STUDENT].grad.any()
     assert all(p.grad is not None for p in extra.parameters())
 
 
 def test_rkd_asks_for_what_it_compares():
-    needs = RKD(card("rkd").resolve({}, "test")).needs()
-    assert (needs.student_taps, needs.groups) == (("embedding",), None)
-    needs = RKD(card("rkd").resolve({"embed": "logits", "per_class": 5}, "test")).needs()
-    assert (needs.student_taps, needs.groups) == ((), Groups(5, "balanced"))
+    context = context_of({"embedding": (5,)}, {"embedding": (7,)})
+    method = RKD(card("rkd").resolve({}, "test"))
+    assert method.taps(context) == {STUDENT: ("embedding",), teacher(0): ("embedding",)}
+    assert method.wants().groups is None
+    method = RKD(card("rkd").resolve({"embed": "logits", "per_class": 5}, "test"))
+    assert method.taps(context) == {}
+    assert method.wants().groups == Groups(5, "balanced")
 
 
 def test_srrl_reads_translated_features_with_the_teachers_classifier_and_leaves_it_alone():
@@ -605,7 +605,7 @@ def test_srrl_reads_translated_features_with_the_teachers_classifier_and_leaves_
     features = {STUDENT: torch.randn(6, 5), teacher(0): torch.rand(6, 7)}
     logits = {STUDENT: torch.randn(6, 4), teacher(0): torch.randn(6, 4)}
     outputs = {role: Output(logits[role], {"embedding": features[role]}, classifier) for role in features}
-    terms = method.loss(STUDENT, batch_of(6), outputs, extra, HALF_WAY)
+    terms = loss_of(method, STUDENT, batch_of(6), outputs, extra)
     translated = extra["translator"](features[STUDENT])
     read = classifier(translated[..., None, None]).flatten(1)
     assert terms["regression"].item() == pytest.approx((read - logits[teacher(0)]).square().mean().item(), rel=1e-5)
@@ -614,7 +614,7 @@ def test_srrl_reads_translated_features_with_the_teachers_classifier_and_leaves_
     assert all(p.grad is not None for p in extra.parameters())
     nothing = {role: Output(output.logits, output.taps, nn.Identity()) for role, output in outputs.items()}
     with pytest.raises(UserError, match=r"method srrl needs a classifier .* but that of the teacher0 is Identity"):
-        method.loss(STUDENT, batch_of(6), nothing, extra, HALF_WAY)
+        loss_of(method, STUDENT, batch_of(6), nothing, extra)
 
 
 @pytest.mark.parametrize("arch", ["resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV2", "timm:test_resnet"])
@@ -625,7 +625,7 @@ def test_activation_maps_average_to_the_logits_without_bias(arch):
     context = context_of(shapes, shapes, models={STUDENT: net, teacher(0): net})
     method, _ = built(CatKD, "cat_kd", context)
     with torch.no_grad():
-        logits, taps = net(torch.randn(3, 3, 16, 16), method.student_taps)
+        logits, taps = net(torch.randn(3, 3, 16, 16), method.taps(context)[STUDENT])
         classifier = net.classifier
         found = activation_maps(method.pooled[STUDENT].of(taps), classifier.weight.flatten(1)).mean(dim=(2, 3))
     torch.testing.assert_close(found + classifier.bias, logits, rtol=1e-4, atol=1e-4)

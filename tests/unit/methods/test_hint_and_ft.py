@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from steps import fitted, loss_of
 
-from kd.methods.connectors import hint_regressor
-from kd.methods.contract import STUDENT, Batch, Context, Frozen, Output, Progress, teacher
-from kd.methods.ft import FT
+from kd.methods._connectors import hint_regressor
+from kd.methods.contract import STUDENT, Batch, Context, Output, Progress, teacher
+from kd.methods.ft import FT, Frozen
 from kd.methods.hint import Hint, hint_loss
 from kd.schema.cards import card
 from kd.tools.errors import UserError
@@ -51,9 +52,8 @@ def test_no_regressor_to_a_larger_map_of_another_ratio(student, target):
 def test_a_missing_regressor_is_named_by_its_taps():
     method = Hint(card("hint").resolve({}, "test"))
     context = context_of(student=(4, 3, 3), teacher0=(6, 8, 8))
-    method.bind(context)
     with pytest.raises(UserError, match="method hint, taps stage2 and stage2"):
-        method.build(context)
+        fitted(method, context)
 
 
 def test_hint_loss_is_the_mean_square_summed_over_taps():
@@ -73,8 +73,7 @@ def test_two_stage_trains_hints_first_and_lowers_the_weight_of_distillation():
 
 def ft_in(context, **settings):
     method = FT(card("ft").resolve(settings, "test"))
-    method.bind(context)
-    return method, method.build(context)
+    return method, fitted(method, context)[1]
 
 
 PRE_STAGE, MAIN = context_of(teacher0=(6, 4, 4)), context_of(student=(4, 4, 4), teacher0=(6, 4, 4))
@@ -119,7 +118,7 @@ def test_the_pre_stage_learns_to_reconstruct():
     losses = []
     for _ in range(30):
         optimizer.zero_grad()
-        terms = method.loss(stage.updates[0].name, batch, outputs, extra, Progress(0.0, 1))
+        terms = loss_of(method, stage.updates[0].name, batch, outputs, extra)
         assert set(terms) == {"reconstruction"}
         terms["reconstruction"].backward()
         optimizer.step()

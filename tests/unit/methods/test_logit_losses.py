@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from steps import loss_of
 from torch import nn
 
 from kd.engine.resolve import method_class
+from kd.methods._standardise import standardise
 from kd.methods.contract import STUDENT, Batch, Context, Output, Progress, teacher
 from kd.methods.ctkd import Temperature, ctkd_loss, ramp
 from kd.methods.dist import correlation_loss, dist_loss
@@ -15,7 +17,6 @@ from kd.methods.dkd import dkd_loss, other_classes, target_or_not
 from kd.methods.kd import kd_loss
 from kd.methods.kd_logit_std import kd_logit_std_loss
 from kd.methods.mlkd import Views, described_levels, gram_rows, instance_rows, masks, released_levels, unsure_half
-from kd.methods.standardise import standardise
 from kd.methods.tf_kd import tf_reg_losses, virtual_teacher
 from kd.methods.ttm import ttm_loss
 from kd.methods.wttm import wttm_loss
@@ -57,9 +58,13 @@ def batch_of(labels, group=1, mixing=1.0, other=None):
     return Batch(torch.zeros(len(labels), 3, 2, 2), labels, torch.arange(len(labels)), other, mixing, group=group)
 
 
-def terms_of(built, outputs, batch, extra=None, progress=START):
-    outputs = {role: Output(torch.as_tensor(value), {}) for role, value in outputs.items()}
-    found = built.loss(STUDENT, batch, outputs, extra or nn.ModuleDict(), progress)
+def seen_of(logits_by_role):
+    return {role: Output(torch.as_tensor(value), {}) for role, value in logits_by_role.items()}
+
+
+def terms_of(built, outputs, batch, extra=None, progress=START, views=None):
+    outputs, views = seen_of(outputs), {name: seen_of(view) for name, view in (views or {}).items()}
+    found = loss_of(built, STUDENT, batch, outputs, extra, progress, views)
     return {term: (value.item(), built.weight(term, progress)) for term, value in found.items()}
 
 
@@ -224,12 +229,13 @@ def test_standardised_distillation_ignores_size_and_offset_of_logits():
 @pytest.mark.parametrize(("name", "term"), [("kd_logit_std", "kd"), ("dkd", "dkd"), ("mlkd", "instance")])
 def test_the_classification_loss_is_never_of_standardised_logits(name, term):
     student, target, strong, strong_target = logits(5, count=4)
-    outputs = {STUDENT: student, teacher(0): target, "student@strong": strong, "teacher0@strong": strong_target}
+    outputs, views = {STUDENT: student, teacher(0): target}, {STUDENT: strong, teacher(0): strong_target}
     plain = method(name) if name == "kd_logit_std" else method(name, standardize=True)
-    found = terms_of(plain, outputs, batch_of(LABELS))
+    found = terms_of(plain, outputs, batch_of(LABELS), views={"strong": views})
     expected = cross_entropy(student, LABELS) + (cross_entropy(strong, LABELS) if name == "mlkd" else 0)
     assert found["ce"][0] == pytest.approx(expected, rel=1e-6)
-    shrunk = terms_of(plain, {role: 0.5 * value for role, value in outputs.items()}, batch_of(LABELS))
+    halved = [{role: 0.5 * value for role, value in seen.items()} for seen in (outputs, views)]
+    shrunk = terms_of(plain, halved[0], batch_of(LABELS), views={"strong": halved[1]})
     assert shrunk[term][0] == pytest.approx(found[term][0], rel=1e-5)
 
 
@@ -326,7 +332,7 @@ def test_ctkd_learns_its_temperature_against_the_student():
 
     own, known = tensors(student, target)
     module = Temperature(1.0, 20.0).double()
-    loss = ctkd_loss(own, known, module(0.25))
+    loss = ctkd_loss(own, known, module(torch.tensor(0.25)))
     loss.backward()
     assert loss.item() == pytest.approx(loss_at(1.0), rel=1e-9)
     slope = (loss_at(1 + 1e-6) - loss_at(1 - 1e-6)) / 2e-6
@@ -352,13 +358,13 @@ def test_ctkd_bounds_its_temperature_and_reverses_more_as_epochs_pass():
     slopes = []
     for epoch in (0.0, 20.0):
         extra.zero_grad()
-        built.loss(STUDENT, batch_of(LABELS), outputs, extra, Progress(epoch, 240))["kd"].backward()
+        loss_of(built, STUDENT, batch_of(LABELS), outputs, extra, Progress(epoch, 240))["kd"].backward()
         slopes.append(extra["temperature"].raw.grad.item())
     assert slopes[0] / slopes[1] == pytest.approx(ramp(0.0, 10), rel=1e-5)
     module = extra["temperature"]
     for raw, bound in ((-100.0, 2.0), (100.0, 8.0)):
         nn.init.constant_(module.raw, raw)
-        assert module(1.0).item() == pytest.approx(bound)
+        assert module(torch.tensor(1.0)).item() == pytest.approx(bound)
 
 
 # --- tf_kd ----------------------------------------------------------------------------------------
@@ -400,7 +406,7 @@ def test_cs_kd_teaches_the_first_image_of_each_pair_by_label_and_by_the_second()
     pairs = logits(13, count=3, batch=2)
     (z,) = tensors(pairs.reshape(6, 4))
     batch = batch_of([0, 0, 3, 3, 1, 1], group=2)
-    terms = method("cs_kd").loss(STUDENT, batch, {STUDENT: Output(z, {})}, nn.ModuleDict(), START)
+    terms = loss_of(method("cs_kd"), STUDENT, batch, {STUDENT: Output(z, {})})
     first, second = pairs[:, 0], pairs[:, 1]
     assert terms["ce"].item() == pytest.approx(cross_entropy(first, np.array([0, 3, 1])))
     assert terms["cs"].item() == pytest.approx(16 * kl(softmax(second / 4), softmax(first / 4)).mean())
@@ -411,8 +417,8 @@ def test_cs_kd_teaches_the_first_image_of_each_pair_by_label_and_by_the_second()
 
 
 def test_cs_kd_asks_for_pairs_of_one_class_and_for_no_teacher():
-    needs = method("cs_kd").needs()
-    assert (needs.groups.size, needs.groups.kind, needs.live_teacher) == (2, "same_class", False)
+    wants = method("cs_kd").wants()
+    assert (wants.groups.size, wants.groups.kind, wants.live_teacher) == (2, "same_class", False)
 
 
 # --- mlkd -----------------------------------------------------------------------------------------
@@ -498,8 +504,9 @@ def test_the_unsure_half_reaches_up_to_the_median(values, expected):
 @pytest.mark.parametrize("form", FORMS)
 def test_mlkd_reads_both_views_of_both_models_at_five_temperatures(form):
     views = logits(16, count=4)
-    names = (STUDENT, teacher(0), "student@strong", "teacher0@strong")
-    found = terms_of(method("mlkd", form=form, temperature=2.5), dict(zip(names, views, strict=True)), batch_of(LABELS))
+    weak, strong = (dict(zip((STUDENT, teacher(0)), pair, strict=True)) for pair in (views[:2], views[2:]))
+    built = method("mlkd", form=form, temperature=2.5)
+    found = terms_of(built, weak, batch_of(LABELS), views={"strong": strong})
     expected = mlkd_by_loops(views, (2.5, 3.0, 5.0), (2.0, 6.0), False, form)
     assert [found[term] for term in ("instance", "batch", "class")] == [
         (pytest.approx(value, rel=1e-6), 0.9) for value in expected
@@ -509,7 +516,7 @@ def test_mlkd_reads_both_views_of_both_models_at_five_temperatures(form):
 
 
 def test_mlkd_asks_for_a_strong_view():
-    (view,) = method("mlkd", strong_ops=3, strong_magnitude=7).needs().views
+    (view,) = method("mlkd", strong_ops=3, strong_magnitude=7).wants().views
     assert (view.name, view.ops, view.magnitude) == ("strong", 3, 7)
 
 

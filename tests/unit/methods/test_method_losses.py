@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from steps import loss_of
 
 from kd.methods.at import at_loss
-from kd.methods.contract import STUDENT, Batch, Output, Progress, peer
+from kd.methods.contract import STUDENT, Batch, Output, peer
 from kd.methods.dml import DML, mutual_loss
 from kd.methods.ft import ft_loss
 from kd.methods.kd import kd_loss
@@ -163,7 +164,7 @@ def test_each_peer_learns_from_all_others_and_not_from_itself():
     batch = Batch(torch.zeros(5, 3, 2, 2), labels, torch.arange(5), labels)
     p = {role: softmax(outputs[role].logits.double().numpy()) for role in roles}
     for role in roles:
-        terms = method.loss(role, batch, outputs, torch.nn.ModuleDict(), Progress(0.0, 1))
+        terms = loss_of(method, role, batch, outputs)
         mutual = np.mean([kl(p[other], p[role]).mean() for other in roles if other != role])
         assert terms["mutual"].item() == pytest.approx(mutual, rel=1e-5)
         assert terms["ce"].item() == pytest.approx(-np.log(p[role][np.arange(5), labels]).mean(), rel=1e-5)

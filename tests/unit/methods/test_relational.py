@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from steps import fitted, loss_of
 from torch.nn import functional as F
 
 from kd.data.groups import TwoSided
-from kd.data.needs import Groups
+from kd.data.wants import Groups
 from kd.engine.resolve import method_class
 from kd.methods.ckd import ckd_loss, difference, group_sizes, label_vectors
-from kd.methods.contract import STUDENT, Batch, Context, Output, Progress, teacher
+from kd.methods.contract import STUDENT, Batch, Context, Output, Outputs, Progress, teacher
 from kd.methods.cutmix import pasted
 from kd.methods.mixup import mixed_cross_entropy, mixed_distillation, mixed_images
 from kd.schema.cards import card, load_cards
@@ -32,9 +33,7 @@ def kl(target, own, t):
 
 
 def method_of(name, **settings):
-    method = method_class(name)(card(name).resolve(settings, "test"))
-    method.teachers = 1
-    return method
+    return method_class(name)(card(name).resolve(settings, "test"))
 
 
 def made(items, group, outputs, seed=0):
@@ -50,7 +49,7 @@ def made(items, group, outputs, seed=0):
 
 
 def terms_of(method, batch, logits):
-    return method.loss(STUDENT, batch, {STUDENT: Output(logits, {})}, torch.nn.ModuleDict(), Progress(0.0, 1))
+    return loss_of(method, STUDENT, batch, {STUDENT: Output(logits, {})})
 
 
 # --- CKD --------------------------------------------------------------------------------------------
@@ -59,8 +58,8 @@ def terms_of(method, batch, logits):
 @pytest.mark.parametrize(("pos_and_neg", "sizes"), [(2, (1, 1)), (3, (2, 1)), (4, (2, 2)), (5, (3, 2))])
 def test_the_sides_of_a_group(pos_and_neg, sizes):
     assert group_sizes(pos_and_neg) == sizes
-    needs = method_of("ckd", pos_and_neg=pos_and_neg, max_rel_samples=77).needs()
-    assert needs.groups == TwoSided(pos_and_neg, limit=77, positives=sizes[0])
+    wants = method_of("ckd", pos_and_neg=pos_and_neg, max_rel_samples=77).wants()
+    assert wants.groups == TwoSided(pos_and_neg, limit=77, positives=sizes[0])
 
 
 def test_the_softened_difference_of_two_labels():
@@ -87,7 +86,8 @@ def compared(name, values, positives, lam):
 def test_terms_equal_plain_loops_over_groups(name, criterion, pos_and_neg):
     method, items, t = method_of(name, criterion=criterion, pos_and_neg=pos_and_neg, temperature=3.0), 4, 3.0
     batch, logits = made(items, pos_and_neg, items * pos_and_neg)
-    batch = method.prepare(batch, torch.Generator().manual_seed(1))
+    if name == "ckd_mixup":
+        batch = method.prepare(batch, torch.Generator().manual_seed(1))
     positives = -(-pos_and_neg // 2)
     expected = dict.fromkeys(("cls", "kd", "rel"), 0.0)
     for i in range(items):
@@ -174,8 +174,8 @@ def test_mixed_terms_equal_plain_loops_over_parts(name, parts, loss_fn):
 @pytest.mark.parametrize(("name", "parts"), MIXED.items())
 def test_a_batch_has_one_draw_of_shares_that_sum_to_one(name, parts):
     method, stream, state = method_of(name), torch.Generator().manual_seed(0), torch.get_rng_state()
-    needs = method.needs()
-    assert needs.groups == Groups(parts, limit=100_000)
+    wants = method.wants()
+    assert wants.groups == Groups(parts, limit=100_000)
     batch, _ = made(3, parts, 3)
     batch = Batch(**{**vars(batch), "images": batch.images.float()})
     drawn = torch.stack([method.prepare(batch, stream).shares for _ in range(400)])
@@ -245,14 +245,16 @@ SHAPES = {STUDENT: {"stage2": (2, 4, 4), "embedding": (3,)}, teacher(0): {"stage
 STAGES = dict.fromkeys(SHAPES, ("stage2",))
 
 
+def context_of():
+    shapes = {role: {tap: torch.Size(shape) for tap, shape in taps.items()} for role, taps in SHAPES.items()}
+    return Context(CLASSES, torch.zeros(9), shapes, {r: tuple(t) for r, t in SHAPES.items()}, STAGES)
+
+
 def inner_world(inner, pos_and_neg=3, items=4, **settings):
     """Return a ckd_inter method with its modules in float64, a batch and outputs with features."""
     method = method_of("ckd_inter", inner=inner, pos_and_neg=pos_and_neg, **settings)
-    shapes = {role: {tap: torch.Size(shape) for tap, shape in taps.items()} for role, taps in SHAPES.items()}
-    context = Context(CLASSES, torch.zeros(9), shapes, {r: tuple(t) for r, t in SHAPES.items()}, STAGES)
     torch.manual_seed(0)
-    method.bind(context)
-    extra = method.build(context).double()
+    named, extra = fitted(method, context_of())
     batch, logits = made(items, pos_and_neg, items * pos_and_neg)
     rng = np.random.default_rng(3)
     features = {
@@ -261,8 +263,8 @@ def inner_world(inner, pos_and_neg=3, items=4, **settings):
     }
     for tap in features[teacher(0)].values():
         tap.requires_grad_()
-    outputs = {role: Output(logits, features[role]) for role in SHAPES}
-    return method, extra, batch, outputs
+    outputs = Outputs({role: Output(logits, features[role]) for role in SHAPES}).narrowed(named)
+    return method, extra.double(), batch, outputs
 
 
 def differences(outputs, role, tap, positives, group):
@@ -309,7 +311,7 @@ def test_the_white_box_loss_is_of_group_differences(inner, tap, formula, weight,
     method, extra, batch, outputs = inner_world(inner, pos_and_neg, inner_scale=0.5)
     positives = -(-pos_and_neg // 2)
     s, t = (differences(outputs, role, tap, positives, pos_and_neg) for role in SHAPES)
-    found = method.loss(STUDENT, batch, outputs, extra, Progress(0.0, 1))
+    found = loss_of(method, STUDENT, batch, outputs, extra)
     assert found["inner"].item() == pytest.approx(formula(s, t, extra), rel=1e-6)
     plain = terms_of(method_of("ckd", pos_and_neg=pos_and_neg), batch, outputs[STUDENT].logits)
     assert {key: found[key].item() for key in plain} == {key: value.item() for key, value in plain.items()}
@@ -323,8 +325,8 @@ def test_the_white_box_loss_is_of_group_differences(inner, tap, formula, weight,
 def test_taps_of_the_white_box_loss_can_be_named():
     method, extra, batch, outputs = inner_world("cc", student_taps=["stage2"], teacher_taps=["embedding"])
     assert extra["student"][0].in_features == 2 * 4 * 4
-    assert torch.isfinite(method.loss(STUDENT, batch, outputs, extra, Progress(0.0, 1))["inner"])
-    with pytest.raises(UserError, match="ckd_inter needs at least one tap"):
+    assert torch.isfinite(loss_of(method, STUDENT, batch, outputs, extra)["inner"])
+    with pytest.raises(UserError, match="must name at least one tap"):
         inner_world("cc", student_taps=[], teacher_taps=[])
 
 
@@ -332,22 +334,22 @@ def test_taps_of_the_white_box_loss_can_be_named():
 
 
 def test_the_white_box_loss_needs_features_too():
-    needs = method_of("ckd_inter").needs()
-    assert needs.fixed_teacher
-    assert needs.teacher_taps == ("stage2",)
-    assert needs.groups == method_of("ckd").needs().groups
+    wants = method_of("ckd_inter").wants()
+    assert wants.fixed_teacher
+    assert method_of("ckd_inter").taps(context_of()) == {STUDENT: ("stage2",), teacher(0): ("stage2",)}
+    assert wants.groups == method_of("ckd").wants().groups
 
 
 @pytest.mark.parametrize("name", [*GROUPED, *MIXED])
 def test_the_teacher_is_asked_about_the_fixed_view_only(name):
-    needs = method_of(name).needs()
-    assert needs.fixed_teacher
-    assert not needs.live_teacher
-    assert not needs.teacher_taps
+    wants = method_of(name).wants()
+    assert wants.fixed_teacher
+    assert not wants.live_teacher
+    assert method_of(name).taps(context_of()) == {}
 
 
 @pytest.mark.parametrize("name", load_cards())
 def test_cards_say_who_reads_the_teachers_fixed_view(name):
     """The workflow makes the teachers' outputs for the cards that say so, and the code must not need them otherwise."""
-    assert method_of(name).needs().fixed_teacher == card(name).fixed_teacher
+    assert method_of(name).wants().fixed_teacher == card(name).fixed_teacher
     assert not (card(name).fixed_teacher and card(name).mixed_labels)

@@ -6,18 +6,19 @@ import logging
 import numpy as np
 import pytest
 import torch
+from steps import loss_of
 from torch import nn
 
-from kd.engine.team import Team, measure
+from kd.engine.team import Team, deploy, equip
+from kd.methods._teams import divergences
 from kd.methods.aekd import AEKD, MinNorm, logit_gradients
 from kd.methods.avg_kd import AvgKD, average_loss
 from kd.methods.byot import BYOT, exit_distillation, exit_features, soft_cross_entropy
 from kd.methods.ca_mkd import CAMKD, camkd_loss, confidence_weights, feature_loss
-from kd.methods.contract import STUDENT, Batch, Context, Output, Progress, teacher
+from kd.methods.contract import STUDENT, Batch, Context, Output, Outputs, Progress, is_teacher, teacher
 from kd.methods.ebkd import EBKD, ebkd_loss, entropy_weights
 from kd.methods.reviewkd import ReviewKD, hcl_loss, review
 from kd.methods.simkd import SimKD, simkd_loss
-from kd.methods.teams import divergences
 from kd.models.base import StagedNet, conv_bn
 from kd.models.build import build_model
 from kd.models.reuse import ReusedHead
@@ -59,18 +60,9 @@ def net(width: int, sizes=(1, 2, 2)) -> StagedNet:
 
 def ready(kind, name, models, size=SIZE, **settings):
     """Return the method with its team, as the engine makes them ready."""
-    method = kind(card(name).resolve(settings, "test"))
-    method.teachers = sum(role.startswith("teacher") for role in models)
-    team = Team(models, CPU)
-    labels = torch.arange(8) % CLASSES
-    context = measure(team, size, labels, CLASSES)
-    deployed = method.student(models[STUDENT], context)
-    if deployed is not models[STUDENT]:
-        team = Team({**models, STUDENT: deployed}, CPU)
-        context = measure(team, size, labels, CLASSES)
-    method.bind(context)
-    team.add_extra(method.build(context))
-    team.taps.update(method.role_taps)
+    method = kind(card(name).resolve(settings, "test"), sum(map(is_teacher, models)))
+    team, context = deploy(Team(models, CPU), method, size, torch.arange(8) % CLASSES, CLASSES)
+    equip(team, method, context)
     return method, team
 
 
@@ -80,12 +72,12 @@ def step(method, team, size=SIZE, seed=3):
     images = torch.randn(6, 3, size, size, generator=generator)
     labels = torch.arange(6) % CLASSES
     batch = Batch(images, labels, torch.arange(6), labels)
-    outputs = {}
+    outputs = Outputs()
     for role, model in team.models.items():
         with torch.set_grad_enabled(role == STUDENT):
             logits, taps = model(images, team.taps[role])
         outputs[role] = Output(logits, taps, model.classifier)
-    return method.loss(STUDENT, batch, outputs, team.extra, START), outputs
+    return loss_of(method, STUDENT, batch, outputs, team.extra, START), outputs
 
 
 # --- ReviewKD -------------------------------------------------------------------------------------
@@ -162,13 +154,12 @@ def test_fused_maps_equal_plain_loops():
 
 
 def test_targets_are_before_the_activation_where_the_teacher_has_taps_there():
-    method, _ = ready(ReviewKD, "reviewkd", {STUDENT: net(2), teacher(0): net(3)})
-    assert method.teacher_taps == ("stage1.pre", "stage2.pre", "stage3.pre", "embedding")
-    assert method.student_taps == ("stage1", "stage2", "stage3", "embedding")
-    assert method.needs().teacher_taps == method.teacher_taps
-    plain, _ = ready(ReviewKD, "reviewkd", {STUDENT: net(2), teacher(0): net(3)}, teacher_pre=False, student_pre=True)
-    assert plain.teacher_taps == ("stage1", "stage2", "stage3", "embedding")
-    assert plain.student_taps == ("stage1.pre", "stage2.pre", "stage3.pre", "embedding")
+    _, team = ready(ReviewKD, "reviewkd", {STUDENT: net(2), teacher(0): net(3)})
+    assert team.taps[teacher(0)] == ("stage1.pre", "stage2.pre", "stage3.pre", "embedding")
+    assert team.taps[STUDENT] == ("stage1", "stage2", "stage3", "embedding")
+    _, plain = ready(ReviewKD, "reviewkd", {STUDENT: net(2), teacher(0): net(3)}, teacher_pre=False, student_pre=True)
+    assert plain.taps[teacher(0)] == ("stage1", "stage2", "stage3", "embedding")
+    assert plain.taps[STUDENT] == ("stage1.pre", "stage2.pre", "stage3.pre", "embedding")
 
 
 def test_a_teacher_without_such_taps_gives_its_features_as_they_are_and_the_log_says_so(caplog):
@@ -177,7 +168,7 @@ def test_a_teacher_without_such_taps_gives_its_features_as_they_are_and_the_log_
     with caplog.at_level(logging.INFO, logger="kd.methods.reviewkd"):
         models = {STUDENT: net(2, (1, 2)), teacher(0): vit}
         method, team = ready(ReviewKD, "reviewkd", models, 32, teacher_taps=["stage3", "last"])
-    assert method.teacher_taps == ("stage3", "stage6", "embedding")
+    assert team.taps[teacher(0)] == ("stage3", "stage6", "embedding")
     assert "teacher0 has no taps before its activations" in caplog.text
     terms, _ = step(method, team, size=32)
     assert torch.isfinite(terms["reviewkd"])
@@ -308,7 +299,7 @@ def test_every_exit_has_a_branch_to_the_deepest_shape_and_reports():
     exits = team.extra["exits"]
     assert [branch.bottleneck[3].kernel_size for branch in exits] == [(4, 4), (2, 2), (1, 1)]
     terms, outputs = step(method, team)
-    maps, logits = method.exits(outputs, team.extra)
+    maps, logits = method.exits(outputs[STUDENT], team.extra)
     assert {tuple(feature.shape) for feature in maps} == {(6, 16, 2, 2)}
     assert set(terms) == {"ce", "exit_ce", "exit_kd", "feature"}
     heads = method.heads(outputs, team.extra)
@@ -318,13 +309,12 @@ def test_every_exit_has_a_branch_to_the_deepest_shape_and_reports():
     torch.testing.assert_close(terms["feature"], exit_features(maps, deepest, "released"))
     labels = torch.arange(6) % CLASSES
     torch.testing.assert_close(terms["exit_ce"], sum(nn.functional.cross_entropy(z, labels) for z in logits))
-    assert method.inference_modules(team.extra) == []
 
 
 def test_branches_meet_the_deepest_shape_at_odd_sizes():
     method, team = ready(BYOT, "byot", {STUDENT: net(4, (1, 2, 2))}, 13)
     terms, outputs = step(method, team, size=13)
-    maps, _ = method.exits(outputs, team.extra)
+    maps, _ = method.exits(outputs[STUDENT], team.extra)
     assert {feature.shape[2:] for feature in maps} == {torch.Size((4, 4))}
     assert torch.isfinite(terms["feature"])
 
@@ -444,7 +434,7 @@ def test_ca_mkd_weighs_features_by_what_each_classifier_makes_of_the_connected_m
     models = {STUDENT: net(2), teacher(0): net(3, (1, 2, 1)), teacher(1): wide}
     method, team = ready(CAMKD, "ca_mkd", models, features=features)
     taps = ("stage3", "stage3", "stage3.pre") if features == "map" else ("embedding",) * 3
-    assert [method.role_taps[role] for role in models] == [(tap,) for tap in taps]
+    assert [team.taps[role] for role in models] == [(tap,) for tap in taps]
     terms, outputs = step(method, team)
     own, losses, distances = outputs[STUDENT].taps[taps[0]], [], []
     for k, connector in enumerate(team.extra["connectors"]):
@@ -559,8 +549,7 @@ def test_logit_gradients_are_those_of_the_losses(logits, gradient):
 
 
 def aekd(teachers, **settings):
-    method = AEKD(card("aekd").resolve(settings, "test"))
-    method.teachers = teachers
+    method = AEKD(card("aekd").resolve(settings, "test"), teachers)
     labels = torch.zeros(1, dtype=torch.int64)
     return method, method.build(Context(CLASSES, labels, {}, {}, {}))
 
@@ -572,7 +561,7 @@ def test_aekd_combines_the_losses_with_the_min_norm_weights(logits, gradient):
     z = torch.tensor(student, requires_grad=True)
     outputs = {STUDENT: Output(z, {})} | {teacher(k): Output(torch.tensor(t), {}) for k, t in enumerate(targets)}
     y = torch.tensor(labels)
-    loss = method.loss(STUDENT, Batch(z, y, y, y), outputs, extra, START)["kd"]
+    loss = loss_of(method, STUDENT, Batch(z, y, y, y), outputs, extra, START)["kd"]
     slopes = 4 * np.array([softmax(student / 4) - softmax(t / 4) for t in targets])
     vectors = slopes.mean(axis=1) if gradient == "mean" else slopes.reshape(3, -1)
     weights = MinNorm(3, 0.6)(gram_of(vectors)).numpy()

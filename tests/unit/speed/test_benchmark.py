@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from steps import fitted, loss_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kd.engine.modes import Mode
 from kd.engine.resolve import build_method
-from kd.methods.contract import STUDENT, Batch, Context, Output, Progress
+from kd.methods.contract import STUDENT, Batch, Context, Output
 from kd.methods.crd import Contrast
 from kd.schema.cards import card
 from kd.speed import figures
@@ -242,8 +243,7 @@ def test_gathered_contrast_is_the_methods_loss_on_the_same_negatives():
     shapes = {role: {"embedding": torch.Size([5])} for role in (STUDENT, "teacher0")}
     taps = dict.fromkeys(shapes, ("embedding",))
     context = Context(classes, labels, shapes, taps, dict.fromkeys(shapes, ()))
-    method.bind(context)
-    extra = method.build(context)
+    _, extra = fitted(method, context)
     positions = torch.tensor([3, 11, 20, 28])
     host = HostNegatives(labels.numpy(), classes, count)
     negatives = torch.from_numpy(np.stack([host.draw(int(position)) for position in positions]))
@@ -255,12 +255,12 @@ def test_gathered_contrast_is_the_methods_loss_on_the_same_negatives():
 
     counts = torch.zeros(batch, images).scatter_(1, negatives, 1.0)
     extra["sampler"].contrast = lambda *_: Contrast(positions, torch.arange(images), counts)
-    expected = method.loss("", seen, outputs, extra, Progress(0, 1))
+    expected = loss_of(method, "", seen, outputs, extra)
     remembered = extra["memory"].student.clone()
     extra.load_state_dict(state)
     gathered = GatheredCRD.like(method)
     gathered.negatives = negatives
-    found = gathered.loss("", seen, outputs, extra, Progress(0, 1))
+    found = loss_of(gathered, "", seen, outputs, extra)
     assert found["crd"].item() == pytest.approx(expected["crd"].item(), rel=1e-5)
     assert torch.allclose(extra["memory"].student, remembered)
 

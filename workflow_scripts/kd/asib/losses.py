@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd.methods.features import unit
+from kd.methods._features import unit
 
 MIN_CERTAINTY, MAX_CERTAINTY = 0.1, 1.0
 OUTLIER = 0.99
@@ -47,14 +47,14 @@ def certainty(logvar: Tensor, lowest: float = MIN_CERTAINTY) -> Tensor:
 # --- logits -------------------------------------------------------------------------------------------
 
 
-def soft_kl(logits: Tensor, target_logits: Tensor, temperature: float) -> Tensor:
+def soft_kl(logits: Tensor, target_logits: Tensor, temperature: Tensor | float) -> Tensor:
     """Return t² KL(softmax(target / t) || softmax(logits / t)) of every image, (B,) (Hinton et al. 2015)."""
     log_p = F.log_softmax(target_logits / temperature, dim=1)
     log_q = F.log_softmax(logits / temperature, dim=1)
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1) * temperature**2
 
 
-def averaged_soft_kl(logits: Tensor, teacher_logits: Sequence[Tensor], temperature: float) -> Tensor:
+def averaged_soft_kl(logits: Tensor, teacher_logits: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
     """Return `soft_kl` towards the average of the teachers' logits, (B,)."""
     return soft_kl(logits, torch.stack(list(teacher_logits)).mean(dim=0), temperature)
 

@@ -18,14 +18,28 @@ from kd.asib.modules import DistillationAdapters, StudentProjection, SynergyHead
 from kd.asib.recipes import half_freezing, half_recipe
 from kd.asib.student_terms import student_terms
 from kd.asib.teacher_terms import teacher_terms
-from kd.asib.view import EMBEDDING, SYNERGY, View, check_widths, of_teachers
-from kd.data.needs import Needs
-from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Method, Outputs, Progress, Stage, Update, teacher
+from kd.asib.view import SYNERGY, View, check_widths
+from kd.methods._features import EMBEDDING
+from kd.methods.contract import (
+    STUDENT,
+    Context,
+    Method,
+    Outputs,
+    Progress,
+    Stage,
+    Step,
+    Update,
+    of_teachers,
+    part,
+    teacher,
+)
 from kd.models.adapters import add_adapter
 from kd.models.base import TappedModel
 from kd.study.chain import HALVES, STUDENT_UPDATE, TEACHER_UPDATE, resolve_for_plan, stages
 
 ADAPTERS, FUSION, HEAD, PROJECTION = "adapters", "mbm", "head", "proj"
+TAU = "tau"
+"""Name of the schedule of the temperature."""
 WEIGHTS = {
     "synergy_ce": "synergy_ce_alpha",
     "feature": "feat_kd_alpha",
@@ -40,7 +54,7 @@ WEIGHTS = {
 class ASIB(Method):
     """Adaptive synergy information-bottleneck distillation from any number of teachers.
 
-    `loss` and `weight` take settings resolved to one half-stage (kd.study.chain.stage_settings).
+    `schedule`, `loss` and `weight` take settings resolved to one half-stage (kd.study.chain.stage_settings).
     """
 
     epochs: int | None = None
@@ -52,23 +66,10 @@ class ASIB(Method):
     last_maps: tuple[str, ...] = ()
     """The tap of every teacher's last map, where the fusion reads it."""
 
-    def needs(self) -> Needs:
-        """Ask for embeddings, and for the maps that fusion and feature term compare."""
-        settings = self.settings
-        compared = [f"stage{k}" for k in settings.feat_layers] if settings.feat_loss_weight else []
-        fused = ["last"] if self._fuses_maps else []
-        return Needs((EMBEDDING, *compared), (EMBEDDING, *compared, *fused))
-
     def plan(self) -> list[Stage]:
         """Return every half-stage in order: teacher update 1, student update 1, teacher update 2, ..."""
         given = self.settings.model_dump()
         return [self._at(stage, half).half_stage(half) for stage in range(1, stages(given) + 1) for half in HALVES]
-
-    def bind(self, context: Context) -> None:
-        """Note the teachers' last maps beside what every method notes."""
-        super().bind(context)
-        if self._fuses_maps:
-            self.last_maps = tuple(stages[-1] for stages in of_teachers(context.stages))
 
     def half_stage(self, half: str) -> Stage:
         """Return one half-stage, from settings that are resolved to it."""
@@ -78,20 +79,31 @@ class ASIB(Method):
         recipe = half_recipe(settings.model_dump(), half)
         freeze = half_freezing(settings.model_dump(), half, self.teachers)
         if half == STUDENT_UPDATE:
-            projected = (f"{EXTRA}.{PROJECTION}",) if settings.use_student_proj else ()
+            projected = (part(PROJECTION),) if settings.use_student_proj else ()
             return Stage(half, (Update(half, (STUDENT, *projected)),), recipe, freeze=freeze, span=span)
         roles = () if settings.train_distill_adapter_only else tuple(teacher(k) for k in range(self.teachers))
-        adapters = (f"{EXTRA}.{ADAPTERS}",) if settings.use_distillation_adapter else ()
-        fused = (f"{EXTRA}.{FUSION}", f"{EXTRA}.{HEAD}")
+        adapters = (part(ADAPTERS),) if settings.use_distillation_adapter else ()
+        fused = (part(FUSION), part(HEAD))
         update = Update(half, (*roles, *adapters, *fused), dict.fromkeys(fused, settings.mbm_lr_factor))
         return Stage(half, (update,), recipe, selects=False, freeze=freeze, span=span)
 
-    def student(self, model: TappedModel, context: Context) -> TappedModel:
+    def deployed(self, student: TappedModel, context: Context) -> TappedModel:
         """Return the student with its residual adapter, if it is to have one."""
         settings = self.settings
         if not settings.use_student_adapter:
-            return model
-        return add_adapter(model, context.shapes[STUDENT], settings.student_adapter_dim)
+            return student
+        return add_adapter(student, context.shapes[STUDENT], settings.student_adapter_dim)
+
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Return the embeddings, and the maps that fusion and feature term compare."""
+        settings = self.settings
+        if self._fuses_maps:
+            self.last_maps = tuple(stages[-1] for stages in of_teachers(context.stages))
+        compared = [f"stage{k}" for k in settings.feat_layers] if settings.feat_loss_weight else []
+        fused = ["last"] if self._fuses_maps else []
+        read = {STUDENT: [EMBEDDING, *compared]}
+        read |= {teacher(k): [EMBEDDING, *compared, *fused] for k in range(self.teachers)}
+        return {role: context.resolve(role, names) for role, names in read.items()}
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return adapters, fusion, synergy head and projection, their widths taken from the embeddings."""
@@ -116,15 +128,16 @@ class ASIB(Method):
         check_widths(settings, query_dim, fusion.width)
         return nn.ModuleDict(modules)
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def schedule(self, progress: Progress) -> dict[str, float]:
+        """Return the temperature of the moment."""
+        return {TAU: schedules.temperature(self.settings, schedules.clock(self.settings, progress))}
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the terms of one of the two updates."""
-        at = schedules.clock(self.settings, progress)
-        view = self._view(outputs, extra, schedules.temperature(self.settings, at))
-        if update == TEACHER_UPDATE:
-            return teacher_terms(view, batch, self.networks)
-        return student_terms(view, batch, self._compared_maps(outputs))
+        view = self._view(step.outputs, step.extra, step.schedule[TAU])
+        if step.update == TEACHER_UPDATE:
+            return teacher_terms(view, step.batch, self.networks)
+        return student_terms(view, step.batch, self._compared_maps(step.outputs))
 
     def weight(self, term: str, progress: Progress) -> float:
         """Return a term's weight, as the schedules have it; hybrid_beta blends the student's terms with its own."""
@@ -156,7 +169,7 @@ class ASIB(Method):
     def observe(self, outputs: Outputs, labels: Tensor, extra: nn.ModuleDict) -> dict[str, Tensor]:
         """Return the bottleneck's KL of every image, and in percent where the teachers disagree."""
         code, _ = self._view(outputs, extra).synergy(sample=False)
-        logits = [output.logits for output in of_teachers(outputs)]
+        logits = [output.logits for output in outputs.teachers]
         apart = losses.disagreement(logits, labels)
         found = {f"disagreement_{name}": 100.0 * where for name, where in apart.items()}
         if code.logvar is not None:
@@ -175,8 +188,8 @@ class ASIB(Method):
     def _fuses_maps(self) -> bool:
         return self.settings.mbm_type == "MLP" and self.settings.mbm_use_4d
 
-    def _view(self, outputs: Outputs, extra: nn.ModuleDict, temperature: float = 1.0) -> View:
-        pairs = zip(of_teachers(outputs), self.last_maps, strict=bool(self.last_maps))
+    def _view(self, outputs: Outputs, extra: nn.ModuleDict, temperature: Tensor | float = 1.0) -> View:
+        pairs = zip(outputs.teachers, self.last_maps, strict=bool(self.last_maps))
         return View(self.settings, extra, outputs, [output.taps[last] for output, last in pairs], temperature)
 
     def _compared_maps(self, outputs: Outputs) -> list[tuple[float, Tensor, list[Tensor]]]:
@@ -188,8 +201,8 @@ class ASIB(Method):
         return [
             (
                 weight,
-                outputs[STUDENT].taps[f"stage{k}"],
-                [output.taps[f"stage{k}"].detach() for output in of_teachers(outputs)],
+                outputs.student.taps[f"stage{k}"],
+                [output.taps[f"stage{k}"].detach() for output in outputs.teachers],
             )
             for k, weight in listed
         ]
@@ -197,6 +210,4 @@ class ASIB(Method):
     def _at(self, stage: int, half: str) -> "ASIB":
         """Return this method with settings resolved to one half-stage."""
         resolved = resolve_for_plan(self.settings.model_dump(), stage, half, self.epochs)
-        method = ASIB(self.settings.model_copy(update=resolved))
-        method.teachers = self.teachers
-        return method
+        return ASIB(self.settings.model_copy(update=resolved), self.teachers)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd.methods.features import unit
+from kd.methods._features import unit
 
 
 class SynergyHead(nn.Module):

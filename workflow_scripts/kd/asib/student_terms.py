@@ -7,8 +7,9 @@ from torch import Tensor
 
 from kd.asib import losses
 from kd.asib.fusions.base import Fused
-from kd.asib.view import EMBEDDING, View, of_teachers
-from kd.methods.contract import STUDENT, Batch
+from kd.asib.view import View
+from kd.methods._features import EMBEDDING
+from kd.methods.contract import Batch
 from kd.methods.rkd import angle_loss, distance_loss
 
 Compared = tuple[float, Tensor, list[Tensor]]
@@ -17,7 +18,7 @@ Compared = tuple[float, Tensor, list[Tensor]]
 
 def student_terms(view: View, batch: Batch, maps: Sequence[Compared]) -> dict[str, Tensor]:
     """Return the terms that train the student; the synergy is a constant target unless synergy_gradient is set."""
-    settings, student = view.settings, view.outputs[STUDENT]
+    settings, student = view.settings, view.outputs.student
     through = settings.synergy_gradient
     with torch.set_grad_enabled(through and torch.is_grad_enabled()):
         code, synergy = view.synergy(sample=False)
@@ -25,7 +26,7 @@ def student_terms(view: View, batch: Batch, maps: Sequence[Compared]) -> dict[st
     kd = losses.soft_kl(student.logits, synergy, view.tau)
     terms = {"ce": (weights * batch.cross_entropies(student.logits)).mean(), "kd": (weights * kd).mean()}
     if settings.kd_ens_alpha > 0 or settings.hybrid_beta > 0:
-        logits = [output.logits.detach() for output in of_teachers(view.outputs)]
+        logits = [output.logits.detach() for output in view.outputs.teachers]
         averaged = losses.averaged_soft_kl(student.logits, logits, view.tau).mean()
         wanted = {"kd_ens": settings.kd_ens_alpha, "hybrid": settings.hybrid_beta}
         terms |= {name: averaged for name, weight in wanted.items() if weight > 0}
@@ -40,7 +41,7 @@ def student_terms(view: View, batch: Batch, maps: Sequence[Compared]) -> dict[st
 
 def _feature_terms(view: View, code: Fused) -> dict[str, Tensor]:
     """Return the feature term; the fusion's query is asked again, with gradient, where it is what is compared."""
-    student = view.outputs[STUDENT]
+    student = view.outputs.student
     if view.settings.feat_kd_alpha > 0 and view.settings.feat_kd_key == "query":
         query = view.fusion.project_query(student.taps[EMBEDDING])
         code = Fused(code.z, code.mu, code.logvar, query, code.answer)
@@ -52,7 +53,7 @@ def _disagreement_weights(view: View, batch: Batch) -> Tensor | float:
     settings = view.settings
     if settings.disagree_mode == "none":
         return 1.0
-    logits = [output.logits for output in of_teachers(view.outputs)]
+    logits = [output.logits for output in view.outputs.teachers]
     apart = losses.disagreement(logits, batch.labels, batch.other_labels)[settings.disagree_mode]
     return torch.where(apart, settings.disagree_lambda_high, settings.disagree_lambda_low)
 
@@ -62,7 +63,7 @@ def _relational_terms(view: View, code: Fused) -> dict[str, Tensor]:
     settings = view.settings
     if settings.rkd_loss_weight == 0:
         return {}
-    own = view.outputs[STUDENT].taps[EMBEDDING]
+    own = view.outputs.student.taps[EMBEDDING]
     apart = [relational(own, embedding) for embedding in view.embeddings()]
     return {"rkd": torch.stack(apart).mean() + settings.rkd_gamma * relational(own, code.mu)}
 
@@ -78,7 +79,7 @@ def _latent_terms(view: View, code: Fused) -> dict[str, Tensor]:
     if settings.latent_alpha == 0:
         return {}
     assert code.logvar is not None, "the settings were checked for a fusion with a bottleneck"
-    projected, mu = view.extra["proj"](view.outputs[STUDENT].taps[EMBEDDING]), code.mu.detach()
+    projected, mu = view.extra["proj"](view.outputs.student.taps[EMBEDDING]), code.mu.detach()
     precise = losses.precision_distance(projected, mu, code.logvar, settings.cw_mse_eps)
     return {"latent_mse": precise.mean(), "latent_angle": losses.angle_distance(projected, mu).mean()}
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from kd.asib import losses
-from kd.asib.view import View, detached, of_teachers
-from kd.methods.contract import STUDENT, Batch
+from kd.asib.view import View, detached
+from kd.methods.contract import Batch, of_teachers
 
 
 def teacher_terms(view: View, batch: Batch, networks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -17,7 +17,7 @@ def teacher_terms(view: View, batch: Batch, networks: Mapping[str, nn.Module]) -
     reference.
     """
     settings = view.settings
-    student = detached(view.outputs[STUDENT])
+    student = detached(view.outputs.student)
     code, synergy = view.synergy(sample=True, student=student)
     certainty = view.certainty(code)
     kd = losses.soft_kl(synergy, student.logits, view.tau)

@@ -1,25 +1,18 @@
 """What both updates make of a batch before they compare anything: the code, the synergy, the student's features."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
 from kd.asib import losses
 from kd.asib.fusions.base import Fused, Fusion
-from kd.methods.contract import STUDENT, Output, Outputs, teacher
+from kd.methods._features import EMBEDDING
+from kd.methods.contract import Output, Outputs
 from kd.schema.cards import MethodSettings
 from kd.tools.errors import UserError
 
-EMBEDDING = "embedding"
 SYNERGY = "synergy"
-
-Entry = TypeVar("Entry")
-
-
-def of_teachers(by_role: Mapping[str, Entry]) -> list[Entry]:
-    """Return the entries of teacher 0, teacher 1, ... in order."""
-    return [by_role[teacher(k)] for k in range(len(by_role)) if teacher(k) in by_role]
 
 
 def detached(output: Output) -> Output:
@@ -36,7 +29,7 @@ class View:
         extra: nn.ModuleDict,
         outputs: Outputs,
         maps: Sequence[Tensor] = (),
-        tau: float = 1.0,
+        tau: Tensor | float = 1.0,
     ) -> None:
         self.settings, self.extra, self.outputs = settings, extra, outputs
         self.maps, self.tau = maps, tau
@@ -51,13 +44,13 @@ class View:
 
     def synergy(self, sample: bool, student: Output | None = None) -> tuple[Fused, Tensor]:
         """Return the code of the batch and the synergy logits (B,C); without use_ib the code is its mean."""
-        asking = (student or self.outputs[STUDENT]).taps[EMBEDDING]
+        asking = (student or self.outputs.student).taps[EMBEDDING]
         code = self.fusion(asking, self.embeddings(), self.maps, sample=sample and self.settings.use_ib)
         return code, self.extra["head"](code.z)
 
     def embeddings(self) -> list[Tensor]:
         """Return the teachers' embeddings as the fusion gets them."""
-        embeddings = [output.taps[EMBEDDING] for output in of_teachers(self.outputs)]
+        embeddings = [output.taps[EMBEDDING] for output in self.outputs.teachers]
         return self.extra["adapters"](embeddings) if "adapters" in self.extra else embeddings
 
     def certainty(self, code: Fused) -> Tensor | float:

@@ -30,9 +30,9 @@ from kd.engine.modes import choose_modes
 from kd.engine.precision import set_kernels, training_device
 from kd.engine.seeds import derived_seed
 from kd.engine.teachers import FrozenForward
-from kd.engine.team import Team, deploy
+from kd.engine.team import Team, deploy, equip
 from kd.engine.training import OnEpoch, Training
-from kd.methods.contract import STUDENT, teacher
+from kd.methods.contract import STUDENT, stages_of, teacher
 from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws
@@ -178,12 +178,10 @@ def _bench(task: Task, team: Team, phase: str) -> Workbench:
     data, job = task.part(phase), task.job
     labels = torch.tensor(task.tasks.order[: task.seen], device=team.device)
     anchors = _anchors(task, team.device)
-    method = Incremental(task.strategy, task.old, task.seen, phase, anchors, labels)
-    method.teachers = len(job.teachers)
+    method = Incremental(task.strategy, len(job.teachers), task.old, task.seen, phase, anchors, labels)
     team, context = deploy(team, method, data.image_size, data.train.labels, data.num_classes)
-    method.bind(context)
-    team.taps.update(method.role_taps)
-    return Workbench(job, data, team, method, team.modes[STUDENT].trained.on(team.device))
+    equip(team, method, context)
+    return Workbench(job, data, team, method, method.wants(), team.modes[STUDENT].trained.on(team.device))
 
 
 def _anchors(task: Task, device: torch.device) -> Anchors | None:
@@ -193,8 +191,8 @@ def _anchors(task: Task, device: torch.device) -> Anchors | None:
 
 def _frozen_forward(task: Task, bench: Workbench) -> FrozenForward:
     """Return what runs the untrained roles, with a chain's logits where the strategy reads them."""
-    data, method = bench.data, bench.method
-    frozen = FrozenForward(bench.team, bench.precision, method.needs(), data.train, data.augmenter)
+    data = bench.data
+    frozen = FrozenForward(bench.team, bench.precision, bench.wants, data.train, data.augmenter)
     if task.files.outputs:
         assert isinstance(data.train, Part)
         logits = read_outputs(task.files.outputs, task.data.digest)
@@ -245,7 +243,7 @@ def _train(task: Task, bench: Workbench, phase: str, on_epoch: OnEpoch) -> Resul
         on_epoch,
         _frozen_forward(task, bench),
     )
-    result = training.run(bench.method.plan())
+    result = training.run(stages_of(bench.method))
     bench.team.models[STUDENT].load_state_dict(result.last)
     return result
 

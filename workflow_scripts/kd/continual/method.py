@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from kd.continual.ewc import Anchors
-from kd.data.needs import Groups, Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, Stage, Update, teacher
+from kd.data.wants import Groups, Wants
+from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Stage, Step, Update
 from kd.methods.kd import kd_loss
 from kd.study.continual import TEACHER, Strategy
 
@@ -22,6 +22,7 @@ class Incremental(Method):
     def __init__(
         self,
         settings: Strategy,
+        teachers: int,
         old: int,
         seen: int,
         phase: str = TRAIN,
@@ -32,15 +33,15 @@ class Incremental(Method):
 
         `labels` (seen,) is the label of each output: which of a target's logits, in the order of labels, it is.
         """
-        super().__init__(settings)
+        super().__init__(settings, teachers)
         self.old, self.seen, self.phase = old, seen, phase
         self.anchors, self.labels = anchors, labels
         self.parameters: dict[str, nn.Parameter] = {}
 
-    def needs(self) -> Needs:
-        """Ask for the targets' logits, live or kept, and for class-balanced batches in the phase of that name."""
+    def wants(self) -> Wants:
+        """Want the targets' logits, live or kept, and class-balanced batches in the phase of that name."""
         live = self.settings.targets == TEACHER
-        return Needs(
+        return Wants(
             live_teacher=live,
             fixed_teacher=self.settings.targets is not None and not live,
             groups=Groups(size=1, kind="balanced") if self.phase == BALANCE else None,
@@ -55,16 +56,14 @@ class Incremental(Method):
         own = {"epochs": self.settings.balance_epochs, "lr": self.settings.balance_lr, "min_lr": 0.0}
         return {**own, "schedule": "constant", "milestones": [], "warmup_epochs": 0.0}
 
-    def bind(self, context: Context) -> None:
-        """Take hold of the student's parameters, which the EWC penalty is a function of."""
-        super().bind(context)
+    def build(self, context: Context) -> nn.ModuleDict:
+        """Take hold of the student's parameters, which the EWC penalty is a function of; nothing is added to it."""
         self.parameters = dict(context.models[STUDENT].named_parameters())
+        return nn.ModuleDict()
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the terms of the strategy that are on."""
-        logits, settings = outputs[STUDENT].logits, self.settings
+        batch, outputs, logits, settings = step.batch, step.outputs, step.student.logits, self.settings
         terms = {"ce": self._classification(batch, logits)}
         if PREVIOUS in outputs:
             known = logits[:, : self.old]
@@ -92,6 +91,6 @@ class Incremental(Method):
     def _targets(self, batch: Batch, outputs: Outputs) -> Tensor:
         """Return the target's logits of the seen classes (B,seen)."""
         kept = batch.teacher_logits
-        logits = outputs[teacher(0)].logits if kept is None else kept[0]
+        logits = outputs.teacher.logits if kept is None else kept[0]
         assert self.labels is not None, "targets come in the order of labels"
         return logits[:, self.labels]

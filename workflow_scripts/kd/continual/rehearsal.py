@@ -36,11 +36,11 @@ class ContinualRehearsal(Rehearsal):
             for phase, part in _phases(job, job.strategy, tasks, number, data):
                 seen = tasks.seen(number)
                 labels = torch.tensor(tasks.order[:seen])
-                method = Incremental(job.strategy, tasks.seen(number - 1), seen, phase, None, labels)
-                method.teachers = len(job.teachers)
+                old, teachers = tasks.seen(number - 1), len(job.teachers)
+                method = Incremental(job.strategy, teachers, old, seen, phase, None, labels)
                 models, context = context_of(found, part)
                 # what is kept of a chain are logits of all classes
-                rehearse(StandIns(models, context), context, method, part, job, method.plan(), data.num_classes)
+                rehearse(StandIns(models, context), context, method, method.wants(), part, job, data.num_classes)
             before = found[STUDENT]
         return {}
 

@@ -9,6 +9,7 @@ from kd.engine.fixed_view import fixed_view
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.workbench import prepare
 from kd.engine.kept_outputs import save_outputs
+from kd.methods.contract import Heads
 from kd.record.run_json import run_record
 from kd.study.job_settings import JobSettings
 from kd.tools.files import write_json
@@ -24,6 +25,7 @@ def synergy_outputs(job: JobSettings, files: Files) -> None:
     rule teacher_outputs asks teachers about, of the training part of the split only.
     """
     bench, started = prepare(job, files), time.perf_counter()
+    assert isinstance(bench.method, Heads), "a chain has a head"
     for _, module in bench.team.modules():
         module.eval()
     parts = []

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from kd.data.needs import Groups
+from kd.data.wants import Groups
 from kd.tools.errors import UserError
 
 ROOM = 5

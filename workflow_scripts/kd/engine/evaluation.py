@@ -9,9 +9,8 @@ from torch.nn import functional as F
 from kd.data.augment import Augmenter
 from kd.data.store import ImageStore
 from kd.engine.precision import Precision
-from kd.engine.resolve import has_heads
 from kd.engine.team import Team
-from kd.methods.contract import STUDENT, Method, Stage
+from kd.methods.contract import STUDENT, Heads, Method, Observes, Stage
 
 
 @torch.no_grad()
@@ -31,15 +30,15 @@ def accuracies(
     """
     for _, module in team.modules():
         module.eval()
-    heads = heads and has_heads(method)
-    needed = tuple(team.models) if heads else tuple(roles)
+    own = method if heads and isinstance(method, Heads) else None
+    needed = tuple(team.models) if own else tuple(roles)
     correct: dict[str, Tensor] = {}
     loss = torch.zeros((), dtype=torch.float64, device=team.device)
     for images, labels, _ in store.batches(torch.arange(len(store)), batch_size):
         outputs = team.forward(augmenter.plain(images), precision, roles=needed)
         scored = {role: outputs[role].logits for role in roles}
-        if heads:
-            scored.update(method.heads(outputs, team.extra))
+        if own:
+            scored.update(own.heads(outputs, team.extra))
         for name, logits in scored.items():
             hits = (logits.argmax(1) == labels).sum()
             correct[name] = correct[name] + hits if name in correct else hits
@@ -63,7 +62,9 @@ def evaluates_heads(stage: Stage) -> bool:
 def observations(
     team: Team, method: Method, store: ImageStore, augmenter: Augmenter, precision: Precision, batch_size: int
 ) -> dict[str, float]:
-    """Return the means over a split of what the method observes; all modules are left in eval mode."""
+    """Return the means over a split of what the method observes, if it does; all modules are left in eval mode."""
+    if not isinstance(method, Observes):
+        return {}
     for _, module in team.modules():
         module.eval()
     sums: dict[str, Tensor] = {}

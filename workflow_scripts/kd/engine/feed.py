@@ -9,9 +9,10 @@ from torch import Tensor
 from kd.data import groups
 from kd.data.augment import Augmenter, Draws
 from kd.data.mixing import Mixing, draw_mixing, mix
+from kd.data.wants import Wants
 from kd.engine.data import Data
 from kd.engine.seeds import derived_seed
-from kd.methods.contract import Batch, Method
+from kd.methods.contract import Batch, Method, Prepares
 from kd.schema.config import RandAugment, Recipe
 
 
@@ -27,15 +28,17 @@ class BatchDraws:
 class Feed:
     """Serves a stage's batches, all draws from generators of its own and made at the start of an epoch.
 
-    Order and augmentation are the same for every method of a seed; groups, further views and what `Method.prepare`
-    draws come from a third stream, so that a method that needs them changes nothing for the others.
+    Order and augmentation are the same for every method of a seed; groups, further views and what a method draws
+    to prepare batches come from a third stream, so that a method that wants them changes nothing for the others.
     """
 
     most: int | None = None
     """How many batches an epoch has at most, where it is not to see all images."""
 
-    def __init__(self, data: Data, method: Method, seed: int, teacher_logits: Tensor | None = None) -> None:
-        self.data, self.method, self.needs = data, method, method.needs()
+    def __init__(
+        self, data: Data, method: Method, wants: Wants, seed: int, teacher_logits: Tensor | None = None
+    ) -> None:
+        self.data, self.method, self.wants = data, method, wants
         self.teacher_logits = teacher_logits
         self._streams = {
             purpose: torch.Generator().manual_seed(derived_seed(seed, purpose))
@@ -53,7 +56,7 @@ class Feed:
                 self.data.augmenter.mean,
                 self.data.augmenter.std,
             )
-            for view in self.needs.views
+            for view in self.wants.views
         }
 
     @property
@@ -67,7 +70,7 @@ class Feed:
     def serves_the_same(self, other: "Feed") -> bool:
         """Whether the next epoch of both is the same batches: images of one stream, and nothing beside them."""
         keys = ("batch_size", "augmentation", "mixup_alpha", "cutmix_alpha", "label_smoothing", "teacher_view")
-        plain = not any(feed.needs.groups or feed.needs.views or feed.needs.fixed_teacher for feed in (self, other))
+        plain = not any(feed.wants.groups or feed.wants.views or feed.wants.fixed_teacher for feed in (self, other))
         same_recipe = all(getattr(self.recipe, key) == getattr(other.recipe, key) for key in keys)
         mine, theirs = self.state_dict(), other.state_dict()
         same_place = all(torch.equal(mine[stream], theirs[stream]) for stream in ("order", "augmentation"))
@@ -94,7 +97,7 @@ class Feed:
     def _order(self) -> Tensor:
         """Return the positions of an epoch's images, (items, images an item)."""
         shuffled = torch.randperm(len(self.data.train), generator=self._streams["order"])
-        wanted = self.needs.groups
+        wanted = self.wants.groups
         if wanted is None:
             return shuffled[: self.steps * self.recipe.batch_size, None]
         return groups.epoch(
@@ -107,7 +110,7 @@ class Feed:
         )
 
     def _draw_pool(self, seed: int) -> Tensor | None:
-        wanted = self.needs.groups
+        wanted = self.wants.groups
         if wanted is None or wanted.kind != "random":
             return None
         generator = torch.Generator().manual_seed(derived_seed(seed, "groups"))
@@ -136,9 +139,10 @@ class Feed:
         own = self._streams["method images"]
         views = {name: augmenter.apply(images, drawn.views[name]) for name, augmenter in self._views.items()}
         fixed = (
-            self.teacher_logits[:, positions] if self.needs.fixed_teacher and self.teacher_logits is not None else None
+            self.teacher_logits[:, positions] if self.wants.fixed_teacher and self.teacher_logits is not None else None
         )
-        return self.method.prepare(replace(batch, views=views, teacher_logits=fixed), own)
+        batch = replace(batch, views=views, teacher_logits=fixed)
+        return self.method.prepare(batch, own) if isinstance(self.method, Prepares) else batch
 
 
 def on_device(draws: Sequence[BatchDraws], device: torch.device) -> list[BatchDraws]:

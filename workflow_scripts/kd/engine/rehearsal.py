@@ -18,17 +18,18 @@ import torch
 from torch import Tensor
 
 from kd.data.packed import Packed
+from kd.data.wants import Wants
 from kd.engine.checkpoint import ResumeFile
 from kd.engine.data import Data, cut
 from kd.engine.evaluation import evaluates_heads
-from kd.engine.jobs.length import stages_of
+from kd.engine.jobs.length import stages_of_job
 from kd.engine.modes import choose_modes
 from kd.engine.precision import Precision, training_device
-from kd.engine.resolve import Combined, build_method
+from kd.engine.resolve import build_method
 from kd.engine.teachers import FrozenForward
-from kd.engine.team import Team, measure
+from kd.engine.team import Team, equip, measure
 from kd.engine.training import Training
-from kd.methods.contract import STUDENT, Context, Method, Output, Stage, peer, teacher
+from kd.methods.contract import STUDENT, Context, Deploys, Heads, Method, Output, peer, teacher
 from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws, refuse_unfinished
@@ -184,13 +185,14 @@ class Rehearsal:
         """Make a training ready, take a step of each of its updates, and return what its network is deployed with."""
         found = {teacher(k): entry for k, entry in enumerate(self.teachers(check, job, data))}
         method = build_method(job.method, len(job.teachers))
+        wants = method.wants()
         if job.student is not None:
             student = self.networks.network(check, job.student, data)
             found = {STUDENT: student, **found}
-            found |= {peer(k): student for k in range(1, method.needs().peers + 1)}
+            found |= {peer(k): student for k in range(1, wants.peers + 1)}
         models, context = context_of(deployed(found, method, data), data)
         with untouched(models):
-            rehearse(StandIns(models, context), context, method, data, job, stages_of(job, method))
+            rehearse(StandIns(models, context), context, method, wants, data, job)
         return deployment(models[STUDENT]) if STUDENT in models else {}
 
     def teachers(self, check: Check, job: JobSettings, data: Data) -> list[Measured]:
@@ -223,12 +225,11 @@ class Rehearsal:
 
 def deployed(found: Mapping[str, Measured], method: Method, data: Data) -> dict[str, Measured]:
     """Return a team's networks after the method changed its student, as kd.engine.team.deploy does."""
-    parts = method.methods.values() if isinstance(method, Combined) else [method]
-    if STUDENT not in found or all(type(part).student is Method.student for part in parts):
+    if STUDENT not in found or not isinstance(method, Deploys):
         return dict(found)
     models, context = context_of(found, data)
     # a method changes what it is given, and the next method is to find it as it was
-    student = method.student(copy.deepcopy(models[STUDENT]), context)
+    student = method.deployed(copy.deepcopy(models[STUDENT]), context)
     return {**found, STUDENT: (student, measured(student, data))}
 
 
@@ -236,20 +237,18 @@ def rehearse(
     team: StandIns,
     context: Context,
     method: Method,
+    wants: Wants,
     data: Data,
     job: JobSettings,
-    stages: Sequence[Stage],
     kept: int | None = None,
 ) -> None:
     """Build a method's modules and take one step of every update of each stage; a misfit is a UserError.
 
     `kept` is the number of classes of kept logits where they are of other networks than the job's teachers.
     """
-    method.bind(context)
-    team.add_extra(method.build(context))
-    team.taps.update(method.role_taps)
+    equip(team, method, context)
     recipe = job.recipe.model_copy(update={"batch_size": min(ITEMS, job.recipe.batch_size)})
-    frozen = FrozenForward(team, PLAIN, method.needs(), data.train, data.augmenter)
+    frozen = FrozenForward(team, PLAIN, wants, data.train, data.augmenter)
     # what teachers make of the fixed view of every image, without the memory of it
     logits = torch.zeros(max(1, len(job.teachers)), 1, kept or data.num_classes)
     frozen.fixed_logits = logits.expand(-1, len(data.train), -1)
@@ -258,12 +257,12 @@ def rehearse(
     nowhere = ResumeFile(Path(os.devnull), "")
     training = Training(team, method, data, recipe, PLAIN, job.seed, nowhere, lambda row: None, frozen)
     training.feed.most = 1
-    for stage in stages:
+    for stage in stages_of_job(job, method):
         training.start([replace(stage, recipe={**stage.recipe, "batch_size": recipe.batch_size})])
         training.begin_epoch()
         batch = next(training.feed.epoch())
         training.step(batch, training.frozen.outputs(batch))
-        if evaluates_heads(stage):
+        if evaluates_heads(stage) and isinstance(method, Heads):
             with torch.no_grad():
                 method.heads(team.forward(batch.images, PLAIN), team.extra)
 

@@ -2,14 +2,28 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from kd.data.needs import Needs
-from kd.methods.contract import Batch, Context, Method, Outputs, Progress, Stage
+from kd.data.wants import Wants
+from kd.methods.contract import (
+    TRAIN,
+    Context,
+    Deploys,
+    Heads,
+    Method,
+    Momenta,
+    Outputs,
+    Prepares,
+    Progress,
+    Scheduled,
+    Step,
+    stages_of,
+)
 from kd.models.base import TappedModel
-from kd.schema.cards import card
+from kd.schema.cards import MethodSettings, card
 from kd.study.job_settings import MethodPart
 from kd.tools.errors import UserError
 from kd.tools.own_code import is_own, module_at
@@ -36,105 +50,105 @@ def build_method(parts: Sequence[MethodPart], teachers: int) -> Method:
     built: dict[str, Method] = {}
     for part in parts:
         settings: dict[str, Any] = part.settings
-        method = method_class(part.card)(card(part.card).resolve(settings, part.card))
-        method.teachers = teachers
-        built[card(part.card).name] = method
-    return next(iter(built.values())) if len(built) == 1 else Combined(built)
+        built[card(part.card).name] = method_class(part.card)(card(part.card).resolve(settings, part.card), teachers)
+    return next(iter(built.values())) if len(built) == 1 else Combined(built, teachers)
 
 
 class Combined(Method):
-    """Several methods trained together: losses add up, needs are united, extra modules live side by side."""
+    """Several methods trained together: losses add up, wants are united, extra modules live side by side.
 
-    def __init__(self, methods: dict[str, Method]) -> None:
+    Of the hooks that few methods have it has those of its methods, so that the engine asks it as it asks any other.
+    """
+
+    def __init__(self, methods: Mapping[str, Method], teachers: int) -> None:
+        super().__init__(MethodSettings(), teachers)
         self.methods = methods
-        plans = {name: method.plan() for name, method in methods.items()}
-        longest = max(plans.values(), key=len)
-        several = [name for name, plan in plans.items() if len(plan) > 1 or len(plan[0].updates) > 1]
+        several = [name for name, method in methods.items() if stages_of(method) != [TRAIN]]
         if several:
             raise UserError(f"{', '.join(several)} trains in several stages or updates and cannot be combined")
-        mixing = [name for name, method in methods.items() if type(method).prepare is not Method.prepare]
+        mixing = [name for name, method in methods.items() if isinstance(method, Prepares)]
         if mixing:
             raise UserError(f"{', '.join(mixing)} changes batches for its own loss and cannot be combined with others")
-        self._plan = longest
+        self._named: dict[str, dict[str, tuple[str, ...]]] = {}
+        for hook, name, own in (
+            (Deploys, "deployed", self._deployed),
+            (Heads, "heads", self._heads),
+            (Momenta, "momenta", self._momenta),
+            (Scheduled, "schedule", self._schedule),
+        ):
+            if any(isinstance(method, hook) for method in methods.values()):
+                setattr(self, name, own)
 
-    def inference_modules(self, extra: nn.ModuleDict) -> list[nn.Module]:
-        """Return what inference needs of every method."""
-        return [
-            module for name, method in self.methods.items() for module in method.inference_modules(_own(extra, name))
-        ]
-
-    def needs(self) -> Needs:
-        """Unite the needs of all methods."""
-        united = Needs(live_teacher=False)
+    def wants(self) -> Wants:
+        """Unite the wants of all methods."""
+        united = Wants(live_teacher=False)
         for method in self.methods.values():
-            united = united | method.needs()
+            united = united | method.wants()
         return united
 
-    def plan(self) -> list[Stage]:
-        """Return the one stage that all methods share."""
-        return self._plan
-
-    def pretrain_plan(self) -> Stage:
-        """Return the pre-stage of the method that has one."""
-        staged = (one for one in self.methods.values() if type(one).pretrain_plan is not Method.pretrain_plan)
-        return next(staged).pretrain_plan()
-
-    def bind(self, context: Context) -> None:
-        """Resolve the taps of each method; every network gives those of all."""
-        for method in self.methods.values():
-            method.bind(context)
-        self.role_taps = {
-            role: tuple(dict.fromkeys(tap for method in self.methods.values() for tap in method.role_taps[role]))
-            for role in context.taps
-        }
-
-    def student(self, model: TappedModel, context: Context) -> TappedModel:
-        """Let the methods change the student in turn."""
-        for method in self.methods.values():
-            model = method.student(model, context)
-        return model
-
-    def prepare(self, batch: Batch, generator: Generator) -> Batch:
-        """Let the methods change the batch in turn."""
-        for method in self.methods.values():
-            batch = method.prepare(batch, generator)
-        return batch
-
-    def momenta(self) -> Mapping[str, float]:
-        """Unite what the methods ask of their terms' momenta."""
-        return {term: offset for method in self.methods.values() for term, offset in method.momenta().items()}
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Return the taps of all methods, and note whose they are."""
+        self._named = {name: method.taps(context) for name, method in self.methods.items()}
+        every = [(role, tap) for named in self._named.values() for role, taps in named.items() for tap in taps]
+        return {role: tuple(dict.fromkeys(tap for own, tap in every if own == role)) for role, _ in every}
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return each method's modules under its name."""
-        return nn.ModuleDict({name: method.build(context) for name, method in self.methods.items()})
+        return nn.ModuleDict(
+            {name: method.build(replace(context, named=self._named[name])) for name, method in self.methods.items()}
+        )
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return every method's terms, named 'method.term'."""
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        """Return every method's terms, named 'method.term'; each sees the taps that it named, and its own modules."""
         terms: dict[str, Tensor] = {}
         for name, method in self.methods.items():
-            own = method.loss(update, batch, outputs, _own(extra, name), progress)
-            terms.update({f"{name}.{term}": value for term, value in own.items()})
+            seen, extra = step.seen.narrowed(self._named[name]), _own(step.extra, name)
+            schedule = _of(name, step.schedule)
+            found = method.loss(replace(step, seen=seen, extra=extra, schedule=schedule))
+            terms.update({f"{name}.{term}": value for term, value in found.items()})
         return terms
-
-    def heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
-        """Return the heads of every method."""
-        found: dict[str, Tensor] = {}
-        for name, method in self.methods.items():
-            found.update(method.heads(outputs, _own(extra, name)))
-        return found
 
     def weight(self, term: str, progress: Progress) -> float:
         """Ask the method that the term belongs to."""
         name, own = term.split(".", 1)
         return self.methods[name].weight(own, progress)
 
+    # --- hooks, there if a method has them --------------------------------------------------------
 
-def has_heads(method: Method) -> bool:
-    """Whether a method scores heads of its own, for which every network has to see the validation images."""
-    parts = method.methods.values() if isinstance(method, Combined) else [method]
-    return any(type(part).heads is not Method.heads for part in parts)
+    def _deployed(self, student: TappedModel, context: Context) -> TappedModel:
+        """Let the methods change the student in turn."""
+        for method in self.methods.values():
+            if isinstance(method, Deploys):
+                student = method.deployed(student, context)
+        return student
+
+    def _heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
+        """Return the heads of every method."""
+        found: dict[str, Tensor] = {}
+        for name, method in self.methods.items():
+            if isinstance(method, Heads):
+                found.update(method.heads(outputs.narrowed(self._named[name]), _own(extra, name)))
+        return found
+
+    def _momenta(self) -> dict[str, float]:
+        """Unite what the methods ask of their terms' momenta."""
+        asked = [method.momenta() for method in self.methods.values() if isinstance(method, Momenta)]
+        return {term: offset for momenta in asked for term, offset in momenta.items()}
+
+    def _schedule(self, progress: Progress) -> dict[str, float]:
+        """Return every method's schedules, named 'method.schedule'."""
+        return {
+            f"{name}.{key}": value
+            for name, method in self.methods.items()
+            if isinstance(method, Scheduled)
+            for key, value in method.schedule(progress).items()
+        }
+
+
+def _of(name: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries named 'name.key', by key."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in named.items() if key.startswith(prefix)}
 
 
 def _own(extra: nn.ModuleDict, name: str) -> nn.ModuleDict:

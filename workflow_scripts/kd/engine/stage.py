@@ -14,7 +14,7 @@ from kd.engine.plateau import Plateau
 from kd.engine.precision import Precision
 from kd.engine.team import Team
 from kd.engine.timetable import Timetable
-from kd.methods.contract import STUDENT, Method, Progress, Stage, Update
+from kd.methods.contract import STUDENT, Method, Momenta, Progress, Stage, Update
 from kd.schema.config import Recipe
 from kd.study.experiment import checked
 from kd.tools.errors import UserError
@@ -55,7 +55,8 @@ class StageRun:
         groups = [(parameters, scale) for parameters, scale in groups if parameters]
         if not groups:
             raise UserError(f"update {update.name} has nothing to train: every parameter of it is frozen")
-        optimizer = build_optimizer(self.recipe, groups, self.team.device, self.method.momenta())
+        momenta = self.method.momenta() if isinstance(self.method, Momenta) else {}
+        optimizer = build_optimizer(self.recipe, groups, self.team.device, momenta)
         if carried is not None:
             hyper = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
             optimizer.load_state_dict(carried)
@@ -92,7 +93,7 @@ class StageRun:
     def begin_epoch(self, steps: int) -> None:
         """Write the timetable of an epoch of so many steps, and set its sums to nothing."""
         done = [Progress(self.epoch + step / steps, self.epochs) for step in range(steps)]
-        self.now = Timetable(self.recipe, self.method.weight, done, self.before, self._lr_factor)
+        self.now = Timetable(self.recipe, self.method, done, self.before, self._lr_factor)
         self.sums, self.steps_done = Sums(self.team.device), 0
 
     def _lr_factor(self, epoch: float) -> float:

@@ -9,10 +9,10 @@ from kd.engine.flops import FlopCounter
 from kd.engine.optim import SplitMomentum, branch_totals, descend, descend_by_branch, set_lr
 from kd.engine.runner import uncompiled
 from kd.engine.stage import StageRun
-from kd.methods.contract import STUDENT, Batch, Output, Update
+from kd.methods.contract import STUDENT, Batch, Momenta, Outputs, Seen, Step, Update
 
 
-def take_step(run: StageRun, batch: Batch, known: Mapping[str, Output]) -> float:
+def take_step(run: StageRun, batch: Batch, known: Seen) -> float:
     """Train on a batch, of which `known` is what the roles that are not trained make, and return what it cost.
 
     What it finds on its way goes to the sums of the epoch.
@@ -28,35 +28,39 @@ def take_step(run: StageRun, batch: Batch, known: Mapping[str, Output]) -> float
     return run.flops[size]
 
 
-def _updates(run: StageRun, batch: Batch, known: Mapping[str, Output]) -> None:
+def _updates(run: StageRun, batch: Batch, known: Seen) -> None:
     for update in run.plan.updates:
         _update(run, update, batch, known)
     run.average("step")
 
 
-def _update(run: StageRun, update: Update, batch: Batch, known: Mapping[str, Output]) -> None:
+def _update(run: StageRun, update: Update, batch: Batch, known: Seen) -> None:
     row, now = run.steps_done, run.now
     set_lr(run.optimizers[update.name], float(now.lr[row]))
-    outputs = _forward(run, update, batch, known)
-    terms = run.method.loss(update.name, batch, outputs, run.team.extra, now.done[row])
+    seen = _forward(run, update, batch, known)
+    terms = run.method.loss(Step(update.name, batch, seen, run.team.extra, now.schedule(row)))
     weighted = {term: float(now.weight(term)[row]) * value for term, value in terms.items()}
     total = torch.stack(list(weighted.values())).sum()
     _descend(run, update, total, weighted)
-    _add_up(run, update, batch, outputs, terms, total)
+    _add_up(run, update, batch, seen.outputs, terms, total)
 
 
-def _forward(run: StageRun, update: Update, batch: Batch, known: Mapping[str, Output]) -> dict[str, Output]:
+def _forward(run: StageRun, update: Update, batch: Batch, known: Seen) -> Seen:
     """Run what is not known on the batch and its further views; what is neither known nor trained is not wanted."""
-    trained = frozenset(update.trains)
-    outputs = run.team.forward(batch.images, run.precision, trained, known, run.trained)
-    for name, view in batch.views.items():
-        outputs = run.team.forward(view, run.precision, trained, outputs, run.trained, view=name)
-    return outputs
+
+    def run_on(images: Tensor, known: Outputs) -> Outputs:
+        return run.team.forward(images, run.precision, frozenset(update.trains), known, run.trained)
+
+    outputs = run_on(batch.images, known.outputs)
+    views = {name: run_on(view, known.views[name]) for name, view in batch.views.items()}
+    # trainings that share a forward pass know the taps of all of them
+    return Seen(outputs, views).narrowed(run.team.taps)
 
 
 def _descend(run: StageRun, update: Update, total: Tensor, weighted: Mapping[str, Tensor]) -> None:
     optimizer, max_norm = run.optimizers[update.name], float(run.now.max_norm[run.steps_done])
     if isinstance(optimizer, SplitMomentum):
+        assert isinstance(run.method, Momenta)
         descend_by_branch(optimizer, branch_totals(weighted, run.method.momenta()), run.scaler, max_norm)
     else:
         descend(optimizer, total, run.scaler, max_norm)
@@ -66,7 +70,7 @@ def _add_up(
     run: StageRun,
     update: Update,
     batch: Batch,
-    outputs: Mapping[str, Output],
+    outputs: Outputs,
     terms: Mapping[str, Tensor],
     total: Tensor,
 ) -> None:

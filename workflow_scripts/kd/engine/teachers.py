@@ -7,11 +7,12 @@ from torch import Tensor
 
 from kd.data.augment import Augmenter
 from kd.data.store import ImageStore
+from kd.data.wants import Wants
 from kd.engine.flops import FlopCounter
 from kd.engine.precision import Precision
 from kd.engine.runner import uncompiled
 from kd.engine.team import Taps, Team
-from kd.methods.contract import Batch, Needs, Output, teacher
+from kd.methods.contract import Batch, Output, Outputs, Seen, is_teacher, teacher
 from kd.schema.config import Recipe
 from kd.tools.errors import UserError
 
@@ -23,8 +24,8 @@ class FrozenForward:
     once for each image where only their logits are wanted.
     """
 
-    def __init__(self, team: Team, precision: Precision, needs: Needs, store: ImageStore, augmenter: Augmenter) -> None:
-        self.team, self.precision, self.needs = team, precision, needs
+    def __init__(self, team: Team, precision: Precision, wants: Wants, store: ImageStore, augmenter: Augmenter) -> None:
+        self.team, self.precision, self.wants = team, precision, wants
         self.store, self.augmenter = store, augmenter
         self.fixed_logits: Tensor | None = None
         """(K,n,C) of every teacher on the fixed view, by position."""
@@ -40,15 +41,15 @@ class FrozenForward:
         """Prepare for a stage that does not train these roles."""
         self.recipe, self._remembered = recipe, {}
         self.pass_flops, self.flops_before = {}, 0.0
-        self.roles = [role for role in roles if self.needs.live_teacher or self.team.taps[role] or not _teaches(role)]
-        frozen = [role for role in self.roles if _teaches(role)]
+        self.roles = [role for role in roles if self.wants.live_teacher or self.team.taps[role] or not is_teacher(role)]
+        frozen = [role for role in self.roles if is_teacher(role)]
         if recipe.teacher_view == "fixed":
-            if self.needs.views and frozen:
+            if self.wants.views and frozen:
                 raise UserError(
                     "recipe.teacher_view fixed allows no further views of the images, which this method needs"
                 )
             self._remembered = self._of_fixed_view(frozen)
-        elif is_fixed(recipe) and self.needs.groups is None:
+        elif is_fixed(recipe) and self.wants.groups is None:
             wanted = [role for role in frozen if not self.team.taps[role]]
             self._remembered = self._ask_once(wanted) if self.store.resident else {}
 
@@ -62,7 +63,7 @@ class FrozenForward:
         wanted = [(role, tap) for each in all_of_them for role in self.roles for tap in each.team.taps[role]]
         return {role: tuple(dict.fromkeys(tap for own, tap in wanted if own == role)) for role in self.roles}
 
-    def outputs(self, batch: Batch, taps: Taps | None = None) -> dict[str, Output]:
+    def outputs(self, batch: Batch, taps: Taps | None = None) -> Seen:
         """Return what the roles make of a batch and of its further views, with other taps than the team's if given."""
         size = len(batch.labels)
         if size in self.pass_flops:
@@ -74,22 +75,26 @@ class FrozenForward:
         # a resumed training counts at another batch than one that was not interrupted, and must not differ by it
         return self._outputs(batch, taps) if self.team.compiles else known
 
-    def _outputs(self, batch: Batch, taps: Taps | None) -> dict[str, Output]:
-        known = {
-            role: Output(logits[batch.positions], {}, self.team.models[role].classifier)
-            for role, logits in self._remembered.items()
-        }
+    def _outputs(self, batch: Batch, taps: Taps | None) -> Seen:
+        known = Outputs(
+            {
+                role: Output(logits[batch.positions], {}, self.team.models[role].classifier)
+                for role, logits in self._remembered.items()
+            }
+        )
         live = self._live()
         if self.recipe.teacher_view == "fixed":
-            taught = [role for role in live if _teaches(role)]
+            taught = [role for role in live if is_teacher(role)]
             if taught:
                 assert self.fixed_images is not None, "taps of the fixed view need its images"
                 view = self.fixed_images[batch.positions]
                 known = self.team.forward(view, self.precision, known=known, roles=taught, taps=taps)
         known = self.team.forward(batch.images, self.precision, known=known, roles=self.roles, taps=taps)
-        for name, view in batch.views.items():
-            known = self.team.forward(view, self.precision, known=known, roles=self.roles, view=name, taps=taps)
-        return known
+        views = {
+            name: self.team.forward(view, self.precision, roles=self.roles, taps=taps)
+            for name, view in batch.views.items()
+        }
+        return Seen(known, views)
 
     def _live(self) -> list[str]:
         return [role for role in self.roles if role not in self._remembered]
@@ -97,7 +102,7 @@ class FrozenForward:
     def _of_fixed_view(self, roles: Sequence[str]) -> dict[str, Tensor]:
         wanted, logits = [role for role in roles if not self.team.taps[role]], self.fixed_logits
         assert logits is not None or not wanted, "a fixed view comes with the teachers' logits"
-        return {} if logits is None else {role: logits[int(role.removeprefix("teacher"))] for role in wanted}
+        return {} if logits is None else {teacher(k): own for k, own in enumerate(logits) if teacher(k) in wanted}
 
     @torch.no_grad()
     def _ask_once(self, roles: Sequence[str]) -> dict[str, Tensor]:
@@ -122,7 +127,3 @@ def is_fixed(recipe: Recipe) -> bool:
     a = recipe.augmentation
     moves = a.crop == "resized" or (a.crop == "padded" and a.padding > 0) or a.flip
     return not (moves or a.randaugment or a.cutout or recipe.mixup_alpha > 0 or recipe.cutmix_alpha > 0)
-
-
-def _teaches(role: str) -> bool:
-    return role.startswith(teacher(0)[:-1])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kd.engine.modes import COMPILED, TORCH, Mode, Modes
 from kd.engine.precision import Precision
 from kd.engine.runner import Runner, as_run, make_trainable
-from kd.methods.contract import EXTRA, STUDENT, Context, Method, Output, Stage
+from kd.methods.contract import EXTRA, STUDENT, Context, Deploys, Method, Output, Outputs, Stage, part
 from kd.models.base import TappedModel
 from kd.models.freezing import apply_freezing, keep_frozen_in_eval
 
@@ -53,10 +53,10 @@ class Team:
         yield EXTRA, self.extra
 
     def parts(self) -> Iterator[tuple[str, nn.Module]]:
-        """Yield what may be trained or not by itself: every network by role, every extra module as 'extra.name'."""
+        """Yield what may be trained or not by itself: every network by role, every extra module as `part(name)`."""
         yield from self.models.items()
         for name, module in self.extra.items():
-            yield f"{EXTRA}.{name}", module
+            yield part(name), module
 
     def parameters(self, role: str) -> list[nn.Parameter]:
         """Return the parameters of a role, or of one extra module, that may be trained."""
@@ -71,7 +71,7 @@ class Team:
         self._partial = not stage.selects
         self.extra.train(stage.trains_extra)
         for role, module in self.parts():
-            on = role in trained or role.split(".")[0] in trained
+            on = role in trained or (EXTRA in trained and role not in self.models)
             freezing = stage.freeze.get(role)
             if freezing is not None and isinstance(module, TappedModel):
                 apply_freezing(module, freezing)
@@ -139,19 +139,17 @@ class Team:
         with_grad: frozenset[str] = frozenset(),
         known: Mapping[str, Output] | None = None,
         roles: Sequence[str] | None = None,
-        view: str = "",
         taps: Taps | None = None,
-    ) -> dict[str, Output]:
+    ) -> Outputs:
         """Run the models on images (B,3,H,W); `known` outputs are taken as they are.
 
-        The images may be a further view of the batch, which the outputs' names then say: 'role@view'. The precision is
-        that of roles without a mode of their own. Roles that `taps` does not name give those of the team.
+        The precision is that of roles without a mode of their own. Roles that `taps` does not name give those of the
+        team.
         """
-        outputs, wanted = dict(known or {}), {**self.taps, **(taps or {})}
+        outputs, wanted = Outputs(known or {}), {**self.taps, **(taps or {})}
         for role in self.models if roles is None else roles:
-            name = f"{role}@{view}" if view else role
-            if name not in outputs:
-                outputs[name] = self._answer(role, images, precision, role in with_grad, wanted[role])
+            if role not in outputs:
+                outputs[role] = self._answer(role, images, precision, role in with_grad, wanted[role])
         return outputs
 
     def _answer(self, role: str, images: Tensor, precision: Precision, with_grad: bool, taps: Sequence[str]) -> Output:
@@ -197,13 +195,20 @@ def measure(team: Team, image_size: int, labels: Tensor, num_classes: int) -> Co
 def deploy(team: Team, method: Method, image_size: int, labels: Tensor, num_classes: int) -> tuple[Team, Context]:
     """Measure a team, let the method change its student, and return the team that is trained with its measures."""
     context = measure(team, image_size, labels, num_classes)
-    if STUDENT not in team.models:
+    if STUDENT not in team.models or not isinstance(method, Deploys):
         return team, context
-    student = method.student(team.models[STUDENT], context)
+    student = method.deployed(team.models[STUDENT], context)
     if student is team.models[STUDENT]:
         return team, context
     team = Team({**team.models, STUDENT: student}, team.device, team.modes)
     return team, measure(team, image_size, labels, num_classes)
+
+
+def equip(team: Team, method: Method, context: Context) -> None:
+    """Let the method name the taps that it reads, and give the team the modules that it adds."""
+    named = method.taps(context)
+    team.taps.update(named)
+    team.add_extra(method.build(replace(context, named=named)))
 
 
 def _norms(model: TappedModel) -> dict[str, tuple[Tensor, Tensor]]:

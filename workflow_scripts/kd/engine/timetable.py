@@ -1,4 +1,4 @@
-"""What changes from step to step and is known before: learning rate, clipping, averaging, the weights of terms."""
+"""What changes from step to step and is known before: learning rate, clipping, averaging, and what methods schedule."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,11 +7,8 @@ from torch import Tensor
 
 from kd.engine.ema import ema_decay
 from kd.engine.optim import clip_norm
-from kd.methods.contract import Progress
+from kd.methods.contract import Method, Progress, Scheduled
 from kd.schema.config import Recipe
-
-Weigh = Callable[[str, Progress], float]
-"""Returns the weight of a term by its name (Method.weight)."""
 
 
 class Timetable:
@@ -22,18 +19,19 @@ class Timetable:
     """
 
     def __init__(
-        self, recipe: Recipe, weigh: Weigh, done: Sequence[Progress], before: float, factor: Callable[[float], float]
+        self, recipe: Recipe, method: Method, done: Sequence[Progress], before: float, factor: Callable[[float], float]
     ) -> None:
         """Fill the columns for steps that begin at `done` epochs of a stage.
 
         `before` are the epochs that its schedules ran over before the stage, `factor` is the learning rate at a number
         of epochs of the stage, as a share of the recipe's.
         """
-        self.done, self._weigh = done, weigh
+        self.done, self._method = done, method
         epochs = [progress.epoch for progress in done]
         self.lr = _column([factor(epoch) for epoch in epochs])
         self.max_norm = _column([clip_norm(recipe, (before + epoch) / recipe.epochs) for epoch in epochs])
         self.ema_decay = _column([ema_decay(recipe, epoch) for epoch in epochs])
+        self._schedules = schedules(method, done)
         self._weights: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
@@ -42,8 +40,18 @@ class Timetable:
     def weight(self, term: str) -> Tensor:
         """Return the column of a term's weight; which terms there are is known once a step has been taken."""
         if term not in self._weights:
-            self._weights[term] = _column([self._weigh(term, progress) for progress in self.done])
+            self._weights[term] = _column([self._method.weight(term, progress) for progress in self.done])
         return self._weights[term]
+
+    def schedule(self, row: int) -> dict[str, Tensor]:
+        """Return the scalars that the method's own schedules have for a step."""
+        return {name: column[row] for name, column in self._schedules.items()}
+
+
+def schedules(method: Method, done: Sequence[Progress]) -> dict[str, Tensor]:
+    """Return the columns of what a method's loss reads of its own schedules, by name; most have none."""
+    found = [method.schedule(progress) for progress in done] if isinstance(method, Scheduled) else []
+    return {name: _column([each[name] for each in found]) for name in (found[0] if found else ())}
 
 
 def _column(values: Sequence[float]) -> Tensor:

@@ -17,7 +17,7 @@ from kd.engine.stage import StageRun
 from kd.engine.step import take_step
 from kd.engine.teachers import FrozenForward
 from kd.engine.team import Team
-from kd.methods.contract import EXTRA, STUDENT, Batch, Method, Output, Stage
+from kd.methods.contract import EXTRA, STUDENT, Accepts, Batch, Method, Seen, Stage
 from kd.schema.config import Recipe
 
 log = logging.getLogger(__name__)
@@ -47,8 +47,8 @@ class Training:
         self.team, self.method, self.data = team, method, data
         self.recipe, self.precision = recipe, precision
         self.resume, self.on_epoch = resume, on_epoch
-        self.frozen = frozen or FrozenForward(team, precision, method.needs(), data.train, data.augmenter)
-        self.feed = Feed(data, method, seed, self.frozen.fixed_logits)
+        self.frozen = frozen or FrozenForward(team, precision, method.wants(), data.train, data.augmenter)
+        self.feed = Feed(data, method, self.frozen.wants, seed, self.frozen.fixed_logits)
         self.result = Result()
         self.own_seed = derived_seed(seed, "method")
 
@@ -105,9 +105,10 @@ class Training:
             result.last = stage.kept_weights()
             if not result.best:
                 result.best, result.best_epoch = result.last, len(result.rows)
-        row = result.rows[-1]
-        found = {key.removeprefix("val_top1/"): value for key, value in row.items() if key.startswith("val_top1/")}
-        self.method.accept(stage.plan, found, self.data.validation.labels, self.data.num_classes)
+        if isinstance(self.method, Accepts):
+            row = result.rows[-1]
+            found = {key.removeprefix("val_top1/"): value for key, value in row.items() if key.startswith("val_top1/")}
+            self.method.accept(stage.plan, found, self.data.validation.labels, self.data.num_classes)
         self._enter(self.index + 1)
 
     # --- an epoch -------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ class Training:
         self._started = self.clock.seconds()
         self.stage.begin_epoch(self.feed.steps)
 
-    def step(self, batch: Batch, known: Mapping[str, Output]) -> None:
+    def step(self, batch: Batch, known: Seen) -> None:
         """Train on a batch, of which `known` is what the roles that are not trained make."""
         self.result.flops += take_step(self.stage, batch, known) + self.frozen.pass_flops[len(batch.labels)]
 

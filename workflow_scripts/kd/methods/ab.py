@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd.data.needs import Needs
-from kd.methods.connectors import hint_regressor
-from kd.methods.contract import EXTRA, STUDENT, Batch, Context, Method, Outputs, Progress, Stage, Update, teacher
-from kd.methods.features import before_activation, map_shapes
-from kd.methods.kd import kd_loss
-from kd.methods.stages import initial_stage
+from kd.methods._connectors import connected, tap_pairs
+from kd.methods._features import before_activation
+from kd.methods._features_first import FeaturesFirst
+from kd.methods.contract import Context
 
 SCALE = 3 / 1000
 
@@ -37,48 +35,23 @@ def ab_loss(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor], ma
     return total
 
 
-class AB(Method):
+class AB(FeaturesFirst):
     """Activation boundaries first, which train connectors and the student's features; then cross-entropy or KD."""
 
-    def needs(self) -> Needs:
-        """Ask for the tapped maps, once bound for those before their activation, compared one to one."""
-        student = self.student_taps or tuple(self.settings.student_taps)
-        return Needs(student, self.teacher_taps or tuple(self.settings.teacher_taps), same_length=True)
+    term = "ab"
 
-    def plan(self) -> list[Stage]:
-        """Return the stage of the boundaries and that of the labels."""
-        return [
-            initial_stage("ab", self.settings.init_epochs, (STUDENT, EXTRA)),
-            Stage("train", (Update(STUDENT, (STUDENT,)),)),
-        ]
-
-    def bind(self, context: Context) -> None:
-        """Resolve taps and move each to before its activation."""
-        super().bind(context)
-        self.role_taps = {role: before_activation("ab", context, role, taps) for role, taps in self.role_taps.items()}
-        self.student_taps, self.teacher_taps = self.role_taps[STUDENT], self.role_taps[teacher(0)]
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Move each tap to before its activation."""
+        return before_activation(self.name, context, super().taps(context))
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return one connector a pair of taps: none where the shapes agree, else convolution and BatchNorm."""
-        student = map_shapes("ab", context, STUDENT, self.student_taps)
-        target = map_shapes("ab", context, teacher(0), self.teacher_taps)
-        names = [f"method ab, taps {s} and {t}" for s, t in zip(self.student_taps, self.teacher_taps, strict=True)]
         connectors = [
-            nn.Identity() if s == t else hint_regressor(s, t, name, relu=False)
-            for s, t, name in zip(student, target, names, strict=True)
+            nn.Identity() if pair.student == pair.target else pair.regressor(relu=False)
+            for pair in tap_pairs(self.name, context)
         ]
         return nn.ModuleDict({"connectors": nn.ModuleList(connectors)})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the boundary loss alone, or the classification loss with softened logits if they weigh anything."""
-        student, target = outputs[STUDENT], outputs[teacher(0)]
-        if update == "ab":
-            pairs = zip(extra["connectors"].children(), student.features(self.student_taps), strict=True)
-            connected = [connector(feature) for connector, feature in pairs]
-            return {"ab": ab_loss(connected, target.features(self.teacher_taps), self.settings.margin)}
-        terms = {"ce": batch.cross_entropy(student.logits)}
-        if self.settings.kd_weight > 0:
-            terms["kd"] = kd_loss(student.logits, target.logits, self.settings.temperature)
-        return terms
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the boundary loss."""
+        return ab_loss(connected(extra["connectors"], student), target, self.settings.margin)

@@ -5,8 +5,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress
-from kd.methods.teams import all_logits, divergences
+from kd.methods._teams import all_logits, divergences
+from kd.methods.contract import Context, Method, Step
 from kd.tools.errors import UserError
 
 MOST_TEACHERS = 8
@@ -85,14 +85,11 @@ class AEKD(Method):
             )
         return nn.ModuleDict({"solver": MinNorm(self.teachers, tolerance)})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the weighted divergences."""
-        settings, student = self.settings, outputs[STUDENT].logits
-        target = all_logits(outputs, self.teachers)
+        settings, student, target = self.settings, step.student.logits, all_logits(step.teachers)
         gradients = logit_gradients(student, target, settings.temperature, settings.gradient)
         gradients = gradients.double()  # a product in single precision may be rounded to ten bits on a GPU
-        weights = extra["solver"](gradients @ gradients.T).to(student.dtype)
+        weights = step.extra["solver"](gradients @ gradients.T).to(student.dtype)
         losses = divergences(student, target, settings.temperature).mean(dim=1)
-        return {"ce": batch.cross_entropy(student), "kd": weights @ losses}
+        return {"ce": step.cross_entropy(), "kd": weights @ losses}

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.features import map_shapes, pool_match
+from kd.methods._features import pool_match
+from kd.methods.tap_loss import TapLoss
 
 
 def attention_map(feature: Tensor, p: int) -> Tensor:
@@ -33,26 +32,11 @@ def at_loss(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor], p:
     return total
 
 
-class AT(Method):
+class AT(TapLoss):
     """Cross-entropy and attention transfer."""
 
-    def needs(self) -> Needs:
-        """Ask for the tapped maps, compared one to one."""
-        return Needs(tuple(self.settings.student_taps), tuple(self.settings.teacher_taps), same_length=True)
+    term = "at"
 
-    def build(self, context: Context) -> nn.ModuleDict:
-        """Check that the taps are maps; attention needs no modules."""
-        map_shapes("at", context, STUDENT, self.student_taps)
-        map_shapes("at", context, teacher(0), self.teacher_taps)
-        return nn.ModuleDict()
-
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the attention loss."""
-        student = outputs[STUDENT].features(self.student_taps)
-        target = outputs[teacher(0)].features(self.teacher_taps)
-        return {
-            "ce": batch.cross_entropy(outputs[STUDENT].logits),
-            "at": at_loss(student, target, self.settings.p, self.settings.form),
-        }
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the attention loss."""
+        return at_loss(student, target, self.settings.p, self.settings.form)

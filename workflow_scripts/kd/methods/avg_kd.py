@@ -2,10 +2,10 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress
-from kd.methods.teams import all_logits, divergences
+from kd.methods._teams import all_logits, divergences
+from kd.methods.contract import Method, Step
 
 
 def average_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float, average: str) -> Tensor:
@@ -26,13 +26,10 @@ def average_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: fl
 class AvgKD(Method):
     """Cross-entropy and the average of all teachers."""
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the distillation loss."""
-        settings, student = self.settings, outputs[STUDENT].logits
-        target = all_logits(outputs, self.teachers)
+        settings, target = self.settings, all_logits(step.teachers)
         return {
-            "ce": batch.cross_entropy(student),
-            "kd": average_loss(student, target, settings.temperature, settings.average),
+            "ce": step.cross_entropy(),
+            "kd": average_loss(step.student.logits, target, settings.temperature, settings.average),
         }

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress
-from kd.methods.features import map_shapes, pool_to
+from kd.methods._connectors import connected
+from kd.methods._features import pool_to, require_maps
+from kd.methods.contract import STUDENT, Context, Method, Output, Outputs, Progress, Step
 from kd.models.base import initialise, pool
 from kd.tools.errors import UserError
 
@@ -89,48 +89,46 @@ class BYOT(Method):
     The deepest exit is the student itself, which is what is deployed.
     """
 
-    def needs(self) -> Needs:
-        """Ask for the stages that exits stand on, the deepest last."""
-        return Needs(tuple(self.settings.exits))
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Return the maps that exits stand on, the deepest last; fewer than two are a UserError."""
+        found = {STUDENT: context.resolve(STUDENT, self.settings.exits)}
+        require_maps(self.name, context, found)
+        if len(found[STUDENT]) < 2:
+            raise UserError(
+                "method byot: exits must name two or more maps, the deepest last, found "
+                f"{', '.join(found[STUDENT]) or 'none'}"
+            )
+        return found
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return one branch for each stage but the deepest."""
-        *shallow, deepest = map_shapes("byot", context, STUDENT, self.student_taps)
-        if not shallow:
-            raise UserError(
-                f"method byot: exits must name two or more maps, the deepest last, found {', '.join(self.student_taps)}"
-            )
+        *shallow, deepest = context.features(STUDENT)
         exits = [Exit(stage, deepest, context.num_classes) for stage in shallow]
         return nn.ModuleDict({"exits": nn.ModuleList(exits)})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification losses of the deepest and of the shallow exits, and the two self-distillations."""
-        settings, student = self.settings, outputs[STUDENT]
-        maps, logits = self.exits(outputs, extra)
-        deepest = student.taps[self.student_taps[-1]]
+        settings, student = self.settings, step.student
+        maps, logits = self.exits(student, step.extra)
+        deepest = student.features[-1]
         if settings.features == "pooled":
             maps, deepest = [pool(feature) for feature in maps], pool(deepest)
         return {
-            "ce": batch.cross_entropy(student.logits),
-            "exit_ce": torch.stack([batch.cross_entropy(found) for found in logits]).sum(),
+            "ce": step.cross_entropy(),
+            "exit_ce": torch.stack([step.batch.cross_entropy(found) for found in logits]).sum(),
             "exit_kd": exit_distillation(logits, student.logits, settings.temperature, settings.form),
             "feature": exit_features(maps, deepest, settings.form),
         }
 
-    def exits(self, outputs: Outputs, extra: nn.ModuleDict) -> tuple[list[Tensor], list[Tensor]]:
+    def exits(self, student: Output, extra: nn.ModuleDict) -> tuple[list[Tensor], list[Tensor]]:
         """Return maps and logits of the shallow exits, shallow to deep."""
-        exits = extra["exits"]
-        assert isinstance(exits, nn.ModuleList)
-        stages = outputs[STUDENT].features(self.student_taps[:-1])
-        found = [branch(stage) for branch, stage in zip(exits, stages, strict=True)]
+        found = connected(extra["exits"], student.features[:-1])
         return [maps for maps, _ in found], [logits for _, logits in found]
 
     def heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
         """Return the logits of every shallow exit and, as the ensemble, their mean with the student's."""
-        _, logits = self.exits(outputs, extra)
-        ensemble = torch.stack([*logits, outputs[STUDENT].logits]).mean(dim=0)
+        _, logits = self.exits(outputs.student, extra)
+        ensemble = torch.stack([*logits, outputs.student.logits]).mean(dim=0)
         return {**{f"exit{k}": found for k, found in enumerate(logits, start=1)}, "ensemble": ensemble}
 
     def weight(self, term: str, progress: Progress) -> float:

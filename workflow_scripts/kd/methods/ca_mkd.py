@@ -6,13 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.connectors import projection
-from kd.methods.contract import STUDENT, Batch, Context, Method, Output, Outputs, Progress, teacher
-from kd.methods.features import pool_match
-from kd.methods.teams import all_logits, divergences
+from kd.methods._connectors import projection
+from kd.methods._features import EMBEDDING, pool_match
+from kd.methods._teams import all_logits, divergences
+from kd.methods.contract import STUDENT, Batch, Context, Method, Output, Progress, Step, of_teachers, teacher
 from kd.models.base import pool
-from kd.models.reuse import EMBEDDING, Pooled, last_map, pooled_feature
+from kd.models.reuse import Pooled, last_map, pooled_feature
 
 
 def confidence_weights(cross_entropies: Tensor, form: str) -> Tensor:
@@ -57,59 +56,46 @@ class CAMKD(Method):
     """Cross-entropy, teachers weighted by their cross-entropy, and features weighted by how each teacher reads them."""
 
     read: tuple[Pooled, ...] = ()
-    """What the student gives, then what each teacher's classifier reads."""
+    """What the student gives, then what each teacher's classifier reads; known once the networks have been seen."""
 
-    def needs(self) -> Needs:
-        """Ask for the last maps, or for the pooled vectors, until the networks have been looked at."""
-        names = (EMBEDDING,) if self.settings.features == "embedding" else ("last",)
-        return Needs(names, names)
-
-    def bind(self, context: Context) -> None:
-        """Find the map that each network's classifier reads."""
-        super().bind(context)
-        roles = [STUDENT, *(teacher(k) for k in range(self.teachers))]
-        found = [pooled_feature(context.models[role], context.image_size) for role in roles[1:]]
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Find the map that each network's classifier reads, or take the pooled vectors."""
+        targets = [pooled_feature(network, context.image_size) for network in of_teachers(context.models)]
         if self.settings.features == "map":
-            self.read = (last_map(context.models[STUDENT], context.image_size), *found)
+            self.read = (last_map(context.models[STUDENT], context.image_size), *targets)
         else:
-            vectors = [Pooled(EMBEDDING, False, feature.nonnegative) for feature in found]
+            vectors = [Pooled(EMBEDDING, False, feature.nonnegative) for feature in targets]
             self.read = (Pooled(EMBEDDING, False, False), *vectors)
-        self.role_taps.update({role: (feature.tap,) for role, feature in zip(roles, self.read, strict=True)})
-        self.student_taps, self.teacher_taps = self.role_taps[STUDENT], self.role_taps[teacher(0)]
+        roles = [STUDENT, *(teacher(k) for k in range(self.teachers))]
+        return {role: (feature.tap,) for role, feature in zip(roles, self.read, strict=True)}
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return one connector a teacher."""
-        inputs = context.shapes[STUDENT][self.student_taps[0]][0]
-        targets = [(context.shapes[teacher(k)][f.tap][0], f.nonnegative) for k, f in enumerate(self.read[1:])]
-        return nn.ModuleDict({"connectors": nn.ModuleList([Connector(inputs, *target) for target in targets])})
+        (inputs, *_), *targets = (shape for role in context.named for shape in context.features(role))
+        connectors = [Connector(inputs, t[0], read.nonnegative) for t, read in zip(targets, self.read[1:], strict=True)]
+        return nn.ModuleDict({"connectors": nn.ModuleList(connectors)})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss, the distillation of logits and that of features."""
-        settings, student = self.settings, outputs[STUDENT].logits
-        target = all_logits(outputs, self.teachers)
-        weights = confidence_weights(_cross_entropies(batch, target), settings.form)
+        settings, target = self.settings, all_logits(step.teachers)
+        weights = confidence_weights(_cross_entropies(step.batch, target), settings.form)
         return {
-            "ce": batch.cross_entropy(student),
-            "kd": camkd_loss(student, target, weights, settings.temperature),
-            "feature": self.feature(batch, outputs, extra),
+            "ce": step.cross_entropy(),
+            "kd": camkd_loss(step.student.logits, target, weights, settings.temperature),
+            "feature": self.feature(step),
         }
 
-    def feature(self, batch: Batch, outputs: Outputs, extra: nn.ModuleDict) -> Tensor:
+    def feature(self, step: Step) -> Tensor:
         """Return the feature loss; each teacher's weight is how well it classifies the student's connected map."""
-        connectors = extra["connectors"]
-        assert isinstance(connectors, nn.ModuleList)
         source, *reads = self.read
-        own = source.of(outputs[STUDENT].taps)
-        students, targets, read = [], [], []
-        for k, connector in enumerate(connectors):
-            output = outputs[teacher(k)]
-            shrunk, target = pool_match(own, reads[k].of(output.taps))
+        own = source.of(step.student.taps)
+        students, targets, classified = [], [], []
+        for connector, read, output in zip(step.extra["connectors"].children(), reads, step.teachers, strict=True):
+            shrunk, target = pool_match(own, read.of(output.taps))
             students.append(connector(shrunk))
             targets.append(target)
-            read.append(_classified(output, students[-1]))
-        weights = confidence_weights(_cross_entropies(batch, torch.stack(read)), self.settings.form)
+            classified.append(_classified(output, students[-1]))
+        weights = confidence_weights(_cross_entropies(step.batch, torch.stack(classified)), self.settings.form)
         return feature_loss(students, targets, weights)
 
     def weight(self, term: str, progress: Progress) -> float:

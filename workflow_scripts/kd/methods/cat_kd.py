@@ -1,16 +1,15 @@
 """Class attention transfer: class activation maps match (Guo et al. 2023)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Output, Outputs, Progress, teacher
-from kd.methods.features import last_layer, unit
-from kd.models.reuse import EMBEDDING, Pooled, pooled_feature
-from kd.schema.cards import MethodSettings
+from kd.methods._features import EMBEDDING, last_layer, unit
+from kd.methods.contract import STUDENT, Context, Method, Output, Step, teacher
+from kd.models.reuse import Pooled, pooled_feature
 from kd.tools.errors import UserError
 
 
@@ -39,16 +38,10 @@ def cat_loss(
 class CatKD(Method):
     """Cross-entropy and class activation maps."""
 
-    def __init__(self, settings: MethodSettings) -> None:
-        super().__init__(settings)
-        self.pooled: dict[str, Pooled] = {}
+    pooled: Mapping[str, Pooled] = MappingProxyType({})
+    """The map whose average a network's classifier reads, by role; known once the networks have been seen."""
 
-    def needs(self) -> Needs:
-        """Ask for the maps whose average the classifiers read, known once bound."""
-        student, target = ((self.pooled[role].tap,) if self.pooled else ("last",) for role in (STUDENT, teacher(0)))
-        return Needs(student, target)
-
-    def bind(self, context: Context) -> None:
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
         """Find the maps whose average the classifiers read; a network without such a tap is a UserError."""
         found = {role: pooled_feature(context.models[role], context.image_size) for role in (STUDENT, teacher(0))}
         for role, feature in found.items():
@@ -58,19 +51,15 @@ class CatKD(Method):
                     f"({context.models[role].arch}) is one"
                 )
         self.pooled = found
-        super().bind(context)
+        return {role: (feature.tap,) for role, feature in found.items()}
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the loss of the activation maps."""
-        student, target = ([self.maps(role, outputs[role])] for role in (STUDENT, teacher(0)))
-        return {
-            "ce": batch.cross_entropy(outputs[STUDENT].logits),
-            "cat": cat_loss(student, target, self.settings.cam_resolution, self.settings.normalize),
-        }
+        student, target = ([self.maps(role, step.outputs[role])] for role in (STUDENT, teacher(0)))
+        cat = cat_loss(student, target, self.settings.cam_resolution, self.settings.normalize)
+        return {"ce": step.cross_entropy(), "cat": cat}
 
     def maps(self, role: str, output: Output) -> Tensor:
         """Return the class activation maps of a network."""
-        weight, _ = last_layer("cat_kd", role, output)
+        weight, _ = last_layer(self.name, role, output)
         return activation_maps(self.pooled[role].of(output.taps), weight)

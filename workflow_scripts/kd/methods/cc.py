@@ -1,16 +1,15 @@
 """Correlation congruence: relations between the images of a batch match (Peng et al. 2019)."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.features import unit
-
-EMBEDDING = "embedding"
+from kd.methods._features import EMBEDDING, unit
+from kd.methods.contract import STUDENT, Context, teacher
+from kd.methods.tap_loss import TapLoss
 
 
 def neighbour_loss(student: Tensor, target: Tensor) -> Tensor:
@@ -39,31 +38,26 @@ def correlation_loss(student: Tensor, target: Tensor, gamma: float = 0.4, order:
     return F.mse_loss(correlation(student, gamma, order), correlation(target.detach(), gamma, order))
 
 
-class CC(Method):
+class CC(TapLoss):
     """Cross-entropy and correlation congruence, as released or as in the paper."""
 
-    def needs(self) -> Needs:
-        """Ask for the pooled features."""
-        return Needs((EMBEDDING,), (EMBEDDING,))
+    term = "cc"
+    maps = False
+
+    def named(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the pooled features of both networks."""
+        return (EMBEDDING,), (EMBEDDING,)
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return the linear embeddings of form code; form paper compares the features themselves."""
         if self.settings.form == "paper":
             return nn.ModuleDict()
-        widths = {side: context.shapes[role][EMBEDDING].numel() for side, role in _SIDES.items()}
-        return nn.ModuleDict({side: nn.Linear(width, self.settings.embedding_size) for side, width in widths.items()})
+        shapes = {"student": context.features(STUDENT)[0], "teacher": context.features(teacher(0))[0]}
+        size = self.settings.embedding_size
+        return nn.ModuleDict({side: nn.Linear(shape.numel(), size) for side, shape in shapes.items()})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the relational loss."""
-        settings = self.settings
-        student, target = (outputs[role].taps[EMBEDDING] for role in _SIDES.values())
-        if settings.form == "paper":
-            cc = correlation_loss(student, target, settings.gamma, settings.order)
-        else:
-            cc = neighbour_loss(extra["student"](student), extra["teacher"](target))
-        return {"ce": batch.cross_entropy(outputs[STUDENT].logits), "cc": cc}
-
-
-_SIDES = {"student": STUDENT, "teacher": teacher(0)}
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the relational loss."""
+        if self.settings.form == "paper":
+            return correlation_loss(student[0], target[0], self.settings.gamma, self.settings.order)
+        return neighbour_loss(extra["student"](student[0]), extra["teacher"](target[0]))

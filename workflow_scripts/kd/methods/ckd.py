@@ -1,11 +1,11 @@
 """Comparative knowledge distillation: differences of groups of images match the teacher's (Wilf et al. 2023, 2025)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from kd.data.groups import TwoSided
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress
+from kd.data.wants import Wants
+from kd.methods.contract import Batch, Method, Step
 from kd.methods.kd import kd_loss
 
 
@@ -45,11 +45,11 @@ def label_vectors(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
 class CKD(Method):
     """Group differences of the student's logits match those of labels and of the teacher's logits."""
 
-    def needs(self) -> Needs:
-        """Ask for pairs of groups and for the teacher's logits on the fixed view of their images."""
+    def wants(self) -> Wants:
+        """Want pairs of groups and the teacher's logits on the fixed view of their images."""
         size, limit = self.settings.pos_and_neg, self.settings.max_rel_samples
         groups = TwoSided(size, limit=limit, positives=self.positives)
-        return Needs(groups=groups, fixed_teacher=True, live_teacher=False)
+        return Wants(groups=groups, fixed_teacher=True, live_teacher=False)
 
     @property
     def positives(self) -> int:
@@ -60,12 +60,10 @@ class CKD(Method):
         """Return what a group (B,g,C) comes to, (B,C)."""
         return difference(values, self.positives)
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss, distillation and the comparative loss, all of group differences."""
+        batch, logits, settings = step.batch, step.student.logits, self.settings
         assert batch.teacher_logits is not None, "the fixed view comes with the batch"
-        logits, settings = outputs[STUDENT].logits, self.settings
         labels = label_vectors(batch.labels, logits.shape[1], batch.label_smoothing).to(logits)
         student, target, truth = (
             self.compared(batch.grouped(values), batch) for values in (logits, batch.teacher_logits[0], labels)

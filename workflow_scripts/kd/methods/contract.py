@@ -1,44 +1,79 @@
 """The contract between a method and the engine.
 
-A method states what it needs, plans its stages, builds its extra modules from measured shapes and returns named scalar
-terms; the engine runs models, weighs and sums the terms, steps optimisers and logs. Neither knows the other's insides.
+A method says what it wants before networks exist, names the features that it reads and builds its modules from measured
+shapes, and returns named scalar terms; the engine runs networks, weighs and sums the terms, steps optimisers and logs.
+Neither knows the other's insides. Each question is asked once, in the order in which they stand in `Method`; what few
+methods are asked stands in protocols of its own, further down. `kd.methods.bases` has shorter forms for common methods.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
+from kd.data.wants import Wants
 from kd.models.base import TappedModel
 from kd.models.freezing import Freezing
 from kd.schema.cards import MethodSettings
-from kd.tools.errors import UserError, unknown
+from kd.tools.errors import unknown
+
+# --- roles: who is who in a training. Nobody else parses their names. -----------------------------------
 
 STUDENT, EXTRA = "student", "extra"
+_TEACHER, _PEER, _PART = "teacher", "peer", f"{EXTRA}."
+
+Entry = TypeVar("Entry")
 
 
 def teacher(k: int) -> str:
-    """Return the role name of teacher k (from 0)."""
-    return f"teacher{k}"
+    """Return the role of teacher k (from 0)."""
+    return f"{_TEACHER}{k}"
 
 
 def peer(k: int) -> str:
-    """Return the role name of peer k (from 1)."""
-    return f"peer{k}"
+    """Return the role of peer k (from 1)."""
+    return f"{_PEER}{k}"
+
+
+def part(name: str) -> str:
+    """Return the role of one of the extra modules alone."""
+    return f"{_PART}{name}"
+
+
+def is_teacher(role: str) -> bool:
+    """Whether a role is that of a teacher."""
+    return role.startswith(_TEACHER)
+
+
+def is_peer(role: str) -> bool:
+    """Whether a role is that of a peer."""
+    return role.startswith(_PEER)
+
+
+def is_extra(role: str) -> bool:
+    """Whether a role is that of the extra modules, or of one of them."""
+    return role == EXTRA or role.startswith(_PART)
+
+
+def of_teachers(by_role: Mapping[str, Entry]) -> list[Entry]:
+    """Return the entries of teacher 0, teacher 1, ... in order."""
+    return [by_role[role] for role in map(teacher, range(len(by_role))) if role in by_role]
+
+
+# --- how training goes ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Update:
-    """One optimiser step on a batch: which roles it trains, 'extra.name' for one of the extra modules alone."""
+    """One optimiser step on a batch: which roles it trains, `part(name)` for one of the extra modules alone."""
 
     name: str
     trains: tuple[str, ...]
     lr_scale: Mapping[str, float] = field(default_factory=dict)
-    """Learning rate of a role, or of a part of the extra modules ('extra.name'), as a multiple of the recipe's."""
+    """Learning rate of a role, or of a part of the extra modules, as a multiple of the recipe's."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +98,27 @@ class Stage:
     @property
     def trains_extra(self) -> bool:
         """Whether it trains any of the extra modules."""
-        return any(role.split(".")[0] == EXTRA for role in self.trained())
+        return any(map(is_extra, self.trained()))
+
+
+TRAIN = Stage("train", (Update(STUDENT, (STUDENT, EXTRA)),))
+"""The one stage of a method that is not `Staged`: one update of the student and of all extra modules."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is: fractional epochs done and their total in this stage."""
+
+    epoch: float
+    epochs: int
+
+    @property
+    def share(self) -> float:
+        """Return the share of the stage that is done, 0 to 1."""
+        return min(1.0, self.epoch / self.epochs)
+
+
+# --- what a loss is a function of -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -85,7 +140,7 @@ class Batch:
     """Images an item, g."""
     shares: Tensor | None = None
     teacher_logits: Tensor | None = None
-    """(K,B*g,C) what each teacher makes of one fixed view of every image, for methods that need `fixed_teacher`."""
+    """(K,B*g,C) what each teacher makes of one fixed view of every image, for methods that want `fixed_teacher`."""
     views: Mapping[str, Tensor] = field(default_factory=dict)
     """Further views of the images by name."""
 
@@ -108,22 +163,105 @@ class Batch:
 
 @dataclass(frozen=True)
 class Output:
-    """What one model made of a batch, in float32: logits (B,C) and its taps by name.
+    """What one network made of images, in float32: logits (B,C), and the taps that the method named, in its order.
 
-    `classifier` is the model's last linear layer itself, for losses that put features through it.
+    `classifier` is the network's last linear layer itself, for losses that put features through it.
     """
 
     logits: Tensor
     taps: Mapping[str, Tensor]
     classifier: nn.Module | None = None
 
-    def features(self, names: Sequence[str]) -> list[Tensor]:
-        """Return the named taps in order."""
-        return [self.taps[name] for name in names]
+    @property
+    def features(self) -> list[Tensor]:
+        """The taps in order."""
+        return list(self.taps.values())
 
 
-Outputs = Mapping[str, Output]
-"""By role; 'role@view' for the further views that a method asks for."""
+class Outputs(dict[str, Output]):
+    """What networks made of the same images, by role."""
+
+    @property
+    def student(self) -> Output:
+        """The student's."""
+        return self[STUDENT]
+
+    @property
+    def teacher(self) -> Output:
+        """The first teacher's."""
+        return self[teacher(0)]
+
+    @property
+    def teachers(self) -> list[Output]:
+        """All teachers', in order."""
+        return of_teachers(self)
+
+    def narrowed(self, named: Mapping[str, Sequence[str]]) -> "Outputs":
+        """Return the same with the taps that are named by role, in that order, and no others."""
+        return Outputs(
+            {
+                role: Output(output.logits, {tap: output.taps[tap] for tap in named.get(role, ())}, output.classifier)
+                for role, output in self.items()
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What networks made of a batch: of its images, and of its further views by name."""
+
+    outputs: Outputs
+    views: Mapping[str, Outputs] = field(default_factory=dict)
+
+    def narrowed(self, named: Mapping[str, Sequence[str]]) -> "Seen":
+        """Return the same with the taps that are named by role, in that order, and no others."""
+        views = {name: outputs.narrowed(named) for name, outputs in self.views.items()}
+        return Seen(self.outputs.narrowed(named), views)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update on one batch: all that a loss is a function of.
+
+    It holds no number of the host that changes from step to step, so that a device can replay a step: what moves is
+    in `schedule`, and weights are the engine's.
+    """
+
+    update: str
+    """Name of the update, of which a stage may have several."""
+    batch: Batch
+    seen: Seen
+    extra: nn.ModuleDict
+    """What `build` returned."""
+    schedule: Mapping[str, Tensor] = field(default_factory=dict)
+    """Scalars in float64 by name, as the method's own schedules have them for this step (`Scheduled`)."""
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the networks made of the batch, by role."""
+        return self.seen.outputs
+
+    @property
+    def student(self) -> Output:
+        """What the student made of the batch."""
+        return self.outputs.student
+
+    @property
+    def teacher(self) -> Output:
+        """What the first teacher made of the batch."""
+        return self.outputs.teacher
+
+    @property
+    def teachers(self) -> list[Output]:
+        """What each teacher made of the batch, in order."""
+        return self.outputs.teachers
+
+    def cross_entropy(self) -> Tensor:
+        """Return the classification loss of the student, mixed and smoothed as the recipe says, a scalar."""
+        return self.batch.cross_entropy(self.student.logits)
+
+
+# --- what is measured before training ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -145,6 +283,8 @@ class Context:
     """Role -> the network itself, for methods that deploy a part of a teacher or ask what its classifier reads."""
     image_size: int = 0
     """Side of the square images that the networks take."""
+    named: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Role -> the taps that the method named, once it was asked."""
 
     def resolve(self, role: str, names: Sequence[str]) -> tuple[str, ...]:
         """Replace 'stages' and 'last' by the taps of the model in that role; a tap it lacks is a UserError."""
@@ -159,121 +299,136 @@ class Context:
                 raise unknown(f"tap of the {role}", name, [*self.taps[role], "stages", "last"])
         return tuple(dict.fromkeys(resolved))
 
+    def features(self, role: str) -> list[torch.Size]:
+        """Return the shapes of the taps that the method named of a role, in order."""
+        return [self.shapes[role][tap] for tap in self.named[role]]
 
-@dataclass(frozen=True)
-class Progress:
-    """Where training is: fractional epochs done and their total in this stage."""
 
-    epoch: float
-    epochs: int
-
-    @property
-    def share(self) -> float:
-        """Return the share of the stage that is done, 0 to 1."""
-        return min(1.0, self.epoch / self.epochs)
+# --- a method ---------------------------------------------------------------------------------------------
 
 
 class Method:
-    """Base of all methods; settings come checked from the card."""
+    """Base of all methods. `settings` come checked from the card, `teachers` is how many the team has.
 
-    teachers: int = 1
-    """How many teachers the team has; set by the engine before anything else is asked."""
+    The engine asks, in this order: what the method wants; which stages it has, if it is `Staged`; to deploy the
+    student, if it `Deploys`; which taps it reads; for its modules; and then for the loss of every step.
+    """
 
-    def __init__(self, settings: MethodSettings) -> None:
-        self.settings = settings
-        self.student_taps: tuple[str, ...] = ()
-        self.teacher_taps: tuple[str, ...] = ()
-        self.role_taps: dict[str, tuple[str, ...]] = {}
-        """Resolved taps by role; `student_taps` and `teacher_taps` are the student's and the first teacher's."""
+    def __init__(self, settings: MethodSettings, teachers: int = 1) -> None:
+        self.settings, self.teachers = settings, teachers
 
-    def needs(self) -> Needs:
-        """Return what the engine has to provide."""
-        return Needs()
+    @property
+    def name(self) -> str:
+        """What messages call it: the name of its file."""
+        return type(self).__module__.rpartition(".")[2]
 
-    def plan(self) -> list[Stage]:
-        """Return the stages of training, in order."""
-        return [Stage("train", (Update(STUDENT, (STUDENT, EXTRA)),))]
+    def wants(self) -> Wants:
+        """Return what the engine has to provide, before networks exist."""
+        return Wants()
 
-    def pretrain_plan(self) -> Stage:
-        """Return the pre-stage that depends on the teacher alone (methods whose card says pretrain)."""
-        raise AssertionError(f"{type(self).__name__} has no pre-stage")
-
-    def half_stage(self, half: str) -> Stage:
-        """Return one half of one stage of a chain, from settings resolved to that stage."""
-        raise AssertionError(f"{type(self).__name__} is no chain")
-
-    def bind(self, context: Context) -> None:
-        """Resolve taps against the models at hand; lists that must correspond and do not are a UserError."""
-        needs = self.needs()
-        self.role_taps = {
-            role: context.resolve(role, needs.teacher_taps if role.startswith("teacher") else needs.student_taps)
-            for role in context.taps
-        }
-        self.student_taps = self.role_taps.get(STUDENT, ())
-        self.teacher_taps = self.role_taps.get(teacher(0), ())
-        if needs.same_length and len(self.student_taps) != len(self.teacher_taps):
-            raise UserError(
-                f"{type(self).__name__.lower()} compares taps one to one, but the student gives "
-                f"{len(self.student_taps)} ({', '.join(self.student_taps)}) and the teacher {len(self.teacher_taps)} "
-                f"({', '.join(self.teacher_taps)}): list as many in student_taps as in teacher_taps"
-            )
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Return by role the taps that the loss reads; networks in which there are no such taps are a UserError."""
+        return {}
 
     def build(self, context: Context) -> nn.ModuleDict:
-        """Return the modules that training adds, from measured shapes."""
+        """Return the modules that training adds, from measured shapes (`context.features` of the taps named)."""
         return nn.ModuleDict()
 
-    def student(self, model: TappedModel, context: Context) -> TappedModel:
-        """Return the network that is trained and deployed, where it is more than the architecture asked for."""
-        return model
-
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the batch that the models see; draws come from the CPU generator alone."""
-        return batch
-
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the scalar terms of one update by name, unweighted."""
+    def loss(self, step: Step) -> dict[str, Tensor]:
+        """Return the scalar terms of an update by name, unweighted."""
         raise AssertionError(f"{type(self).__name__} defines no loss")
-
-    def inference_modules(self, extra: nn.ModuleDict) -> list[nn.Module]:
-        """Return the extra modules that inference needs beside the student; their parameters are reported."""
-        return []
-
-    def heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
-        """Return logits (B,C) beside the models' own whose validation accuracy is reported while extra is trained."""
-        return {}
-
-    def observe(self, outputs: Outputs, labels: Tensor, extra: nn.ModuleDict) -> dict[str, Tensor]:
-        """Return values (B,) of images whose means over the validation images are reported after a half-stage."""
-        return {}
-
-    def accept(self, stage: Stage, validation: Mapping[str, float], labels: Tensor, num_classes: int) -> None:
-        """Raise a UserError if a finished stage is not worth going on from.
-
-        `validation` holds accuracies in percent by role and head, `labels` (N,) are those of the validation images.
-        """
 
     def weight(self, term: str, progress: Progress) -> float:
         """Return the weight of a term; the setting '<term>_weight' unless a method schedules it."""
         return float(getattr(self.settings, f"{term}_weight"))
 
+
+# --- what few methods are asked: each of them may be one or several of these ---------------------------------
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """Has other stages or updates than `TRAIN`."""
+
+    def plan(self) -> list[Stage]:
+        """Return the stages of training, in order."""
+
+
+@runtime_checkable
+class Pretrains(Protocol):
+    """Has a pre-stage that depends on the teacher alone (methods whose card says pretrain)."""
+
+    def pretrain_plan(self) -> Stage:
+        """Return that stage."""
+
+
+@runtime_checkable
+class Halved(Protocol):
+    """Is trained as a chain of jobs, two halves a stage (methods whose card says chain)."""
+
+    def half_stage(self, half: str) -> Stage:
+        """Return one half of one stage of the chain, from settings resolved to that stage."""
+
+
+@runtime_checkable
+class Scheduled(Protocol):
+    """Reads numbers in its loss that move as training goes on."""
+
+    def schedule(self, progress: Progress) -> dict[str, float]:
+        """Return them by name; the loss reads them as `step.schedule`. The host asks ahead of the steps."""
+
+
+@runtime_checkable
+class Deploys(Protocol):
+    """Trains and deploys more of a network than the student that was asked for."""
+
+    def deployed(self, student: TappedModel, context: Context) -> TappedModel:
+        """Return the network that is trained and deployed."""
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """Changes what the networks see."""
+
+    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Return the batch that the models see; draws come from the CPU generator alone."""
+
+
+@runtime_checkable
+class Momenta(Protocol):
+    """Descends some terms with another momentum."""
+
     def momenta(self) -> Mapping[str, float]:
         """Return terms whose gradient has a momentum buffer of its own, and by how much its momentum is higher."""
-        return {}
 
 
-class Frozen(nn.Module):
-    """A module that stays in eval mode and takes no gradient, whatever its parent does."""
+@runtime_checkable
+class Heads(Protocol):
+    """Classifies with more than its networks."""
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module.requires_grad_(False).eval()
+    def heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
+        """Return logits (B,C) beside the models' own whose validation accuracy is reported while extra is trained."""
 
-    def train(self, mode: bool = True) -> "Frozen":
-        """Stay in eval mode."""
-        return super().train(False)
 
-    def forward(self, *args: Tensor) -> Tensor:
-        """Run the module."""
-        return self.module(*args)
+@runtime_checkable
+class Observes(Protocol):
+    """Reports more of the validation images than accuracies."""
+
+    def observe(self, outputs: Outputs, labels: Tensor, extra: nn.ModuleDict) -> dict[str, Tensor]:
+        """Return values (B,) of images whose means over the validation images are reported after a half-stage."""
+
+
+@runtime_checkable
+class Accepts(Protocol):
+    """Judges a finished stage."""
+
+    def accept(self, stage: Stage, validation: Mapping[str, float], labels: Tensor, num_classes: int) -> None:
+        """Raise a UserError if the stage is not worth going on from.
+
+        `validation` holds accuracies in percent by role and head, `labels` (N,) are those of the validation images.
+        """
+
+
+def stages_of(method: Method) -> list[Stage]:
+    """Return the stages of a method's training, in order."""
+    return method.plan() if isinstance(method, Staged) else [TRAIN]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.connectors import UnitEmbedding
-from kd.methods.contract import STUDENT, Batch, Context, Method, Output, Outputs, Progress, teacher
+from kd.methods._connectors import UnitEmbedding
+from kd.methods._features import EMBEDDING
+from kd.methods.contract import STUDENT, Context, Method, Output, Step, teacher
 from kd.tools.errors import UserError
 
 EPSILON = 1e-7
@@ -162,9 +162,9 @@ class Sampler(nn.Module):
 class CRD(Method):
     """Cross-entropy and contrast of student and teacher embeddings in both directions."""
 
-    def needs(self) -> Needs:
-        """Ask for the pooled vectors, unless the logits are embedded."""
-        return Needs() if self.settings.embed == "logits" else Needs(("embedding",), ("embedding",))
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Return the pooled vectors, unless the logits are embedded."""
+        return {} if self.settings.embed == "logits" else {STUDENT: (EMBEDDING,), teacher(0): (EMBEDDING,)}
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return two embeddings, the memory and the sampler."""
@@ -180,29 +180,25 @@ class CRD(Method):
 
     def width(self, context: Context, role: str) -> int:
         """Return the number of values that are embedded."""
-        if self.settings.embed == "logits":
-            return context.num_classes
-        return context.shapes[role]["embedding"].numel()
+        return context.num_classes if self.settings.embed == "logits" else context.features(role)[0].numel()
 
     def embedded(self, output: Output) -> Tensor:
         """Return what is embedded of a model's output, (B,D)."""
-        return output.logits if self.settings.embed == "logits" else output.taps["embedding"]
+        return output.logits if self.settings.embed == "logits" else output.taps[EMBEDDING]
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification and the contrastive loss, and remember the embeddings."""
-        memory, sampler = extra["memory"], extra["sampler"]
+        batch, memory, sampler = step.batch, step.extra["memory"], step.extra["sampler"]
         assert isinstance(memory, Memory)
         assert isinstance(sampler, Sampler)
-        student = extra["student"](self.embedded(outputs[STUDENT]))
-        target = extra["teacher"](self.embedded(outputs[teacher(0)]))
+        student = step.extra["student"](self.embedded(step.student))
+        target = step.extra["teacher"](self.embedded(step.teacher))
         contrast = sampler.contrast(batch.labels, batch.positions, self.settings.mode)
         crd = self.anchored("student", student, memory.teacher, contrast, memory)
         crd = crd + self.anchored("teacher", target, memory.student, contrast, memory)
         memory.remember(memory.student, batch.positions, student, self.settings.momentum)
         memory.remember(memory.teacher, batch.positions, target, self.settings.momentum)
-        return {"ce": batch.cross_entropy(outputs[STUDENT].logits), "crd": crd}
+        return {"ce": step.cross_entropy(), "crd": crd}
 
     def anchored(self, side: str, embedding: Tensor, bank: Tensor, contrast: Contrast, memory: Memory) -> Tensor:
         """Return the loss of one side's embeddings (B,D) against the other side's bank (N,D)."""

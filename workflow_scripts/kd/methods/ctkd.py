@@ -7,16 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
+from kd.methods.contract import Context, Method, Progress, Step
 
 
 class ReverseGradient(torch.autograd.Function):
-    """The identity, whose gradient comes back times minus `strength` (Ganin and Lempitsky 2015)."""
+    """The identity, whose gradient comes back times minus `strength`, a scalar (Ganin and Lempitsky 2015)."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor, strength: float) -> Tensor:
+    def forward(ctx: Any, value: Tensor, strength: Tensor) -> Tensor:
         """Return the value."""
-        ctx.strength = strength
+        ctx.strength = strength.to(value.dtype)
         return value.view_as(value)
 
     @staticmethod
@@ -33,8 +33,8 @@ class Temperature(nn.Module):
         self.lowest, self.span = lowest, span
         self.raw = nn.Parameter(torch.ones(()))
 
-    def forward(self, strength: float) -> Tensor:
-        """Return the temperature, a scalar, through which the gradient is reversed."""
+    def forward(self, strength: Tensor) -> Tensor:
+        """Return the temperature, a scalar, through which the gradient is reversed so strongly."""
         return self.lowest + self.span * torch.sigmoid(ReverseGradient.apply(self.raw, strength))
 
 
@@ -62,13 +62,14 @@ class CTKD(Method):
         settings = self.settings
         return nn.ModuleDict({"temperature": Temperature(settings.temperature_min, settings.temperature_span)})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def schedule(self, progress: Progress) -> dict[str, float]:
+        """Return how strongly the temperature's gradient is reversed, which rises with the curriculum."""
+        return {"reversal": self.settings.reversal * ramp(progress.epoch, self.settings.ramp_epochs)}
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the distillation loss."""
-        strength = self.settings.reversal * ramp(progress.epoch, self.settings.ramp_epochs)
-        student = outputs[STUDENT].logits
+        temperature = step.extra["temperature"](step.schedule["reversal"])
         return {
-            "ce": batch.cross_entropy(student),
-            "kd": ctkd_loss(student, outputs[teacher(0)].logits, extra["temperature"](strength)),
+            "ce": step.cross_entropy(),
+            "kd": ctkd_loss(step.student.logits, step.teacher.logits, temperature),
         }

@@ -1,9 +1,9 @@
 """Distillation from a stronger teacher by correlations (Huang, You, Wang, Qian and Xu 2022)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teacher
+from kd.methods.contract import Method, Step
 
 EPSILON = 1e-8
 
@@ -38,11 +38,9 @@ def dist_loss(
 class DIST(Method):
     """Cross-entropy and correlation of predictions."""
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the correlation loss."""
-        settings = self.settings
-        student, target = outputs[STUDENT].logits, outputs[teacher(0)].logits
+        settings, student, target = self.settings, step.student.logits, step.teacher.logits
+        # before the classification loss: rounding depends on the order in which gradients add up
         dist = dist_loss(student, target, settings.inter_weight, settings.intra_weight, settings.temperature)
-        return {"ce": batch.cross_entropy(student), "dist": dist}
+        return {"ce": step.cross_entropy(), "dist": dist}

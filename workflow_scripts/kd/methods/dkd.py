@@ -5,9 +5,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.divergence import softened_kl
-from kd.methods.standardise import standardise
+from kd.methods._divergence import softened_kl
+from kd.methods._standardise import standardise
+from kd.methods.contract import Context, Method, Progress, Step
 from kd.tools.errors import UserError
 
 
@@ -52,16 +52,13 @@ class DKD(Method):
             )
         return nn.ModuleDict()
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the decoupled distillation loss."""
-        settings = self.settings
-        student, target = outputs[STUDENT].logits, outputs[teacher(0)].logits
-        ce = batch.cross_entropy(student)
+        settings, ce = self.settings, step.cross_entropy()
+        student, target = step.student.logits, step.teacher.logits
         if settings.standardize:
             student, target = standardise(student), standardise(target)
-        dkd = dkd_loss(student, target, batch.labels, settings.alpha, settings.beta, settings.temperature)
+        dkd = dkd_loss(student, target, step.batch.labels, settings.alpha, settings.beta, settings.temperature)
         return {"ce": ce, "dkd": dkd}
 
     def weight(self, term: str, progress: Progress) -> float:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, Stage, Update, peer
-from kd.methods.divergence import softened_kl
+from kd.data.wants import Wants
+from kd.methods._divergence import softened_kl
+from kd.methods.contract import STUDENT, Method, Stage, Step, Update, peer
 
 
 def mutual_loss(logits: Tensor, others: Sequence[Tensor]) -> Tensor:
@@ -18,9 +18,9 @@ def mutual_loss(logits: Tensor, others: Sequence[Tensor]) -> Tensor:
 class DML(Method):
     """Every peer learns from labels and from the others, one update each a batch (algorithm 1 of the paper)."""
 
-    def needs(self) -> Needs:
-        """Ask for the peers."""
-        return Needs(peers=self.settings.peers)
+    def wants(self) -> Wants:
+        """Want the peers."""
+        return Wants(peers=self.settings.peers)
 
     def roles(self) -> tuple[str, ...]:
         """Return the student and its peers."""
@@ -30,10 +30,8 @@ class DML(Method):
         """Return one stage with one update for each of them."""
         return [Stage("train", tuple(Update(role, (role,)) for role in self.roles()))]
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the mutual loss of the role that this update trains."""
-        own = outputs[update].logits
-        others = [outputs[role].logits for role in self.roles() if role != update]
-        return {"ce": batch.cross_entropy(own), "mutual": mutual_loss(own, others)}
+        own = step.outputs[step.update].logits
+        others = [step.outputs[role].logits for role in self.roles() if role != step.update]
+        return {"ce": step.batch.cross_entropy(own), "mutual": mutual_loss(own, others)}

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd.data.needs import Needs
-from kd.methods.contract import Batch, Method, Outputs, Progress
+from kd.data.wants import Wants
+from kd.methods.contract import Method, Step
 
 CLASSIFICATION, REST = "ce", "*"
 """A term of that name in whatever it is combined with, and every other term."""
@@ -14,13 +14,11 @@ CLASSIFICATION, REST = "ce", "*"
 class DOT(Method):
     """No loss of its own: it changes how the losses that it is combined with are descended."""
 
-    def needs(self) -> Needs:
-        """Ask for nothing."""
-        return Needs(live_teacher=False)
+    def wants(self) -> Wants:
+        """Want nothing."""
+        return Wants(live_teacher=False)
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return no term."""
         return {}
 

@@ -1,9 +1,9 @@
 """EBKD: several teachers, each weighted image by image by how sure it is (Kwon, Na, Lee and Kim 2020)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress
-from kd.methods.teams import all_logits, divergences
+from kd.methods._teams import all_logits, divergences
+from kd.methods.contract import Method, Step
 
 EPSILON = 1e-12
 """Keeps the shares of the entropy defined where every teacher is certain: they are then equal."""
@@ -30,12 +30,10 @@ def ebkd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float
 class EBKD(Method):
     """Cross-entropy and teachers weighted by their entropy."""
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the distillation loss."""
-        student, target = outputs[STUDENT].logits, all_logits(outputs, self.teachers)
+        target = all_logits(step.teachers)
         return {
-            "ce": batch.cross_entropy(student),
-            "kd": ebkd_loss(student, target, self.settings.temperature, self.settings.form),
+            "ce": step.cross_entropy(),
+            "kd": ebkd_loss(step.student.logits, target, self.settings.temperature, self.settings.form),
         }

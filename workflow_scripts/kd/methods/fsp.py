@@ -6,11 +6,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, Stage, Update, teacher
-from kd.methods.features import map_shapes, paired_channels, pool_match
-from kd.methods.kd import kd_loss
-from kd.methods.stages import initial_stage
+from kd.methods._features import pool_match, require_equal_channels
+from kd.methods._features_first import FeaturesFirst
+from kd.methods.contract import Context
 
 
 def flow(first: Tensor, second: Tensor) -> Tensor:
@@ -31,35 +29,16 @@ def fsp_loss(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor]) -
     return total
 
 
-class FSP(Method):
+class FSP(FeaturesFirst):
     """Flow matrices first, which train the student's features alone; then cross-entropy, if asked for with KD."""
 
-    def needs(self) -> Needs:
-        """Ask for the tapped maps, compared one to one."""
-        return Needs(tuple(self.settings.student_taps), tuple(self.settings.teacher_taps), same_length=True)
-
-    def plan(self) -> list[Stage]:
-        """Return the stage of the flow matrices and that of the labels."""
-        return [
-            initial_stage("fsp", self.settings.init_epochs, (STUDENT,)),
-            Stage("train", (Update(STUDENT, (STUDENT,)),)),
-        ]
+    term = "fsp"
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Check that the maps have equal channels; flow matrices need no modules."""
-        student = map_shapes("fsp", context, STUDENT, self.student_taps)
-        target = map_shapes("fsp", context, teacher(0), self.teacher_taps)
-        paired_channels("fsp", student, target, self.student_taps)
+        require_equal_channels(self.name, context)
         return nn.ModuleDict()
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the flow loss alone, or the classification loss with softened logits if they weigh anything."""
-        student, target = outputs[STUDENT], outputs[teacher(0)]
-        if update == "fsp":
-            return {"fsp": fsp_loss(student.features(self.student_taps), target.features(self.teacher_taps))}
-        terms = {"ce": batch.cross_entropy(student.logits)}
-        if self.settings.kd_weight > 0:
-            terms["kd"] = kd_loss(student.logits, target.logits, self.settings.temperature)
-        return terms
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the flow loss."""
+        return fsp_loss(student, target)

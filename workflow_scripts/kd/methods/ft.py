@@ -4,21 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import (
-    EXTRA,
-    STUDENT,
-    Batch,
-    Context,
-    Frozen,
-    Method,
-    Outputs,
-    Progress,
-    Stage,
-    Update,
-    teacher,
-)
-from kd.methods.features import map_shapes, pool_match
+from kd.methods._features import pool_match, require_maps
+from kd.methods.contract import EXTRA, STUDENT, Context, Method, Progress, Stage, Step, Update, teacher
 
 PARAPHRASER = "paraphraser"
 SLOPE = 0.1
@@ -85,6 +72,22 @@ class Paraphraser(nn.Module):
         return F.mse_loss(self.decoder(self.encoder(feature)), feature)
 
 
+class Frozen(nn.Module):
+    """A module that stays in eval mode and takes no gradient, whatever its parent does."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """Stay in eval mode."""
+        return super().train(False)
+
+    def forward(self, *args: Tensor) -> Tensor:
+        """Run the module."""
+        return self.module(*args)
+
+
 class Trained(nn.Module):
     """Gives a module the parameter names that it has once it is Frozen."""
 
@@ -100,10 +103,6 @@ class Trained(nn.Module):
 class FT(Method):
     """Cross-entropy and factor transfer, after a pre-stage that trains the paraphraser."""
 
-    def needs(self) -> Needs:
-        """Ask for the last maps."""
-        return Needs(("last",), ("last",))
-
     def pretrain_plan(self) -> Stage:
         """Return the stage that trains the paraphraser on the teacher's maps."""
         recipe = {
@@ -113,32 +112,34 @@ class FT(Method):
         }
         return Stage(PARAPHRASER, (Update(PARAPHRASER, (EXTRA,)),), recipe=recipe, selects=False)
 
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Return the last maps; in the pre-stage there is no student."""
+        roles = (role for role in (STUDENT, teacher(0)) if role in context.taps)
+        found = {role: context.resolve(role, ("last",)) for role in roles}
+        require_maps(self.name, context, found)
+        return found
+
     def build(self, context: Context) -> nn.ModuleDict:
         """Return the paraphraser to train, or, where there is a student, the frozen one and the translator."""
-        channels = map_shapes("ft", context, teacher(0), self.teacher_taps)[0][0]
+        channels = context.features(teacher(0))[0][0]
         factors = max(1, int(channels * self.settings.rate))
         paraphraser = Paraphraser(channels, factors)
-        if STUDENT not in context.shapes:
+        if STUDENT not in context.named:
             return nn.ModuleDict({PARAPHRASER: Trained(paraphraser)})
-        inputs = map_shapes("ft", context, STUDENT, self.student_taps)[0][0]
-        translator = encoder(inputs, factors, batch_norm=True)
+        translator = encoder(context.features(STUDENT)[0][0], factors, batch_norm=True)
         return nn.ModuleDict({PARAPHRASER: Frozen(paraphraser), "translator": translator})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the reconstruction loss of the pre-stage, or the classification and the factor loss."""
-        teacher_map = outputs[teacher(0)].taps[self.teacher_taps[0]]
-        if update == PARAPHRASER:
-            return {"reconstruction": extra[PARAPHRASER](teacher_map)}
+        (teacher_map,) = step.teacher.features
+        if step.update == PARAPHRASER:
+            return {"reconstruction": step.extra[PARAPHRASER](teacher_map)}
         with torch.no_grad():
-            target = extra[PARAPHRASER](teacher_map)
-        translated = extra["translator"](outputs[STUDENT].taps[self.student_taps[0]])
-        settings = self.settings
-        return {
-            "ce": batch.cross_entropy(outputs[STUDENT].logits),
-            "ft": ft_loss(translated, target, settings.p1, settings.p2, settings.form),
-        }
+            target = step.extra[PARAPHRASER](teacher_map)
+        (student_map,) = step.student.features
+        settings, translated = self.settings, step.extra["translator"](student_map)
+        ft = ft_loss(translated, target, settings.p1, settings.p2, settings.form)
+        return {"ce": step.cross_entropy(), "ft": ft}
 
     def weight(self, term: str, progress: Progress) -> float:
         """Return 1 for the reconstruction, which is alone in its stage, and the setting otherwise."""

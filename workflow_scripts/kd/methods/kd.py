@@ -1,9 +1,9 @@
 """Knowledge distillation of softened logits (Hinton, Vinyals and Dean 2015)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teacher
-from kd.methods.divergence import softened_kl
+from kd.methods._divergence import softened_kl
+from kd.methods.logit_loss import LogitLoss
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -14,15 +14,11 @@ def kd_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) 
     return temperature**2 * softened_kl(student_logits, teacher_logits, temperature)
 
 
-class KD(Method):
+class KD(LogitLoss):
     """Cross-entropy and softened logits with independent weights."""
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the distillation loss."""
-        student = outputs[STUDENT].logits
-        return {
-            "ce": batch.cross_entropy(student),
-            "kd": kd_loss(student, outputs[teacher(0)].logits, self.settings.temperature),
-        }
+    term = "kd"
+
+    def compare(self, student: Tensor, target: Tensor) -> Tensor:
+        """Return the distillation loss."""
+        return kd_loss(student, target, self.settings.temperature)

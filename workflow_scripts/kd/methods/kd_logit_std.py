@@ -1,10 +1,10 @@
 """Knowledge distillation of standardised logits (Sun, Ren, Li, Wang and Cao 2024)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teacher
+from kd.methods._standardise import standardise
 from kd.methods.kd import kd_loss
-from kd.methods.standardise import standardise
+from kd.methods.logit_loss import LogitLoss
 
 
 def kd_logit_std_loss(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
@@ -12,15 +12,11 @@ def kd_logit_std_loss(student_logits: Tensor, teacher_logits: Tensor, temperatur
     return kd_loss(standardise(student_logits), standardise(teacher_logits), temperature)
 
 
-class KDLogitStd(Method):
+class KDLogitStd(LogitLoss):
     """Cross-entropy of the logits themselves, distillation of the standardised ones."""
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the distillation loss."""
-        student = outputs[STUDENT].logits
-        return {
-            "ce": batch.cross_entropy(student),
-            "kd": kd_logit_std_loss(student, outputs[teacher(0)].logits, self.settings.temperature),
-        }
+    term = "kd"
+
+    def compare(self, student: Tensor, target: Tensor) -> Tensor:
+        """Return the distillation loss."""
+        return kd_logit_std_loss(student, target, self.settings.temperature)

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.features import map_shapes, paired_channels, unit
+from kd.methods._features import require_equal_channels, unit
+from kd.methods.contract import Context, teacher
+from kd.methods.tap_loss import TapLoss
 from kd.tools.errors import UserError
 
 CANDIDATES = 3
@@ -102,19 +102,15 @@ def kdsvd_loss(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor],
     return total / len(student_feats[0])
 
 
-class KDSVD(Method):
+class KDSVD(TapLoss):
     """Cross-entropy and relations of singular vectors."""
 
-    def needs(self) -> Needs:
-        """Ask for the tapped maps, compared one to one."""
-        return Needs(tuple(self.settings.student_taps), tuple(self.settings.teacher_taps), same_length=True)
+    term = "kdsvd"
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Check that the maps have equal channels and k singular values at least; there are no modules."""
-        student = map_shapes("kdsvd", context, STUDENT, self.student_taps)
-        target = map_shapes("kdsvd", context, teacher(0), self.teacher_taps)
-        paired_channels("kdsvd", student, target, self.student_taps)
-        most = min(min(shape[0], shape[1] * shape[2]) for shape in target)
+        require_equal_channels(self.name, context)
+        most = min(min(shape[0], shape[1] * shape[2]) for shape in context.features(teacher(0)))
         if self.settings.k > most:
             raise UserError(
                 f"method kdsvd: the teacher's smallest map has {most} singular values, found k {self.settings.k}: "
@@ -122,13 +118,6 @@ class KDSVD(Method):
             )
         return nn.ModuleDict()
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the relations' loss."""
-        student = outputs[STUDENT].features(self.student_taps)
-        target = outputs[teacher(0)].features(self.teacher_taps)
-        return {
-            "ce": batch.cross_entropy(outputs[STUDENT].logits),
-            "kdsvd": kdsvd_loss(student, target, self.settings.k),
-        }
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the relations' loss."""
+        return kdsvd_loss(student, target, self.settings.k)

@@ -6,11 +6,11 @@ The teacher never sees a mixed image; mixing is Zhang et al. 2018's.
 from dataclasses import replace
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from kd.data.needs import Groups, Needs
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress
+from kd.data.wants import Groups, Wants
+from kd.methods.contract import Batch, Method, Step
 
 
 def mixed_images(images: Tensor, shares: Tensor) -> Tensor:
@@ -45,10 +45,10 @@ class Mixup(Method):
 
     parts = 2
 
-    def needs(self) -> Needs:
-        """Ask for ordered groups of different images and for the teacher's logits on the fixed view of them."""
+    def wants(self) -> Wants:
+        """Want ordered groups of different images and the teacher's logits on the fixed view of them."""
         groups = Groups(self.parts, limit=self.settings.max_rel_samples)
-        return Needs(groups=groups, fixed_teacher=True, live_teacher=False)
+        return Wants(groups=groups, fixed_teacher=True, live_teacher=False)
 
     def prepare(self, batch: Batch, generator: Generator) -> Batch:
         """Make one image of each group; the shares are the batch's."""
@@ -65,14 +65,12 @@ class Mixup(Method):
         lam = torch.rand((), generator=generator)
         return torch.stack([lam, 1 - lam])
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss, distillation at the temperature, and the relational loss."""
+        batch, logits, settings = step.batch, step.student.logits, self.settings
         assert batch.teacher_logits is not None, "the fixed view comes with the batch"
         assert batch.shares is not None, "prepare mixes the images"
-        logits, target, settings = outputs[STUDENT].logits, batch.grouped(batch.teacher_logits[0]), self.settings
-        labels = batch.grouped(batch.labels)
+        target, labels = batch.grouped(batch.teacher_logits[0]), batch.grouped(batch.labels)
         return {
             "cls": mixed_cross_entropy(logits, labels, batch.shares, batch.label_smoothing),
             "kd": mixed_distillation(logits, target, batch.shares, "kl", settings.temperature),

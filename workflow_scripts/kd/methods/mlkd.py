@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from kd.data.needs import Needs, View
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teacher
-from kd.methods.standardise import standardise
+from kd.data.wants import View, Wants
+from kd.methods._standardise import standardise
+from kd.methods.contract import Method, Step
 
 STRONG = "strong"
 OTHER_TEMPERATURES = (3.0, 5.0)
@@ -114,20 +114,19 @@ def released_levels(views: Views, strong_at: Sequence[float], weak_at: Sequence[
 class MLKD(Method):
     """Cross-entropy of both views, and distillation of instances, of batches and of classes."""
 
-    def needs(self) -> Needs:
-        """Ask for the strong view."""
-        return Needs(views=(View(STRONG, self.settings.strong_ops, self.settings.strong_magnitude),))
+    def wants(self) -> Wants:
+        """Want the strong view."""
+        return Wants(views=(View(STRONG, self.settings.strong_ops, self.settings.strong_magnitude),))
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss of both views and the three levels."""
-        roles = (STUDENT, teacher(0))
-        views = Views(*(outputs[f"{role}{at}"].logits for at in ("", f"@{STRONG}") for role in roles))
+        weak, strong = step.outputs, step.seen.views[STRONG]
+        views = Views(*(output.logits for seen in (weak, strong) for output in (seen.student, seen.teacher)))
         strong_at, standardize = (self.settings.temperature, *OTHER_TEMPERATURES), self.settings.standardize
         if self.settings.form == "described":
             levels = described_levels(views, (*strong_at, *WEAK_TEMPERATURES), standardize)
         else:
             levels = released_levels(views, strong_at, WEAK_TEMPERATURES, standardize)
-        ce = torch.stack([batch.cross_entropy(logits) for logits in (views.student_weak, views.student_strong)]).sum()
+        students = (views.student_weak, views.student_strong)
+        ce = torch.stack([step.batch.cross_entropy(logits) for logits in students]).sum()
         return {"ce": ce, "instance": levels.instance, "batch": levels.batch, "class": levels.classes}

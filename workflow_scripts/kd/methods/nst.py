@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.features import map_shapes, pool_match, unit
+from kd.methods._features import pool_match, unit
+from kd.methods.tap_loss import TapLoss
 
 
 def kernel_mean(first: Tensor, second: Tensor) -> Tensor:
@@ -27,23 +26,11 @@ def nst_loss(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor]) -
     return total
 
 
-class NST(Method):
+class NST(TapLoss):
     """Cross-entropy and neuron selectivity transfer."""
 
-    def needs(self) -> Needs:
-        """Ask for the tapped maps, compared one to one."""
-        return Needs(tuple(self.settings.student_taps), tuple(self.settings.teacher_taps), same_length=True)
+    term = "nst"
 
-    def build(self, context: Context) -> nn.ModuleDict:
-        """Check that the taps are maps; the kernels need no modules."""
-        map_shapes("nst", context, STUDENT, self.student_taps)
-        map_shapes("nst", context, teacher(0), self.teacher_taps)
-        return nn.ModuleDict()
-
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the discrepancy."""
-        student = outputs[STUDENT].features(self.student_taps)
-        target = outputs[teacher(0)].features(self.teacher_taps)
-        return {"ce": batch.cross_entropy(outputs[STUDENT].logits), "nst": nst_loss(student, target)}
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the discrepancy."""
+        return nst_loss(student, target)

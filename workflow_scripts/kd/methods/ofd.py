@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kd.data.needs import Needs
-from kd.methods.connectors import projection
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.features import before_activation, map_shapes, pool_match
+from kd.methods._connectors import connected, projection
+from kd.methods._features import before_activation, pool_match
+from kd.methods.contract import STUDENT, Context, teacher
+from kd.methods.tap_loss import TapLoss
 from kd.tools.errors import UserError
 
 RARE = 0.001
@@ -65,44 +65,29 @@ class Connector(nn.Module):
         return self.layers(feature)
 
 
-class OFD(Method):
+class OFD(TapLoss):
     """Cross-entropy and overhauled feature distillation."""
 
-    def needs(self) -> Needs:
-        """Ask for the tapped maps, once bound for those before their activation, compared one to one."""
-        student = self.student_taps or tuple(self.settings.student_taps)
-        return Needs(student, self.teacher_taps or tuple(self.settings.teacher_taps), same_length=True)
+    term = "ofd"
 
-    def bind(self, context: Context) -> None:
-        """Resolve taps and move each to before its activation."""
-        super().bind(context)
-        self.role_taps = {role: before_activation("ofd", context, role, taps) for role, taps in self.role_taps.items()}
-        self.student_taps, self.teacher_taps = self.role_taps[STUDENT], self.role_taps[teacher(0)]
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Move each tap to before its activation."""
+        return before_activation(self.name, context, super().taps(context))
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return one connector a pair of taps, with margins from the teacher's BatchNorm; none there is a UserError."""
-        student = map_shapes("ofd", context, STUDENT, self.student_taps)
-        map_shapes("ofd", context, teacher(0), self.teacher_taps)
         norms = context.norms.get(teacher(0), {})
-        for tap in self.teacher_taps:
+        for tap in context.named[teacher(0)]:
             if tap not in norms:
                 raise UserError(
                     f"method ofd takes its margins from the BatchNorm right before a feature's activation, but "
                     f"the teacher's '{tap}' has none of all its channels: allowed are {', '.join(norms) or 'none'}"
                 )
-        margins = [negative_mean(*norms[tap]) for tap in self.teacher_taps]
-        connectors = [Connector(s[0], margin) for s, margin in zip(student, margins, strict=True)]
-        return nn.ModuleDict({"connectors": nn.ModuleList(connectors)})
+        margins = [negative_mean(*norms[tap]) for tap in context.named[teacher(0)]]
+        pairs = zip(context.features(STUDENT), margins, strict=True)
+        return nn.ModuleDict({"connectors": nn.ModuleList([Connector(s[0], margin) for s, margin in pairs])})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the partial distances."""
-        connectors = [module for module in extra["connectors"].children() if isinstance(module, Connector)]
-        student = outputs[STUDENT].features(self.student_taps)
-        connected = [connector(feature) for connector, feature in zip(connectors, student, strict=True)]
-        target = outputs[teacher(0)].features(self.teacher_taps)
-        return {
-            "ce": batch.cross_entropy(outputs[STUDENT].logits),
-            "ofd": ofd_loss(connected, target, [connector.margin for connector in connectors]),
-        }
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the partial distances."""
+        margins = [connector.margin for connector in extra["connectors"].children() if isinstance(connector, Connector)]
+        return ofd_loss(connected(extra["connectors"], student), target, margins)

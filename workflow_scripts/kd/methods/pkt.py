@@ -1,12 +1,11 @@
 """Probabilistic knowledge transfer: neighbourhood probabilities of a batch match (Passalis and Tefas 2018)."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teacher
-from kd.methods.features import unit
-
-EMBEDDING = "embedding"
+from kd.methods._features import EMBEDDING, unit
+from kd.methods.tap_loss import TapLoss
 
 
 def neighbourhood(embedding: Tensor) -> Tensor:
@@ -27,19 +26,16 @@ def pkt_loss(student: Tensor, target: Tensor, epsilon: float = 1e-7) -> Tensor:
     return (p_t * ((p_t + epsilon) / (p_s + epsilon)).log()).mean()
 
 
-class PKT(Method):
+class PKT(TapLoss):
     """Cross-entropy and matching neighbourhoods."""
 
-    def needs(self) -> Needs:
-        """Ask for the pooled features."""
-        return Needs((EMBEDDING,), (EMBEDDING,))
+    term = "pkt"
+    maps = False
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the divergence of neighbourhoods."""
-        student, target = (outputs[role].taps[EMBEDDING] for role in (STUDENT, teacher(0)))
-        return {
-            "ce": batch.cross_entropy(outputs[STUDENT].logits),
-            "pkt": pkt_loss(student, target, self.settings.epsilon),
-        }
+    def named(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the pooled features of both networks."""
+        return (EMBEDDING,), (EMBEDDING,)
+
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the divergence of neighbourhoods."""
+        return pkt_loss(student[0], target[0], self.settings.epsilon)

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.features import map_shapes
+from kd.methods._features import EMBEDDING
+from kd.methods.contract import STUDENT, Context, Progress, teacher
+from kd.methods.tap_loss import TapLoss
 
 log = logging.getLogger(__name__)
 
-EMBEDDING = "embedding"
 LEVELS = (4, 2, 1)
 MOST_CHANNELS = 512
 """Maps are fused at the width of the student's pooled vector, but at no more channels."""
@@ -90,44 +89,33 @@ def as_maps(features: Sequence[Tensor]) -> list[Tensor]:
     return [feature[:, :, None, None] if feature.ndim == 2 else feature for feature in features]
 
 
-class ReviewKD(Method):
+class ReviewKD(TapLoss):
     """Cross-entropy and the review of all stages and of the pooled vector, which is warmed up."""
 
-    def needs(self) -> Needs:
-        """Ask for the stages and the pooled vector, compared one to one."""
-        student = self.student_taps or (*self.settings.student_taps, EMBEDDING)
-        target = self.teacher_taps or (*self.settings.teacher_taps, EMBEDDING)
-        return Needs(student, target, same_length=True)
+    term = "reviewkd"
 
-    def bind(self, context: Context) -> None:
-        """Resolve taps, then move each to before its activation where that is asked for and tapped."""
-        super().bind(context)
-        if self.settings.teacher_pre:
-            self.teacher_taps = self.role_taps[teacher(0)] = pre_where_tapped(context, teacher(0), self.teacher_taps)
-        if self.settings.student_pre:
-            self.student_taps = self.role_taps[STUDENT] = pre_where_tapped(context, STUDENT, self.student_taps)
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Move maps to before their activation where that is asked for and tapped, and add the pooled vectors."""
+        maps = super().taps(context)
+        for role, wanted in ((teacher(0), self.settings.teacher_pre), (STUDENT, self.settings.student_pre)):
+            if wanted:
+                maps[role] = pre_where_tapped(context, role, maps[role])
+        return {role: (*taps, EMBEDDING) for role, taps in maps.items()}
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return one fusion a stage and one for the pooled vector."""
-        student = map_shapes("reviewkd", context, STUDENT, self.student_taps[:-1])
-        target = map_shapes("reviewkd", context, teacher(0), self.teacher_taps[:-1])
-        vectors = [context.shapes[role][EMBEDDING].numel() for role in (STUDENT, teacher(0))]
-        inner = min(MOST_CHANNELS, vectors[0])
-        inputs = [*(shape[0] for shape in student), vectors[0]]
-        targets = [*target, torch.Size((vectors[1], 1, 1))]
-        deepest = len(inputs) - 1
-        pairs = enumerate(zip(inputs, targets, strict=True))
-        return nn.ModuleDict({"fusions": nn.ModuleList([Fusion(i, inner, t, k == deepest) for k, (i, t) in pairs])})
+        student, target = ([_as_map(shape) for shape in context.features(role)] for role in (STUDENT, teacher(0)))
+        inner = min(MOST_CHANNELS, student[-1][0])
+        fusions = [
+            Fusion(own[0], inner, other, deepest=own is student[-1]) for own, other in zip(student, target, strict=True)
+        ]
+        return nn.ModuleDict({"fusions": nn.ModuleList(fusions)})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the review loss."""
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the review loss."""
         fusions = extra["fusions"]
         assert isinstance(fusions, nn.ModuleList)
-        fused = review(fusions, as_maps(outputs[STUDENT].features(self.student_taps)))
-        target = as_maps(outputs[teacher(0)].features(self.teacher_taps))
-        return {"ce": batch.cross_entropy(outputs[STUDENT].logits), "reviewkd": hcl_loss(fused, target)}
+        return hcl_loss(review(fusions, as_maps(student)), as_maps(target))
 
     def weight(self, term: str, progress: Progress) -> float:
         """Raise the weight of the review epoch by epoch, the first one counting as `warmup_start`."""
@@ -136,6 +124,11 @@ class ReviewKD(Method):
         if term != "reviewkd" or epochs == 0:
             return full
         return full * min(1.0, (math.floor(progress.epoch) + self.settings.warmup_start) / epochs)
+
+
+def _as_map(shape: torch.Size) -> torch.Size:
+    """Return the shape (C,H,W) of a map; that of a vector (D,) is (D,1,1)."""
+    return shape if len(shape) == 3 else torch.Size((shape.numel(), 1, 1))
 
 
 def pre_where_tapped(context: Context, role: str, taps: Sequence[str]) -> tuple[str, ...]:

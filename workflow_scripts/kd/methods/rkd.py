@@ -1,15 +1,14 @@
 """Relational knowledge distillation: distances and angles between the images of a batch match (Park et al. 2019)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from kd.data.needs import Groups, Needs
-from kd.methods.contract import STUDENT, Batch, Method, Output, Outputs, Progress, teacher
-from kd.methods.features import unit
+from kd.data.wants import Groups, Wants
+from kd.methods._features import EMBEDDING, unit
+from kd.methods.contract import STUDENT, Context, Method, Output, Step, teacher
 
-EMBEDDING = "embedding"
 SMALLEST = 1e-12
 BLOCK = 2**24
 """How many floats the largest tensor of a block of angles may have (64 MiB)."""
@@ -65,19 +64,20 @@ def _cosines(embedding: Tensor, start: int, stop: int) -> Tensor:
 class RKD(Method):
     """Cross-entropy, distances and angles, of pooled features or of logits."""
 
-    def needs(self) -> Needs:
-        """Ask for the pooled features if they are compared, and for balanced batches if asked for."""
-        taps = () if self.settings.embed == "logits" else (EMBEDDING,)
+    def wants(self) -> Wants:
+        """Want balanced batches, if asked for."""
         size = self.settings.per_class
-        return Needs(taps, taps, groups=None if size is None else Groups(size, "balanced"))
+        return Wants(groups=None if size is None else Groups(size, "balanced"))
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Return the pooled features, if they are compared."""
+        return {} if self.settings.embed == "logits" else {STUDENT: (EMBEDDING,), teacher(0): (EMBEDDING,)}
+
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss, the distance loss and the angle loss."""
-        student, target = (self.compared(outputs[role]) for role in (STUDENT, teacher(0)))
+        student, target = self.compared(step.student), self.compared(step.teacher)
         return {
-            "ce": batch.cross_entropy(outputs[STUDENT].logits),
+            "ce": step.cross_entropy(),
             "distance": distance_loss(student, target),
             "angle": angle_loss(student, target),
         }

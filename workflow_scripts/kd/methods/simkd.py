@@ -1,11 +1,10 @@
 """SimKD: the student's projected last map matches the teacher's, whose classifier it reuses (Chen et al. 2022)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.features import pool_to
+from kd.methods._features import pool_to
+from kd.methods.contract import STUDENT, Context, Method, Step, teacher
 from kd.models.base import TappedModel
 from kd.models.reuse import PROJECTED, Facts, Pooled, ReusedHead, last_map, pooled_feature
 
@@ -22,14 +21,13 @@ class SimKD(Method):
     """A student that is deployed with a projector and the teacher's classifier, and learns the teacher's map alone."""
 
     target: Pooled | None = None
-    """What the teacher's classifier reads; known once `student` has been called."""
+    """What the teacher's classifier reads; known once the networks have been seen."""
 
-    def student(self, model: TappedModel, context: Context) -> TappedModel:
+    def deployed(self, student: TappedModel, context: Context) -> TappedModel:
         """Return the trunk with a fresh projector and a copy of the teacher's classifier."""
         reused = context.models[teacher(0)]
-        self.target = pooled_feature(reused, context.image_size)
-        source = last_map(model, context.image_size)
-        s, t = (_shape(context, role, of) for role, of in ((STUDENT, source), (teacher(0), self.target)))
+        target, source = pooled_feature(reused, context.image_size), last_map(student, context.image_size)
+        s, t = (_shape(context, role, of) for role, of in ((STUDENT, source), (teacher(0), target)))
         classifier = reused.classifier
         facts = Facts(
             tap=source.tap,
@@ -39,27 +37,23 @@ class SimKD(Method):
             inputs=s[0],
             hidden=max(1, t[0] // self.settings.factor),
             outputs=t[0],
-            nonnegative=self.target.nonnegative,
+            nonnegative=target.nonnegative,
             classes=context.num_classes,
             bias=getattr(classifier, "bias", None) is not None,
             teacher=reused.arch,
         )
-        return ReusedHead(model, facts).adopt(classifier)
+        return ReusedHead(student, facts).adopt(classifier)
 
-    def needs(self) -> Needs:
-        """Ask for the projected map and for what the teacher's classifier reads."""
-        return Needs((PROJECTED,), ("last" if self.target is None else self.target.tap,))
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Return the projected map and what the teacher's classifier reads."""
+        self.target = pooled_feature(context.models[teacher(0)], context.image_size)
+        return {STUDENT: (PROJECTED,), teacher(0): (self.target.tap,)}
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss of the deployed logits and the map loss."""
-        assert self.target is not None, "the student was not made ready for deployment"
-        projected = outputs[STUDENT].taps[PROJECTED]
-        return {
-            "ce": batch.cross_entropy(outputs[STUDENT].logits),
-            "simkd": simkd_loss(projected, self.target.of(outputs[teacher(0)].taps)),
-        }
+        assert self.target is not None, "taps are named before the first step"
+        simkd = simkd_loss(step.student.taps[PROJECTED], self.target.of(step.teacher.taps))
+        return {"ce": step.cross_entropy(), "simkd": simkd}
 
 
 def _shape(context: Context, role: str, feature: Pooled) -> tuple[int, int, int]:

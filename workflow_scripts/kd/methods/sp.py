@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.features import require_taps, unit
+from kd.methods._features import unit
+from kd.methods.tap_loss import TapLoss
 
 
 def similarity(feature: Tensor) -> Tensor:
@@ -23,22 +22,12 @@ def sp_loss(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor]) ->
     return sum(losses, start=student_feats[0].new_zeros(()))
 
 
-class SP(Method):
+class SP(TapLoss):
     """Cross-entropy and preserved similarities."""
 
-    def needs(self) -> Needs:
-        """Ask for the tapped features, compared one to one."""
-        return Needs(tuple(self.settings.student_taps), tuple(self.settings.teacher_taps), same_length=True)
+    term = "sp"
+    maps = False
 
-    def build(self, context: Context) -> nn.ModuleDict:
-        """Check that there is a tap; similarities need no modules."""
-        require_taps("sp", STUDENT, self.student_taps, context.taps[STUDENT])
-        return nn.ModuleDict()
-
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the similarity loss."""
-        student = outputs[STUDENT].features(self.student_taps)
-        target = outputs[teacher(0)].features(self.teacher_taps)
-        return {"ce": batch.cross_entropy(outputs[STUDENT].logits), "sp": sp_loss(student, target)}
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the similarity loss."""
+        return sp_loss(student, target)

@@ -3,12 +3,9 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.features import last_layer
+from kd.methods._features import EMBEDDING, last_layer
+from kd.methods.contract import STUDENT, Context, Method, Step, teacher
 from kd.methods.kd import kd_loss
-
-EMBEDDING = "embedding"
 
 
 def representation_loss(translated: Tensor, target: Tensor) -> Tensor:
@@ -28,25 +25,23 @@ def regression_loss(translated: Tensor, weight: Tensor, bias: Tensor | None, tea
 class SRRL(Method):
     """Cross-entropy, softened logits, and pooled features that fit the teacher's and its classifier."""
 
-    def needs(self) -> Needs:
-        """Ask for the pooled features."""
-        return Needs((EMBEDDING,), (EMBEDDING,))
+    def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
+        """Return the pooled features."""
+        return {STUDENT: (EMBEDDING,), teacher(0): (EMBEDDING,)}
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return the translator of student features: linear, BatchNorm and ReLU."""
-        inputs, outputs = (context.shapes[role][EMBEDDING].numel() for role in (STUDENT, teacher(0)))
+        inputs, outputs = (context.features(role)[0].numel() for role in (STUDENT, teacher(0)))
         translator = nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs), nn.ReLU())
         return nn.ModuleDict({"translator": translator})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the losses of labels, of softened logits, of features and of their reading by the teacher."""
-        student, target = outputs[STUDENT], outputs[teacher(0)]
-        translated = extra["translator"](student.taps[EMBEDDING])
-        weight, bias = last_layer("srrl", teacher(0), target)
+        student, target = step.student, step.teacher
+        translated = step.extra["translator"](student.taps[EMBEDDING])
+        weight, bias = last_layer(self.name, teacher(0), target)
         return {
-            "ce": batch.cross_entropy(student.logits),
+            "ce": step.cross_entropy(),
             "kd": kd_loss(student.logits, target.logits, self.settings.temperature),
             "representation": representation_loss(translated, target.taps[EMBEDDING]),
             "regression": regression_loss(translated, weight, bias, target.logits),

@@ -3,11 +3,11 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress
+from kd.data.wants import Wants
+from kd.methods.contract import Method, Step
 
 
 def virtual_teacher(labels: Tensor, classes: int, confidence: float, temperature: float, form: str) -> Tensor:
@@ -36,18 +36,16 @@ def tf_reg_losses(logits: Tensor, labels: Tensor, confidence: float, temperature
 class TfKD(Method):
     """Cross-entropy and the regulariser that a virtual teacher makes."""
 
-    def needs(self) -> Needs:
-        """Ask for nothing: there is no teacher."""
-        return Needs(live_teacher=False)
+    def wants(self) -> Wants:
+        """Want nothing: there is no teacher."""
+        return Wants(live_teacher=False)
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the regulariser; a mixed image has a share of two virtual teachers."""
-        settings, logits = self.settings, outputs[STUDENT].logits
+        settings, batch, logits = self.settings, step.batch, step.student.logits
         own, other = (
             tf_reg_losses(logits, labels, settings.confidence, settings.temperature, settings.form)
             for labels in (batch.labels, batch.other_labels)
         )
         mixed = batch.mixing * own + (1 - batch.mixing) * other
-        return {"ce": batch.cross_entropy(logits), "tf_reg": mixed.mean()}
+        return {"ce": step.cross_entropy(), "tf_reg": mixed.mean()}

@@ -1,9 +1,9 @@
 """Transformed teacher matching (Zheng and Yang 2024)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teacher
-from kd.methods.divergence import softened_kl
+from kd.methods._divergence import softened_kl
+from kd.methods.logit_loss import LogitLoss
 
 
 def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, exponent: float) -> Tensor:
@@ -15,15 +15,11 @@ def ttm_loss(student_logits: Tensor, teacher_logits: Tensor, exponent: float) ->
     return softened_kl(student_logits, exponent * teacher_logits, temperature=1.0)
 
 
-class TTM(Method):
+class TTM(LogitLoss):
     """Cross-entropy and matching of the transformed teacher."""
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the matching loss."""
-        student = outputs[STUDENT].logits
-        return {
-            "ce": batch.cross_entropy(student),
-            "ttm": ttm_loss(student, outputs[teacher(0)].logits, self.settings.exponent),
-        }
+    term = "ttm"
+
+    def compare(self, student: Tensor, target: Tensor) -> Tensor:
+        """Return the matching loss."""
+        return ttm_loss(student, target, self.settings.exponent)

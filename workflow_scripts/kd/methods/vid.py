@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.data.needs import Needs
-from kd.methods.contract import STUDENT, Batch, Context, Method, Outputs, Progress, teacher
-from kd.methods.features import map_shapes, pool_match
+from kd.methods._features import pool_match
+from kd.methods.contract import STUDENT, Context, teacher
+from kd.methods.tap_loss import TapLoss
 
 EPSILON = 1e-5
 
@@ -53,28 +53,20 @@ def inverse_softplus(value: float) -> float:
     return value + math.log(-math.expm1(-value))
 
 
-class VID(Method):
+class VID(TapLoss):
     """Cross-entropy and the likelihood of the teacher's maps; means and variances are trained."""
 
-    def needs(self) -> Needs:
-        """Ask for the tapped maps, compared one to one."""
-        return Needs(tuple(self.settings.student_taps), tuple(self.settings.teacher_taps), same_length=True)
+    term = "vid"
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return one Gaussian a pair of taps."""
-        student = map_shapes("vid", context, STUDENT, self.student_taps)
-        target = map_shapes("vid", context, teacher(0), self.teacher_taps)
-        variance = self.settings.init_variance
-        gaussians = [TeacherGaussian(s[0], t[0], variance) for s, t in zip(student, target, strict=True)]
+        shapes = zip(context.features(STUDENT), context.features(teacher(0)), strict=True)
+        gaussians = [TeacherGaussian(s[0], t[0], self.settings.init_variance) for s, t in shapes]
         return nn.ModuleDict({"gaussians": nn.ModuleList(gaussians)})
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the negative log-likelihood."""
-        student = outputs[STUDENT].features(self.student_taps)
-        target = outputs[teacher(0)].features(self.teacher_taps)
-        return {"ce": batch.cross_entropy(outputs[STUDENT].logits), "vid": predicted_loss(student, target, extra)}
+    def compare(self, student: Sequence[Tensor], target: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:
+        """Return the negative log-likelihood."""
+        return predicted_loss(student, target, extra)
 
 
 def predicted_loss(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor], extra: nn.ModuleDict) -> Tensor:

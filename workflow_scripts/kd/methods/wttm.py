@@ -1,9 +1,9 @@
 """Transformed teacher matching, each image weighted by how soft its target is (Zheng and Yang 2024)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from kd.methods.contract import STUDENT, Batch, Method, Outputs, Progress, teacher
+from kd.methods.logit_loss import LogitLoss
 
 
 def wttm_loss(student_logits: Tensor, teacher_logits: Tensor, exponent: float) -> Tensor:
@@ -18,15 +18,11 @@ def wttm_loss(student_logits: Tensor, teacher_logits: Tensor, exponent: float) -
     return (power_sum.squeeze(1).exp() * divergence).mean()
 
 
-class WTTM(Method):
+class WTTM(LogitLoss):
     """Cross-entropy and weighted matching of the transformed teacher."""
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
-        """Return the classification loss and the weighted matching loss."""
-        student = outputs[STUDENT].logits
-        return {
-            "ce": batch.cross_entropy(student),
-            "wttm": wttm_loss(student, outputs[teacher(0)].logits, self.settings.exponent),
-        }
+    term = "wttm"
+
+    def compare(self, student: Tensor, target: Tensor) -> Tensor:
+        """Return the weighted matching loss."""
+        return wttm_loss(student, target, self.settings.exponent)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kd.engine.jobs.length import stages_of_job
 from kd.engine.jobs.workbench import Workbench
 from kd.engine.precision import allow_tf32, set_kernels, training_device
 from kd.methods.contract import Stage
@@ -105,10 +106,8 @@ def both_loops(world: World, entry: Entry, seed: int = 0) -> Iterator[Pair]:
 
 def stage_of(bench: Workbench) -> Stage:
     """Return the stage that a training spends most of its epochs in, the last of equals."""
-    half = bench.job.half
-    stages = [bench.method.half_stage(half)] if half else bench.method.plan()
     epochs = bench.job.recipe.epochs
-    return max(reversed(stages), key=lambda stage: stage.recipe.get("epochs", epochs))
+    return max(reversed(stages_of_job(bench.job, bench.method)), key=lambda stage: stage.recipe.get("epochs", epochs))
 
 
 def build_reference(bench: Workbench, world: World) -> Reference:
@@ -126,7 +125,7 @@ def build_engine(bench: Workbench, world: World) -> Engine:
 
 def _fixed(bench: Workbench) -> torch.Tensor | None:
     """Return logits (K,n,C) to stand for those of the fixed view, for methods that learn from it."""
-    if not bench.method.needs().fixed_teacher:
+    if not bench.wants.fixed_teacher:
         return None
     shape = (len(bench.job.teachers), len(bench.data.train), bench.data.num_classes)
     return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(bench.team.device)

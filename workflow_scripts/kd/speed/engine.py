@@ -22,7 +22,7 @@ class Engine:
     def __init__(self, bench: Workbench, stage: Stage, folder: Path, teacher_logits: Tensor | None = None) -> None:
         self.bench, self.stage = bench, stage
         data, team, job = bench.data, bench.team, bench.job
-        self.frozen = FrozenForward(team, bench.precision, bench.method.needs(), data.train, data.augmenter)
+        self.frozen = FrozenForward(team, bench.precision, bench.wants, data.train, data.augmenter)
         self.frozen.fixed_logits = teacher_logits
         self.rows: list[Row] = []
         resume = ResumeFile(folder / f"resume{id(self)}.pt", "benchmark")

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd.methods.contract import STUDENT, Batch, Outputs, Progress, teacher
+from kd.methods.contract import Step
 from kd.methods.crd import CRD, Memory, nce_loss, normaliser
 
 
@@ -34,25 +34,21 @@ class GatheredCRD(CRD):
 
     @classmethod
     def like(cls, method: CRD) -> "GatheredCRD":
-        """Return it with the settings and resolved taps of a method."""
-        copy = cls(method.settings)
-        copy.__dict__.update(method.__dict__)
-        return copy
+        """Return it with the settings of a method."""
+        return cls(method.settings, method.teachers)
 
-    def loss(
-        self, update: str, batch: Batch, outputs: Outputs, extra: nn.ModuleDict, progress: Progress
-    ) -> dict[str, Tensor]:
+    def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification and the contrastive loss, and remember the embeddings."""
-        memory = extra["memory"]
+        batch, memory = step.batch, step.extra["memory"]
         assert isinstance(memory, Memory)
-        student = extra["student"](self.embedded(outputs[STUDENT]))
-        target = extra["teacher"](self.embedded(outputs[teacher(0)]))
+        student = step.extra["student"](self.embedded(step.student))
+        target = step.extra["teacher"](self.embedded(step.teacher))
         rows = torch.cat([batch.positions[:, None], self.negatives.to(batch.positions)], dim=1)
         crd = self.gathered("student", student, memory.teacher, rows, memory)
         crd = crd + self.gathered("teacher", target, memory.student, rows, memory)
         memory.remember(memory.student, batch.positions, student, self.settings.momentum)
         memory.remember(memory.teacher, batch.positions, target, self.settings.momentum)
-        return {"ce": batch.cross_entropy(outputs[STUDENT].logits), "crd": crd}
+        return {"ce": step.cross_entropy(), "crd": crd}
 
     def gathered(self, side: str, embedding: Tensor, bank: Tensor, rows: Tensor, memory: Memory) -> Tensor:
         """Return the loss of embeddings (B,D) against rows (B,K+1) of the other side's bank, the positive first."""

@@ -17,14 +17,28 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
 from kd.data import groups
-from kd.data.needs import View
 from kd.data.store import ImageStore
+from kd.data.wants import View
 from kd.engine.flops import FlopCounter
 from kd.engine.jobs.workbench import Workbench
 from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, descend_by_branch, lr_factor
 from kd.engine.seeds import derived_seed
 from kd.engine.shortcuts import make_deterministic
-from kd.methods.contract import STUDENT, Batch, Method, Output, Progress, Stage, Update
+from kd.engine.timetable import schedules
+from kd.methods.contract import (
+    STUDENT,
+    Batch,
+    Method,
+    Momenta,
+    Output,
+    Outputs,
+    Prepares,
+    Progress,
+    Seen,
+    Stage,
+    Step,
+    Update,
+)
 from kd.methods.crd import CRD
 from kd.schema.config import Augmentation
 from kd.speed.host_contrast import GatheredCRD, HostNegatives, stacked
@@ -77,6 +91,17 @@ def collate(items: list[Item]) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor
     return torch.stack(images), torch.tensor(labels), torch.tensor(positions), further, negatives
 
 
+def joined(*parts: Seen) -> Seen:
+    """Return what several groups of networks made of the same batch."""
+    views = {name: Outputs() for part in parts for name in part.views}
+    whole = Seen(Outputs(), views)
+    for part in parts:
+        whole.outputs.update(part.outputs)
+        for name, outputs in part.views.items():
+            views[name].update(outputs)
+    return whole
+
+
 class Reference:
     """One method's plain loop."""
 
@@ -86,10 +111,10 @@ class Reference:
         self.bench, self.stage, self.workers = bench, stage, workers
         self.recipe = bench.job.recipe.model_copy(update=dict(stage.recipe))
         self.device, self.team = bench.team.device, bench.team
-        self.needs = bench.method.needs()
+        self.wants = bench.wants
         plain = (bench.data.image_size, mean, std)
         augmentation = self.recipe.augmentation
-        views = {view.name: transform_of(augmentation, *plain, view) for view in self.needs.views}
+        views = {view.name: transform_of(augmentation, *plain, view) for view in self.wants.views}
         self.images = PilImages(bench.data.train, transform_of(augmentation, *plain), views)
         nothing = augmentation.model_copy(update={"crop": "none", "flip": False})
         self.held_out = PilImages(bench.data.validation, transform_of(nothing, *plain), {})
@@ -117,7 +142,8 @@ class Reference:
         return GatheredCRD.like(method)
 
     def _optimizer(self, update: Update) -> torch.optim.Optimizer:
-        recipe, momenta = self.recipe, self.bench.method.momenta()
+        recipe, method = self.recipe, self.bench.method
+        momenta = method.momenta() if isinstance(method, Momenta) else {}
         groups_ = [(self.team.parameters(role), update.lr_scale.get(role, 1.0)) for role in update.trains]
         groups_ = [(parameters, scale) for parameters, scale in groups_ if parameters]
         if momenta:
@@ -148,7 +174,7 @@ class Reference:
     def _order(self) -> list[list[int]]:
         """Return the positions of each batch of an epoch, those of a group of images side by side."""
         shuffled = torch.randperm(len(self.images), generator=self.order)
-        wanted, size = self.needs.groups, self.recipe.batch_size
+        wanted, size = self.wants.groups, self.recipe.batch_size
         if wanted is None:
             return [part.tolist() for part in shuffled[: self.steps * size].split(size)]
         pool = groups.pool(len(self.images), wanted, self.draws) if wanted.kind == "random" else None
@@ -187,45 +213,48 @@ class Reference:
             assert negatives is not None, "its images come with negatives"
             self.method.negatives = negatives
         batch = Batch(images, labels, positions, labels, views={k: v.to(self.device) for k, v in views.items()})
-        wanted = self.needs.groups
+        wanted = self.wants.groups
         if wanted is not None and wanted.kind != "balanced":
             batch = replace(batch, group=wanted.size)
-        if self.needs.fixed_teacher and self.teacher_logits is not None:
+        if self.wants.fixed_teacher and self.teacher_logits is not None:
             batch = replace(batch, teacher_logits=self.teacher_logits[:, positions])
-        return self.method.prepare(batch, self.draws)
+        return self.method.prepare(batch, self.draws) if isinstance(self.method, Prepares) else batch
 
     @torch.no_grad()
-    def teach(self, batch: Batch) -> dict[str, Output]:
+    def teach(self, batch: Batch) -> Seen:
         """Return what the networks that are not trained make of a batch and its views."""
         idle = [role for role in self.team.models if role not in self.stage.trained()]
-        if not self.needs.live_teacher:
+        if not self.wants.live_teacher:
             idle = [role for role in idle if self.team.taps[role]]
         return self.forward(batch, idle)
 
-    def forward(self, batch: Batch, roles: list[str]) -> dict[str, Output]:
+    def forward(self, batch: Batch, roles: list[str]) -> Seen:
         """Run the networks as they are on a batch and its views."""
-        outputs = {}
+        return Seen(self._run(batch.images, roles), {k: self._run(view, roles) for k, view in batch.views.items()})
+
+    def _run(self, images: Tensor, roles: list[str]) -> Outputs:
+        outputs = Outputs()
         for role in roles:
             model = self.team.models[role]
-            for name, images in [(role, batch.images), *((f"{role}@{k}", v) for k, v in batch.views.items())]:
-                logits, taps = model(images, self.team.taps[role])
-                outputs[name] = Output(logits, taps, model.classifier)
+            logits, taps = model(images, self.team.taps[role])
+            outputs[role] = Output(logits, taps, model.classifier)
         return outputs
 
-    def update(self, update: Update, batch: Batch, known: dict[str, Output]) -> None:
+    def update(self, update: Update, batch: Batch, known: Seen) -> None:
         """Take one optimiser step, then read loss and accuracies back to the host."""
         trained = [role for role in self.team.models if role in update.trains]
         with torch.no_grad():
             waiting = self.forward(batch, [role for role in self.team.models if role in self._waiting(update)])
-        outputs = known | waiting | self.forward(batch, trained)
+        seen = joined(known, waiting, self.forward(batch, trained))
         progress = Progress(self.epoch, self.recipe.epochs)
-        terms = self.method.loss(update.name, batch, outputs, self.team.extra, progress)
+        schedule = {name: column[0] for name, column in schedules(self.method, [progress]).items()}
+        terms = self.method.loss(Step(update.name, batch, seen, self.team.extra, schedule))
         weighted = {term: self.method.weight(term, progress) * value for term, value in terms.items()}
         total = torch.stack(list(weighted.values())).sum()
         self.descend(update, total, weighted)
         self.losses.append(total.item())
-        if STUDENT in update.trains and len(outputs[STUDENT].logits) == len(batch.labels):
-            self.top1, self.top5 = accuracy(outputs[STUDENT].logits, batch.labels)
+        if STUDENT in update.trains and len(seen.outputs.student.logits) == len(batch.labels):
+            self.top1, self.top5 = accuracy(seen.outputs.student.logits, batch.labels)
 
     def _waiting(self, update: Update) -> frozenset[str]:
         """Return the networks that only other updates of the stage train."""
@@ -235,6 +264,7 @@ class Reference:
         """Step down the gradient."""
         optimizer = self.optimizers[update.name]
         if isinstance(optimizer, SplitMomentum):
+            assert isinstance(self.method, Momenta)
             off = torch.amp.GradScaler(self.device.type, enabled=False)
             descend_by_branch(optimizer, branch_totals(weighted, self.method.momenta()), off)
             return

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 from kd.engine import runner
 from kd.engine.precision import runs_bf16
-from kd.methods.contract import Batch, Output
+from kd.methods.contract import Batch, Seen
 from kd.speed.compare import build_engine, build_reference
 from kd.speed.engine import Engine
 from kd.speed.measure import Loop, Progress, in_turns
@@ -48,7 +48,7 @@ def _read_back(engine: Engine, world: World) -> None:
     """Read loss and accuracy back to the host in every step."""
     training, step = engine.training, engine.training.step
 
-    def reading(batch: Batch, known: Mapping[str, Output]) -> None:
+    def reading(batch: Batch, known: Seen) -> None:
         """Take a step, then wait for its figures."""
         step(batch, known)
         training.stage.sums.means()

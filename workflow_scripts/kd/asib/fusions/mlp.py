@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kd.asib.fusions.base import Fused, Fusion
-from kd.methods.features import pool_to
+from kd.methods._features import pool_to
 
 
 class MapPath(nn.Module):

@@ -7,7 +7,7 @@ from kd.engine.jobs.files import Files
 from kd.engine.jobs.trainings import finish, save_student, train, validation_of
 from kd.engine.jobs.workbench import Workbench, prepare
 from kd.engine.training import OnEpoch
-from kd.methods.contract import STUDENT
+from kd.methods.contract import STUDENT, Halved
 from kd.study.job_settings import JobSettings
 
 
@@ -16,6 +16,7 @@ def train_half_stage(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Resul
     bench = prepare(job, files)
     before = load_state(files.previous) if files.previous else {"optimizers": {}}
     assert job.half is not None, "a half-stage job names its half"
+    assert isinstance(bench.method, Halved), f"{bench.method.name} is no chain"
     stage = bench.method.half_stage(job.half)
     result = train(bench, files, [stage], on_epoch, before["optimizers"])
     if STUDENT in stage.trained():

@@ -8,7 +8,7 @@ from kd.engine.jobs.files import Files
 from kd.engine.jobs.trainings import finish, save_student, train
 from kd.engine.jobs.workbench import Workbench, prepare
 from kd.engine.training import OnEpoch
-from kd.methods.contract import STUDENT
+from kd.methods.contract import STUDENT, stages_of
 from kd.models.freezing import refuse_unfinished
 from kd.record.epochs import write_metrics
 from kd.record.run_json import write_settings
@@ -22,7 +22,7 @@ def train_student(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Result:
     bench = prepare(job, files)
     if job.student is not None and not job.student.train:
         return _keep_as_it_is(bench, files)
-    result = train(bench, files, bench.method.plan(), on_epoch)
+    result = train(bench, files, stages_of(bench.method), on_epoch)
     save_student(files.folder, job, bench.team.models[STUDENT], result)
     finish(bench, files, result)
     return result

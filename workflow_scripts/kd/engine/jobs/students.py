@@ -9,7 +9,7 @@ from kd.engine.jobs.files import Files
 from kd.engine.jobs.trainings import finish, save_student, training_of
 from kd.engine.jobs.workbench import Workbench, prepare
 from kd.engine.training import OnEpoch
-from kd.methods.contract import STUDENT
+from kd.methods.contract import STUDENT, stages_of
 from kd.record.epochs import write_metrics
 from kd.study.job_settings import JobSettings
 from kd.tools.errors import UserError
@@ -28,7 +28,7 @@ def train_students(
         benches.append(prepare(job, files, benches[0] if benches else None))
     begun = [copy.deepcopy(bench.team.models[STUDENT].state_dict()) for bench in benches]
     trainings = [training_of(bench, files, on_epoch) for bench, files in zip(benches, folders, strict=True)]
-    outcomes = train_together(trainings, [bench.method.plan() for bench in benches])
+    outcomes = train_together(trainings, [stages_of(bench.method) for bench in benches])
     failures = [outcome if isinstance(outcome, UserError) else None for outcome in outcomes]
     if all(failures):
         raise next(failure for failure in failures if failure is not None)

@@ -14,7 +14,7 @@ from kd.engine.jobs.workbench import Workbench
 from kd.engine.kept_outputs import read_outputs
 from kd.engine.teachers import FrozenForward
 from kd.engine.training import OnEpoch, Training
-from kd.methods.contract import STUDENT, Stage, teacher
+from kd.methods.contract import STUDENT, Stage, is_peer, teacher
 from kd.models.base import TappedModel
 from kd.models.reuse import added_parameters, deployment
 from kd.models.weights import save_weights
@@ -64,7 +64,7 @@ def training_of(bench: Workbench, files: Files, on_epoch: OnEpoch) -> Training:
 def frozen_forward_of(bench: Workbench, files: Files) -> FrozenForward:
     """Return what runs the untrained roles, with the teachers' outputs where the run reads them."""
     data, team = bench.data, bench.team
-    frozen = FrozenForward(team, bench.precision, bench.method.needs(), data.train, data.augmenter)
+    frozen = FrozenForward(team, bench.precision, bench.wants, data.train, data.augmenter)
     if files.outputs:
         logits = read_outputs(files.outputs, data.digest).to(team.device)
         frozen.fixed_logits = logits
@@ -129,11 +129,10 @@ def _parameters(bench: Workbench) -> dict[str, int]:
         return sum(p.numel() for p in module.parameters())
 
     extra, models = bench.team.extra, bench.team.models
-    peers = sum(count(model) for role, model in models.items() if role.startswith("peer"))
-    deployed = sum(count(module) for module in bench.method.inference_modules(extra))
+    peers = sum(count(model) for role, model in models.items() if is_peer(role))
     added = added_parameters(models[STUDENT]) if STUDENT in models else 0
     return {
         "student": count(models[STUDENT]) - added if STUDENT in models else 0,
         "extra_train": count(extra) + peers + added,
-        "extra_inference": deployed + added,
+        "extra_inference": added,
     }

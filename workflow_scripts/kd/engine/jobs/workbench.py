@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from kd.data.wants import Wants
 from kd.engine.checkpoint import load_state
 from kd.engine.data import Data, load_data
 from kd.engine.jobs.files import Files
@@ -14,8 +15,8 @@ from kd.engine.modes import Modes, choose_modes
 from kd.engine.precision import Precision, set_kernels, training_device
 from kd.engine.resolve import build_method
 from kd.engine.seeds import derived_seed
-from kd.engine.team import Team, deploy
-from kd.methods.contract import STUDENT, Method, peer, teacher
+from kd.engine.team import Team, deploy, equip
+from kd.methods.contract import STUDENT, Method, is_teacher, peer, teacher
 from kd.models.base import Origin, TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws
@@ -29,12 +30,13 @@ from kd.tools.files import read_json
 
 @dataclass
 class Workbench:
-    """A job made ready: data on the device, team built, method bound."""
+    """A job made ready: data on the device, team built, method fitted to it."""
 
     job: JobSettings
     data: Data
     team: Team
     method: Method
+    wants: Wants
     precision: Precision
     origin: Origin | None = None
     """What the student was built from, None of one that was initialised afresh."""
@@ -49,24 +51,23 @@ def prepare(job: JobSettings, files: Files, companion: Workbench | None = None) 
     set_kernels(job.recipe)
     data = _borrowed_data(job, companion) or load_data(files.data, job, device)
     method = build_method(job.method, len(job.teachers))
-    models = _models(job, files, data, method)
+    wants = method.wants()
+    models = _models(job, files, data, wants.peers)
     if companion is not None and companion.job.teachers == job.teachers:
-        models |= {role: model for role, model in companion.team.models.items() if role.startswith("teacher")}
+        models |= {role: model for role, model in companion.team.models.items() if is_teacher(role)}
     origin = models[STUDENT].origin if STUDENT in models else None
     modes = _modes(job, files, models, device)
     team = Team(models, device, modes)
     torch.manual_seed(derived_seed(job.seed, "extra"))
     team, context = deploy(team, method, data.image_size, data.train.labels, data.num_classes)
-    method.bind(context)
-    team.add_extra(method.build(context))
+    equip(team, method, context)
     if files.pretrained is not None:
         _load_pretrained(job, team.extra, files.pretrained)
     if files.previous is not None:
         team.load_state(load_state(files.previous)["team"])
-    team.taps.update(method.role_taps)
     # the scaler's: that of the network that is trained, if there is one
     precision = modes[next(iter(modes))].trained.on(device)
-    return Workbench(job, data, team, method, precision, origin)
+    return Workbench(job, data, team, method, wants, precision, origin)
 
 
 def _modes(job: JobSettings, files: Files, models: Mapping[str, TappedModel], device: torch.device) -> dict[str, Modes]:
@@ -89,11 +90,11 @@ def _borrowed_data(job: JobSettings, companion: Workbench | None) -> Data | None
     return companion.data if same_recipe and same_images else None
 
 
-def _models(job: JobSettings, files: Files, data: Data, method: Method) -> dict[str, TappedModel]:
+def _models(job: JobSettings, files: Files, data: Data, peers: int) -> dict[str, TappedModel]:
     models: dict[str, TappedModel] = {}
     size = (data.num_classes, data.image_size)
     if job.student is not None:
-        for k in range(method.needs().peers + 1):
+        for k in range(peers + 1):
             # the student's initialisation is the same for every method of a seed
             torch.manual_seed(derived_seed(job.seed, "student" if k == 0 else peer(k)))
             model = build_model(job.student, *size)

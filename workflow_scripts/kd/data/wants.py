@@ -1,4 +1,4 @@
-"""What a method asks of the engine."""
+"""What a method asks of the engine before there are networks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -30,30 +30,25 @@ class View:
 
 
 @dataclass(frozen=True)
-class Needs:
-    """Taps are names of a model's taps, or 'stages' (all spatial stages), 'last' (the last of them), 'embedding'."""
+class Wants:
+    """Networks beside student and teachers, and what a batch holds beside images and labels."""
 
-    student_taps: tuple[str, ...] = ()
-    teacher_taps: tuple[str, ...] = ()
     peers: int = 0
-    same_length: bool = False
-    """Whether student and teacher taps are compared one to one."""
+    """Further networks of the student's kind, which are trained with it."""
     groups: Groups | None = None
     views: tuple[View, ...] = ()
     fixed_teacher: bool = False
     """Whether the loss reads the teachers' logits on one fixed view of every image, which are computed once."""
     live_teacher: bool = True
-    """Whether the loss reads what the teachers make of the batch itself."""
+    """Whether the loss reads the teachers' logits on the batch itself; taps of a teacher are read live in any case."""
 
-    def __or__(self, other: "Needs") -> "Needs":
-        """Unite the needs of two methods that are trained together."""
-        groups = {needs.groups for needs in (self, other) if needs.groups is not None}
+    def __or__(self, other: "Wants") -> "Wants":
+        """Unite what two methods that are trained together ask for."""
+        groups = {wants.groups for wants in (self, other) if wants.groups is not None}
         if len(groups) > 1:
             found = ", ".join(sorted(f"{group.kind} of {group.size}" for group in groups))
             raise UserError(f"methods that draw different groups of images cannot be combined, found {found}")
-        return Needs(
-            student_taps=tuple(dict.fromkeys(self.student_taps + other.student_taps)),
-            teacher_taps=tuple(dict.fromkeys(self.teacher_taps + other.teacher_taps)),
+        return Wants(
             peers=max(self.peers, other.peers),
             groups=next(iter(groups), None),
             views=tuple(dict.fromkeys(self.views + other.views)),

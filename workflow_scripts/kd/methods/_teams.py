@@ -1,15 +1,17 @@
 """What losses with several teachers share: everything by teacher and image."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd.methods.contract import Outputs, teacher
+from kd.methods.contract import Output
 
 
-def all_logits(outputs: Outputs, teachers: int) -> Tensor:
+def all_logits(teachers: Sequence[Output]) -> Tensor:
     """Return the teachers' logits (K,B,C), detached."""
-    return torch.stack([outputs[teacher(k)].logits for k in range(teachers)]).detach()
+    return torch.stack([output.logits for output in teachers]).detach()
 
 
 def divergences(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:

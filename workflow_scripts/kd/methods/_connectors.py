@@ -1,10 +1,41 @@
 """Learned modules between student features and teacher targets, built from measured shapes."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from kd.methods.contract import STUDENT, Context, teacher
 from kd.tools.errors import UserError
+
+
+class TapPair(NamedTuple):
+    """Shapes (C,H,W) of a student's and a teacher's map that are compared, and which they are."""
+
+    student: torch.Size
+    target: torch.Size
+    where: str
+
+    def regressor(self, relu: bool = True) -> nn.Sequential:
+        """Return the `hint_regressor` from the one to the other."""
+        return hint_regressor(self.student, self.target, self.where, relu)
+
+
+def tap_pairs(method: str, context: Context) -> list[TapPair]:
+    """Return the pairs of maps that a method named, in order."""
+    names = zip(context.named[STUDENT], context.named[teacher(0)], strict=True)
+    shapes = zip(context.features(STUDENT), context.features(teacher(0)), strict=True)
+    return [
+        TapPair(own, target, f"method {method}, taps {s} and {t}")
+        for (own, target), (s, t) in zip(shapes, names, strict=True)
+    ]
+
+
+def connected(modules: nn.Module, features: Sequence[Tensor]) -> list[Tensor]:
+    """Return features, each passed through its own of a list of modules."""
+    return [module(feature) for module, feature in zip(modules.children(), features, strict=True)]
 
 
 def hint_regressor(student: torch.Size, teacher: torch.Size, where: str, relu: bool = True) -> nn.Sequential:
