@@ -130,7 +130,9 @@ class World:
             teacher_logits=self.fixed_logits[:, positions] if self.wants.fixed_teacher else None,
             views={view.name: images + torch.randn(images.shape, generator=generator) for view in self.wants.views},
         )
-        return self.method.prepare(batch, generator) if isinstance(self.method, Prepares) else batch
+        if not isinstance(self.method, Prepares):
+            return batch
+        return self.method.prepare(batch, self.method.draw(self.size, generator))
 
     def drawn(self, generator):
         """Return positions (items, images an item) of one batch."""

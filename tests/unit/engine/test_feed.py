@@ -9,17 +9,20 @@ from kd.engine.feed import BatchDraws, Feed, on_device
 from kd.engine.jobs.workbench import prepare
 
 MOVED = {"augmentation": {"padding": 1, "flip": True, "cutout": 2, "randaugment": {"ops": 2, "magnitude": 5}}}
+STILL = {"augmentation": {"crop": "none", "flip": False}, "teacher_view": "fixed"}
 EVERYTHING = {**MOVED, "mixup_alpha": 0.2, "cutmix_alpha": 0.5}
 
 
 def feed_of(here):
     bench = prepare(here.job(), here.files("run"))
-    feed = Feed(bench.data, bench.method, seed=0)
+    feed = Feed(bench.data, bench.method, bench.wants, seed=0)
     feed.enter(here.job().recipe)
     return feed
 
 
-@pytest.mark.parametrize(("method", "recipe"), [("ce", EVERYTHING), ("mlkd", MOVED), ("cs_kd", MOVED)])
+@pytest.mark.parametrize(
+    ("method", "recipe"), [("ce", EVERYTHING), ("mlkd", MOVED), ("cs_kd", MOVED), ("cutmix", STILL)]
+)
 def test_nothing_is_drawn_after_an_epoch_has_begun(world, method, recipe):
     feed = feed_of(world(method, recipe=recipe))
     before, batches = feed.state_dict(), feed.epoch()
@@ -53,12 +56,12 @@ def test_an_epoch_can_be_cut_short(world):
 def test_draws_are_moved_whole_and_given_back_batch_by_batch():
     def drawn(count):
         crops, signs = Draws(torch.zeros(count, 2), operations=torch.zeros(count, 1, 2)), torch.zeros(count)
-        return BatchDraws(crops, Mixing(0.5, signs), {"view": Draws(mirrored=signs)})
+        return BatchDraws(crops, Mixing(0.5, signs), {"view": Draws(mirrored=signs)}, torch.zeros(2))
 
     elsewhere = torch.device("meta")
     found = on_device([drawn(4), drawn(4), drawn(3)], elsewhere)
     assert [one.augmentation.offsets.shape for one in found] == [(4, 2), (4, 2), (3, 2)]
-    moved = [(one.augmentation.offsets, one.mixing.partners, one.views["view"].mirrored) for one in found]
+    moved = [(one.augmentation.offsets, one.mixing.partners, one.views["view"].mirrored, one.own) for one in found]
     assert all(draws.device == elsewhere for one in moved for draws in one)
     assert found[0].augmentation.operations.device.type == "cpu", "the host sorts images by operation"
     assert found[2].mixing.share == 0.5

@@ -87,7 +87,7 @@ def test_terms_equal_plain_loops_over_groups(name, criterion, pos_and_neg):
     method, items, t = method_of(name, criterion=criterion, pos_and_neg=pos_and_neg, temperature=3.0), 4, 3.0
     batch, logits = made(items, pos_and_neg, items * pos_and_neg)
     if name == "ckd_mixup":
-        batch = method.prepare(batch, torch.Generator().manual_seed(1))
+        batch = method.prepare(batch, method.draw(8, torch.Generator().manual_seed(1)))
     positives = -(-pos_and_neg // 2)
     expected = dict.fromkeys(("cls", "kd", "rel"), 0.0)
     for i in range(items):
@@ -95,7 +95,7 @@ def test_terms_equal_plain_loops_over_groups(name, criterion, pos_and_neg):
         truth = np.eye(CLASSES)[batch.labels[rows].numpy()]
         teacher_values = batch.teacher_logits[0, rows].detach().numpy()
         s, y, z = (
-            compared(name, values, positives, batch.mixing)
+            compared(name, values, positives, float(batch.mixing))
             for values in (logits[rows].detach().numpy(), truth, teacher_values)
         )
         mse = criterion == "mse"
@@ -138,7 +138,7 @@ def test_ckd_is_finite_for_extreme_logits():
 def test_one_share_a_batch_is_drawn_uniformly_and_from_the_generator_alone():
     method, (batch, _) = method_of("ckd_mixup"), made(2, 3, 6)
     stream, state = torch.Generator().manual_seed(0), torch.get_rng_state()
-    drawn = [method.prepare(batch, stream).mixing for _ in range(2000)]
+    drawn = [float(method.prepare(batch, method.draw(8, stream)).mixing) for _ in range(2000)]
     assert torch.equal(torch.get_rng_state(), state)
     assert np.histogram(drawn, 4, (0, 1))[0] / 2000 == pytest.approx([0.25] * 4, abs=0.05)
 
@@ -151,7 +151,8 @@ def test_one_share_a_batch_is_drawn_uniformly_and_from_the_generator_alone():
 def test_mixed_terms_equal_plain_loops_over_parts(name, parts, loss_fn):
     method, items, t = method_of(name, loss_fn=loss_fn, temperature=3.0), 6, 3.0
     batch, logits = made(items, parts, items)
-    batch = method.prepare(Batch(**{**vars(batch), "images": batch.images.float()}), torch.Generator().manual_seed(2))
+    drawn = method.draw(8, torch.Generator().manual_seed(2))
+    batch = method.prepare(Batch(**{**vars(batch), "images": batch.images.float()}), drawn)
     assert batch.images.shape == (items, 3, 8, 8)
     assert batch.shares.shape == (items, parts)
     shares = batch.shares[0].double().numpy()
@@ -178,7 +179,7 @@ def test_a_batch_has_one_draw_of_shares_that_sum_to_one(name, parts):
     assert wants.groups == Groups(parts, limit=100_000)
     batch, _ = made(3, parts, 3)
     batch = Batch(**{**vars(batch), "images": batch.images.float()})
-    drawn = torch.stack([method.prepare(batch, stream).shares for _ in range(400)])
+    drawn = torch.stack([method.prepare(batch, method.draw(8, stream)).shares for _ in range(400)])
     assert torch.equal(torch.get_rng_state(), state)
     assert (drawn == drawn[:, :1]).all()
     torch.testing.assert_close(drawn.sum(dim=2), torch.ones(400, 3))
@@ -188,7 +189,7 @@ def test_a_batch_has_one_draw_of_shares_that_sum_to_one(name, parts):
 
 
 def test_three_shares_are_uniform_draws_over_their_sum():
-    drawn = torch.stack([method_of("mixup3").draw_shares(torch.Generator().manual_seed(k)) for k in range(1500)])
+    drawn = torch.stack([method_of("mixup3").draw(8, torch.Generator().manual_seed(k)) for k in range(1500)])
     sample = np.random.default_rng(0).random((200_000, 3))
     expected = (sample / sample.sum(axis=1, keepdims=True)).std()
     assert drawn.std().item() == pytest.approx(expected, rel=0.05)
@@ -203,7 +204,7 @@ def test_images_are_mixed_by_their_shares():
 
 def test_a_box_of_the_second_image_is_pasted_and_counted():
     images = torch.stack([torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)], dim=1)
-    mixed, shares = pasted(images, (1, 4, 2, 8))
+    mixed, shares = pasted(images, torch.tensor([1, 4, 2, 8]))
     assert mixed[:, :, 1:4, 2:].min() == 1
     assert mixed.sum().item() == 2 * 3 * 18
     assert shares.tolist() == pytest.approx([1 - 18 / 64, 18 / 64])
@@ -215,7 +216,8 @@ def test_cutmix_shares_are_what_the_picture_shows(seed):
     zeros_and_ones = torch.tensor([0.0, 1.0] * 3).view(6, 1, 1, 1).expand(6, 3, 16, 16)
     labels = torch.zeros(6, dtype=torch.int64)
     batch = Batch(zeros_and_ones, labels, labels, labels, group=2)
-    mixed = method_of("cutmix").prepare(batch, torch.Generator().manual_seed(seed))
+    method = method_of("cutmix")
+    mixed = method.prepare(batch, method.draw(16, torch.Generator().manual_seed(seed)))
     torch.testing.assert_close(mixed.images.mean(dim=(1, 2, 3)), mixed.shares[:, 1])
 
 

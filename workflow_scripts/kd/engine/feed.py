@@ -23,6 +23,8 @@ class BatchDraws:
     augmentation: Draws
     mixing: Mixing | None = None
     views: Mapping[str, Draws] = field(default_factory=dict)
+    own: Tensor | None = None
+    """What the method drew to prepare it."""
 
 
 class Feed:
@@ -119,12 +121,13 @@ class Feed:
     def _draws(self, sizes: Sequence[int]) -> list[BatchDraws]:
         """Draw what happens to batches of so many images, batch by batch, and move it to the device at once."""
         side, recipe = self.data.image_size, self.recipe
-        common, own = self._streams["augmentation"], self._streams["method images"]
+        common, own, method = self._streams["augmentation"], self._streams["method images"], self.method
         found = [
             BatchDraws(
                 self.data.augmenter.draw(size, side, side, common),
                 draw_mixing(size, side, side, recipe.mixup_alpha, recipe.cutmix_alpha, common),
                 {name: augmenter.draw(size, side, side, own) for name, augmenter in self._views.items()},
+                method.draw(side, own) if isinstance(method, Prepares) else None,
             )
             for size in sizes
         ]
@@ -136,13 +139,15 @@ class Feed:
         if drawn.mixing is not None:
             mixed = mix(seen, labels, drawn.mixing)
             batch = replace(batch, images=mixed.images, other_labels=mixed.other_labels, mixing=mixed.lam)
-        own = self._streams["method images"]
         views = {name: augmenter.apply(images, drawn.views[name]) for name, augmenter in self._views.items()}
         fixed = (
             self.teacher_logits[:, positions] if self.wants.fixed_teacher and self.teacher_logits is not None else None
         )
         batch = replace(batch, views=views, teacher_logits=fixed)
-        return self.method.prepare(batch, own) if isinstance(self.method, Prepares) else batch
+        if drawn.own is None:
+            return batch
+        assert isinstance(self.method, Prepares), "it drew for the batch"
+        return self.method.prepare(batch, drawn.own)
 
 
 def on_device(draws: Sequence[BatchDraws], device: torch.device) -> list[BatchDraws]:
@@ -152,12 +157,15 @@ def on_device(draws: Sequence[BatchDraws], device: torch.device) -> list[BatchDr
     augmentation = _moved([drawn.augmentation for drawn in draws], device)
     mixing = [drawn.mixing for drawn in draws]
     partners = _split([mixed.partners for mixed in mixing if mixed is not None], device)
+    drawn_by_method = [drawn.own for drawn in draws if drawn.own is not None]
+    own = torch.stack(drawn_by_method).to(device).unbind() if drawn_by_method else ()
     views = {name: _moved([drawn.views[name] for drawn in draws], device) for name in draws[0].views}
     return [
         BatchDraws(
             augmentation[place],
             None if mixed is None else replace(mixed, partners=partners[place]),
             {name: moved[place] for name, moved in views.items()},
+            own[place] if own else None,
         )
         for place, mixed in enumerate(mixing)
     ]

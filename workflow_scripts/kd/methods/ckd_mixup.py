@@ -12,9 +12,13 @@ from kd.methods.contract import Batch
 class CKDMixup(CKD):
     """CKD with lambda of one side plus 1 - lambda of the other; images stay as they are."""
 
-    def prepare(self, batch: Batch, generator: Generator) -> Batch:
-        """Draw lambda, uniform from 0 to 1, for the whole batch."""
-        return replace(batch, mixing=torch.rand((), generator=generator).item())
+    def draw(self, side: int, generator: Generator) -> Tensor:
+        """Draw lambda, uniform from 0 to 1, for a whole batch."""
+        return torch.rand((), generator=generator)
+
+    def prepare(self, batch: Batch, drawn: Tensor) -> Batch:
+        """Note lambda with the batch."""
+        return replace(batch, mixing=drawn)
 
     def compared(self, values: Tensor, batch: Batch) -> Tensor:
         """Return the mixture of both sides' means, (B,C)."""

@@ -388,10 +388,16 @@ class Deploys(Protocol):
 
 @runtime_checkable
 class Prepares(Protocol):
-    """Changes what the networks see."""
+    """Changes what the networks see, by one draw for each batch."""
 
-    def prepare(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Return the batch that the models see; draws come from the CPU generator alone."""
+    def draw(self, side: int, generator: torch.Generator) -> Tensor:
+        """Return what is drawn for a batch of images of that side, from the CPU generator alone.
+
+        An epoch's batches are all drawn for before the first of them is served.
+        """
+
+    def prepare(self, batch: Batch, drawn: Tensor) -> Batch:
+        """Return the batch that the models see, given what was drawn for it, on the device of its images."""
 
 
 @runtime_checkable

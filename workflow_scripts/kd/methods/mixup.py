@@ -50,20 +50,19 @@ class Mixup(Method):
         groups = Groups(self.parts, limit=self.settings.max_rel_samples)
         return Wants(groups=groups, fixed_teacher=True, live_teacher=False)
 
-    def prepare(self, batch: Batch, generator: Generator) -> Batch:
-        """Make one image of each group; the shares are the batch's."""
-        images, shares = self.mix(batch.grouped(batch.images), generator)
-        return replace(batch, images=images, shares=shares.expand(len(images), -1))
-
-    def mix(self, images: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-        """Return mixed images (B,3,H,W) of groups (B,g,3,H,W), and shares (g,)."""
-        shares = self.draw_shares(generator).to(images.device, non_blocking=True)
-        return mixed_images(images, shares), shares
-
-    def draw_shares(self, generator: Generator) -> Tensor:
+    def draw(self, side: int, generator: Generator) -> Tensor:
         """Return lambda ~ Beta(1, 1), which is uniform, and 1 - lambda."""
         lam = torch.rand((), generator=generator)
         return torch.stack([lam, 1 - lam])
+
+    def prepare(self, batch: Batch, drawn: Tensor) -> Batch:
+        """Make one image of each group; the shares are the batch's."""
+        images, shares = self.mix(batch.grouped(batch.images), drawn)
+        return replace(batch, images=images, shares=shares.expand(len(images), -1))
+
+    def mix(self, images: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mixed images (B,3,H,W) of groups (B,g,3,H,W), and shares (g,)."""
+        return mixed_images(images, drawn), drawn
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss, distillation at the temperature, and the relational loss."""

@@ -11,7 +11,7 @@ class Mixup3(Mixup):
 
     parts = 3
 
-    def draw_shares(self, generator: Generator) -> Tensor:
+    def draw(self, side: int, generator: Generator) -> Tensor:
         """Return three uniform draws over their sum, which is not uniform on the simplex."""
         draws = torch.rand(self.parts, generator=generator)
         return draws / draws.sum()

@@ -218,7 +218,9 @@ class Reference:
             batch = replace(batch, group=wanted.size)
         if self.wants.fixed_teacher and self.teacher_logits is not None:
             batch = replace(batch, teacher_logits=self.teacher_logits[:, positions])
-        return self.method.prepare(batch, self.draws) if isinstance(self.method, Prepares) else batch
+        if not isinstance(self.method, Prepares):
+            return batch
+        return self.method.prepare(batch, self.method.draw(images.shape[-1], self.draws).to(self.device))
 
     @torch.no_grad()
     def teach(self, batch: Batch) -> Seen:
