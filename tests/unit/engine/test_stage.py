@@ -34,7 +34,7 @@ def training(world, tmp_path):
 def epoch(training):
     training.begin_epoch()
     for batch in training.feed.epoch():
-        training.step(batch, training.frozen.outputs(batch))
+        training.step(batch, training.frozen.outputs(batch), training.frozen.cost(len(batch.labels)))
     training.end_epoch()
 
 

@@ -191,13 +191,11 @@ def _anchors(task: Task, device: torch.device) -> Anchors | None:
 
 def _frozen_forward(task: Task, bench: Workbench) -> FrozenForward:
     """Return what runs the untrained roles, with a chain's logits where the strategy reads them."""
-    data = bench.data
-    frozen = FrozenForward(bench.team, bench.precision, bench.wants, data.train, data.augmenter)
+    data, logits = bench.data, None
     if task.files.outputs:
         assert isinstance(data.train, Part)
-        logits = read_outputs(task.files.outputs, task.data.digest)
-        frozen.fixed_logits = logits[:, data.train.positions].to(bench.team.device)
-    return frozen
+        logits = read_outputs(task.files.outputs, task.data.digest)[:, data.train.positions].to(bench.team.device)
+    return FrozenForward(bench.team, bench.precision, bench.wants, data.train, data.augmenter, logits)
 
 
 # --- training and what it leaves ------------------------------------------------------------------

@@ -100,9 +100,8 @@ def _epoch(bundle: Sequence[Companion]) -> None:
         for companion in bundle:
             if companion.failure is not None:
                 continue
-            companion.training.frozen.pass_flops = first.frozen.pass_flops
             with companion.turn(shared) as training:
-                training.step(batch, known)
+                training.step(batch, known, first.frozen.cost(len(batch.labels)))
         since = time.perf_counter()
     for companion in bundle:
         if companion.failure is not None:

@@ -248,12 +248,10 @@ def rehearse(
     """
     equip(team, method, context)
     recipe = job.recipe.model_copy(update={"batch_size": min(ITEMS, job.recipe.batch_size)})
-    frozen = FrozenForward(team, PLAIN, wants, data.train, data.augmenter)
     # what teachers make of the fixed view of every image, without the memory of it
-    logits = torch.zeros(max(1, len(job.teachers)), 1, kept or data.num_classes)
-    frozen.fixed_logits = logits.expand(-1, len(data.train), -1)
-    size = (len(data.train), 3, data.image_size, data.image_size)
-    frozen.fixed_images = torch.zeros(1, 1, 1, 1).expand(size)
+    logits = torch.zeros(max(1, len(job.teachers)), 1, kept or data.num_classes).expand(-1, len(data.train), -1)
+    images = torch.zeros(1, 1, 1, 1).expand(len(data.train), 3, data.image_size, data.image_size)
+    frozen = FrozenForward(team, PLAIN, wants, data.train, data.augmenter, logits, images)
     nowhere = ResumeFile(Path(os.devnull), "")
     training = Training(team, method, data, recipe, PLAIN, job.seed, nowhere, lambda row: None, frozen)
     training.feed.most = 1
@@ -261,7 +259,7 @@ def rehearse(
         training.start([replace(stage, recipe={**stage.recipe, "batch_size": recipe.batch_size})])
         training.begin_epoch()
         batch = next(training.feed.epoch())
-        training.step(batch, training.frozen.outputs(batch))
+        training.step(batch, training.frozen.outputs(batch), training.frozen.cost(len(batch.labels)))
         if evaluates_heads(stage) and isinstance(method, Heads):
             with torch.no_grad():
                 method.heads(team.forward(batch.images, PLAIN), team.extra)

@@ -24,15 +24,24 @@ class FrozenForward:
     once for each image where only their logits are wanted.
     """
 
-    def __init__(self, team: Team, precision: Precision, wants: Wants, store: ImageStore, augmenter: Augmenter) -> None:
+    def __init__(
+        self,
+        team: Team,
+        precision: Precision,
+        wants: Wants,
+        store: ImageStore,
+        augmenter: Augmenter,
+        fixed_logits: Tensor | None = None,
+        fixed_images: Tensor | None = None,
+    ) -> None:
         self.team, self.precision, self.wants = team, precision, wants
         self.store, self.augmenter = store, augmenter
-        self.fixed_logits: Tensor | None = None
+        self.fixed_logits = fixed_logits
         """(K,n,C) of every teacher on the fixed view, by position."""
-        self.fixed_images: Tensor | None = None
+        self.fixed_images = fixed_images
         """(n,3,H,W) the fixed view itself, where teachers' taps are needed of it."""
-        self.pass_flops: dict[int, float] = {}
-        """What the live roles cost for a batch, by its number of images; known once there was one."""
+        self._flops: dict[int, float] = {}
+        """By the number of images of a batch; known once there was one."""
         self.flops_before = 0.0
         """What asking once cost, before the first batch."""
         self._remembered: dict[str, Tensor] = {}
@@ -40,7 +49,7 @@ class FrozenForward:
     def enter(self, roles: Sequence[str], recipe: Recipe) -> None:
         """Prepare for a stage that does not train these roles."""
         self.recipe, self._remembered = recipe, {}
-        self.pass_flops, self.flops_before = {}, 0.0
+        self._flops, self.flops_before = {}, 0.0
         self.roles = [role for role in roles if self.wants.live_teacher or self.team.taps[role] or not is_teacher(role)]
         frozen = [role for role in self.roles if is_teacher(role)]
         if recipe.teacher_view == "fixed":
@@ -66,14 +75,18 @@ class FrozenForward:
     def outputs(self, batch: Batch, taps: Taps | None = None) -> Seen:
         """Return what the roles make of a batch and of its further views, with other taps than the team's if given."""
         size = len(batch.labels)
-        if size in self.pass_flops:
+        if size in self._flops:
             return self._outputs(batch, taps)
         self.team.make_ready(self._live(), batch.images, self.precision)
         with uncompiled(), FlopCounter() as counter:
             known = self._outputs(batch, taps)
-        self.pass_flops[size] = float(counter.total)
+        self._flops[size] = float(counter.total)
         # a resumed training counts at another batch than one that was not interrupted, and must not differ by it
         return self._outputs(batch, taps) if self.team.compiles else known
+
+    def cost(self, images: int) -> float:
+        """Return the operations that the live roles took for a batch of so many images, once there was one."""
+        return self._flops[images]
 
     def _outputs(self, batch: Batch, taps: Taps | None) -> Seen:
         known = Outputs(

@@ -59,7 +59,7 @@ class Training:
         while not self.finished:
             self.begin_epoch()
             for batch in self.feed.epoch():
-                self.step(batch, self.frozen.outputs(batch))
+                self.step(batch, self.frozen.outputs(batch), self.frozen.cost(len(batch.labels)))
             self.end_epoch()
         return self.result
 
@@ -118,9 +118,9 @@ class Training:
         self._started = self.clock.seconds()
         self.stage.begin_epoch(self.feed.steps)
 
-    def step(self, batch: Batch, known: Seen) -> None:
-        """Train on a batch, of which `known` is what the roles that are not trained make."""
-        self.result.flops += take_step(self.stage, batch, known) + self.frozen.pass_flops[len(batch.labels)]
+    def step(self, batch: Batch, known: Seen, cost: float) -> None:
+        """Train on a batch, of which `known` is what the roles that are not trained make, at a cost in operations."""
+        self.result.flops += take_step(self.stage, batch, known) + cost
 
     def end_epoch(self) -> None:
         """Read the sums, validate, select and save; the last epoch of a stage leads to the next stage."""

@@ -22,8 +22,8 @@ class Engine:
     def __init__(self, bench: Workbench, stage: Stage, folder: Path, teacher_logits: Tensor | None = None) -> None:
         self.bench, self.stage = bench, stage
         data, team, job = bench.data, bench.team, bench.job
-        self.frozen = FrozenForward(team, bench.precision, bench.wants, data.train, data.augmenter)
-        self.frozen.fixed_logits = teacher_logits
+        images = (data.train, data.augmenter)
+        self.frozen = FrozenForward(team, bench.precision, bench.wants, *images, teacher_logits)
         self.rows: list[Row] = []
         resume = ResumeFile(folder / f"resume{id(self)}.pt", "benchmark")
         self.training = Training(
@@ -45,14 +45,14 @@ class Engine:
             if self.training.stage.steps_done == self.training.feed.steps:
                 self.training.begin_epoch()
             batch = self.fetch()
-            self.training.step(batch, self.frozen.outputs(batch))
+            self.training.step(batch, self.frozen.outputs(batch), self.frozen.cost(len(batch.labels)))
 
     @property
     def flops_per_image(self) -> float:
         """Return what a step needs for an image of a full batch, 0 before the first."""
         flops = self.training.stage.flops
         size = max(flops, default=0)
-        return (flops[size] + self.frozen.pass_flops[size]) / size if size else 0.0
+        return (flops[size] + self.frozen.cost(size)) / size if size else 0.0
 
     def fetch(self) -> Batch:
         """Return the next batch, from one epoch into the next."""

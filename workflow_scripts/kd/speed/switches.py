@@ -48,9 +48,9 @@ def _read_back(engine: Engine, world: World) -> None:
     """Read loss and accuracy back to the host in every step."""
     training, step = engine.training, engine.training.step
 
-    def reading(batch: Batch, known: Seen) -> None:
+    def reading(batch: Batch, known: Seen, cost: float) -> None:
         """Take a step, then wait for its figures."""
-        step(batch, known)
+        step(batch, known, cost)
         training.stage.sums.means()
 
     training.step = reading  # type: ignore[method-assign]

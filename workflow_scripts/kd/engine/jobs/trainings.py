@@ -64,13 +64,12 @@ def training_of(bench: Workbench, files: Files, on_epoch: OnEpoch) -> Training:
 def frozen_forward_of(bench: Workbench, files: Files) -> FrozenForward:
     """Return what runs the untrained roles, with the teachers' outputs where the run reads them."""
     data, team = bench.data, bench.team
-    frozen = FrozenForward(team, bench.precision, bench.wants, data.train, data.augmenter)
+    logits = images = None
     if files.outputs:
         logits = read_outputs(files.outputs, data.digest).to(team.device)
-        frozen.fixed_logits = logits
         if bench.job.recipe.teacher_view == "fixed" and any(team.taps[teacher(k)] for k in range(len(logits))):
-            frozen.fixed_images = fixed_view(data.train, data.augmenter, bench.job.split_seed)
-    return frozen
+            images = fixed_view(data.train, data.augmenter, bench.job.split_seed)
+    return FrozenForward(team, bench.precision, bench.wants, data.train, data.augmenter, logits, images)
 
 
 def save_student(folder: Path, job: JobSettings, student: TappedModel, result: Result) -> None:
