@@ -1,8 +1,7 @@
-"""Teachers that are asked once, and the schedule that ends when validation says so."""
+"""Teachers that are asked once, or about one view of every image."""
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from kd.data.augment import Augmenter
 from kd.engine.fixed_view import fixed_view
@@ -11,7 +10,6 @@ from kd.engine.jobs.student import train_student
 from kd.engine.jobs.teacher_outputs import teacher_outputs
 from kd.engine.jobs.trainings import frozen_forward_of
 from kd.engine.jobs.workbench import prepare
-from kd.engine.plateau import Plateau
 from kd.engine.teachers import FrozenForward, is_fixed
 from kd.engine.team import Team
 from kd.methods.contract import Batch, is_teacher, stages_of
@@ -20,7 +18,6 @@ from kd.study.job_settings import parse_settings
 from kd.tools.errors import UserError
 
 STILL = {"augmentation": {"crop": "none", "flip": False}}
-PLATEAU = {"epochs": 40, "schedule": "plateau", "patience": 1, "lr_drops": 2, "lr": 0.3}
 
 
 def outputs_of(here):
@@ -125,58 +122,3 @@ def test_outputs_of_other_images_are_refused(world):
     smaller = world("kd", recipe={"teacher_view": "fixed"}, dataset={"subset_size": 150})
     with pytest.raises(UserError, match="holds outputs on other training images than this run's"):
         train_student(smaller.job(), smaller.files("run", outputs=outputs), lambda row: None)
-
-
-# --- plateau ------------------------------------------------------------------------------------------
-
-
-def test_patience_and_drops_are_counted():
-    plateau = Plateau(Recipe(epochs=99, schedule="plateau", patience=2, lr_drops=1))
-    assert [plateau.improved(value) for value in (10.0, 9.0)] == [True, False]
-    assert not plateau.due
-    plateau.improved(10.0)  # as good is not better
-    assert plateau.due
-    assert not plateau.over
-    plateau.drop()
-    assert plateau.improved(11.0)
-    plateau.improved(1.0)
-    plateau.improved(1.0)
-    assert plateau.over
-
-
-def test_training_goes_back_to_the_best_weights_drops_lr_and_ends(world):
-    here = world("ce", recipe=PLATEAU)
-    result = here.train()
-    rates = [row["lr"] for row in result.rows]
-    tops = [row["val_top1"] for row in result.rows]
-    assert sorted(set(rates), reverse=True) == pytest.approx([0.3 * 0.1**k for k in range(3)])
-    assert rates == sorted(rates, reverse=True)
-    assert len(result.rows) < 40
-    best = max(range(len(tops)), key=lambda k: (tops[k], -k))
-    assert result.best_epoch == best + 1
-    # every drop follows an epoch that was not better, and the last epoch of all was not better either
-    drops = [k for k in range(1, len(rates)) if rates[k] < rates[k - 1]]
-    assert len(drops) == 2
-    assert all(tops[k - 1] <= max(tops[: k - 1]) for k in drops)
-    assert tops[-1] <= max(tops[:-1])
-
-
-def test_an_interrupted_plateau_ends_bit_identical(world):
-    here = world("kd", recipe=PLATEAU)
-    whole = here.train("whole")
-
-    class Interrupted(Exception):
-        pass
-
-    def stop(row):
-        if row["epoch"] == 3:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        here.train("broken", stop)
-    resumed = here.train("broken")
-    shown = [[(row["val_top1"], row["lr"]) for row in result.rows] for result in (whole, resumed)]
-    assert shown[0] == shown[1]
-    for name in ("best", "last"):
-        a, b = (load_file(here.folder / run / "checkpoints" / f"{name}.safetensors") for run in ("whole", "broken"))
-        assert all(torch.equal(a[key], b[key]) for key in a)
