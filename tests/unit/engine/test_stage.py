@@ -51,12 +51,12 @@ def test_a_state_holds_all_that_training_moved(training):
     first, second = training(), training()
     for _ in range(2):
         epoch(first)
-    state = copy.deepcopy(first.stage.state_dict())
-    assert not same(state, second.stage.state_dict())
-    second.stage.load_state_dict(state)
-    assert same(state, second.stage.state_dict())
-    assert second.stage.epoch == 2
-    assert second.stage.plateau.state, "the best epoch's weights are part of it"
+    state = copy.deepcopy(first.stage_run.state_dict())
+    assert not same(state, second.stage_run.state_dict())
+    second.stage_run.load_state_dict(state)
+    assert same(state, second.stage_run.state_dict())
+    assert second.stage_run.epoch == 2
+    assert second.stage_run.plateau.state, "the best epoch's weights are part of it"
 
 
 def test_the_averaged_student_is_evaluated_and_the_trained_one_stays_in_its_place(training, monkeypatch):
@@ -72,7 +72,7 @@ def test_the_averaged_student_is_evaluated_and_the_trained_one_stays_in_its_plac
     monkeypatch.setattr("kd.engine.training.accuracies", breaking)
     with pytest.raises(Broken):
         epoch(here)
-    assert seen == [here.stage.ema.model]
+    assert seen == [here.stage_run.ema.model]
     assert here.team.models[STUDENT] is student
 
 

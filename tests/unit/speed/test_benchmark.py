@@ -190,7 +190,7 @@ def test_both_loops_compute_the_same_losses(tmp_path, method):
     with both_loops(world, method) as pair:
         updates = len(pair.engine.stage.updates)
         pair.reference.run(STEPS - len(pair.reference.losses) // updates)
-        pair.engine.run(STEPS - pair.engine.training.stage.steps_done)
+        pair.engine.run(STEPS - pair.engine.training.stage_run.steps_done)
         per_step = pair.reference.losses[::updates]  # the student's own update comes first
     assert len(per_step) == STEPS
     assert pair.engine.loss() == pytest.approx(statistics.mean(per_step), rel=1e-3)

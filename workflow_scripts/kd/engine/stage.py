@@ -25,7 +25,7 @@ class StageRun:
 
     def __init__(
         self,
-        plan: Stage,
+        stage: Stage,
         team: Team,
         method: Method,
         recipe: Recipe,
@@ -33,16 +33,16 @@ class StageRun:
         carried: Mapping[str, dict[str, Any]],
     ) -> None:
         """Make a stage ready, with optimisers that go on from the states `carried` by the names of updates."""
-        self.plan, self.team, self.method, self.precision = plan, team, method, precision
-        self.epochs = int(plan.recipe.get("epochs", recipe.epochs))
-        self.before, total = plan.span or (0.0, self.epochs)
+        self.stage, self.team, self.method, self.precision = stage, team, method, precision
+        self.epochs = int(stage.recipe.get("epochs", recipe.epochs))
+        self.before, total = stage.span or (0.0, self.epochs)
         # schedules see all the epochs that they run over, of which this stage may be a part
-        changes = {**plan.recipe, "epochs": int(total)}
-        self.recipe = recipe = checked(Recipe, {**recipe.model_dump(), **changes}, f"recipe of stage {plan.name}")
-        self.trained = [role for role in team.models if role in plan.trained()]
+        changes = {**stage.recipe, "epochs": int(total)}
+        self.recipe = recipe = checked(Recipe, {**recipe.model_dump(), **changes}, f"recipe of stage {stage.name}")
+        self.trained = [role for role in team.models if role in stage.trained()]
         self.frozen = [role for role in team.models if role not in self.trained]
         self.scaler = precision.scaler()
-        self.optimizers = {update.name: self._optimizer(update, carried.get(update.name)) for update in plan.updates}
+        self.optimizers = {update.name: self._optimizer(update, carried.get(update.name)) for update in stage.updates}
         averaged = recipe.ema_decay is not None and STUDENT in self.trained
         self.ema = EMA(team.models[STUDENT]) if averaged else None
         self.plateau = Plateau(recipe) if recipe.schedule == "plateau" else None
@@ -82,7 +82,7 @@ class StageRun:
     @property
     def last_factor(self) -> float:
         """Return the learning rate of the epoch's last step, as a share of the recipe's."""
-        return float(self.now.lr[-1])
+        return float(self.timetable.lr[-1])
 
     def described(self) -> str:
         """Return how each network of the stage runs."""
@@ -93,7 +93,7 @@ class StageRun:
     def begin_epoch(self, steps: int) -> None:
         """Write the timetable of an epoch of so many steps, and set its sums to nothing."""
         done = [Progress(self.epoch + step / steps, self.epochs) for step in range(steps)]
-        self.now = Timetable(self.recipe, self.method, done, self.before, self._lr_factor)
+        self.timetable = Timetable(self.recipe, self.method, done, self.before, self._lr_factor)
         self.sums, self.steps_done = Sums(self.team.device), 0
 
     def _lr_factor(self, epoch: float) -> float:
@@ -105,7 +105,9 @@ class StageRun:
         """Take the trained weights into the averaged ones, if that is to happen after each "step" or "epoch"."""
         if self.ema is None or self.recipe.ema_every != after:
             return
-        decay = float(self.now.ema_decay[self.steps_done]) if after == "step" else ema_decay(self.recipe, self.epoch)
+        decay = (
+            float(self.timetable.ema_decay[self.steps_done]) if after == "step" else ema_decay(self.recipe, self.epoch)
+        )
         self.ema.update(self.team.models[STUDENT], decay)
 
     def end_epoch(self, row: Row) -> None:

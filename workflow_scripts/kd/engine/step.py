@@ -29,17 +29,17 @@ def take_step(run: StageRun, batch: Batch, known: Seen) -> float:
 
 
 def _updates(run: StageRun, batch: Batch, known: Seen) -> None:
-    for update in run.plan.updates:
+    for update in run.stage.updates:
         _update(run, update, batch, known)
     run.average("step")
 
 
 def _update(run: StageRun, update: Update, batch: Batch, known: Seen) -> None:
-    row, now = run.steps_done, run.now
-    set_lr(run.optimizers[update.name], float(now.lr[row]))
+    row, timetable = run.steps_done, run.timetable
+    set_lr(run.optimizers[update.name], float(timetable.lr[row]))
     seen = _forward(run, update, batch, known)
-    terms = run.method.loss(Step(update.name, batch, seen, run.team.extra, now.schedule(row)))
-    weighted = {term: float(now.weight(term)[row]) * value for term, value in terms.items()}
+    terms = run.method.loss(Step(update.name, batch, seen, run.team.extra, timetable.schedule(row)))
+    weighted = {term: float(timetable.weight(term)[row]) * value for term, value in terms.items()}
     total = torch.stack(list(weighted.values())).sum()
     _descend(run, update, total, weighted)
     _add_up(run, update, batch, seen.outputs, terms, total)
@@ -58,7 +58,7 @@ def _forward(run: StageRun, update: Update, batch: Batch, known: Seen) -> Seen:
 
 
 def _descend(run: StageRun, update: Update, total: Tensor, weighted: Mapping[str, Tensor]) -> None:
-    optimizer, max_norm = run.optimizers[update.name], float(run.now.max_norm[run.steps_done])
+    optimizer, max_norm = run.optimizers[update.name], float(run.timetable.max_norm[run.steps_done])
     if isinstance(optimizer, SplitMomentum):
         assert isinstance(run.method, Momenta)
         descend_by_branch(optimizer, branch_totals(weighted, run.method.momenta()), run.scaler, max_norm)
@@ -74,7 +74,7 @@ def _add_up(
     terms: Mapping[str, Tensor],
     total: Tensor,
 ) -> None:
-    sums, updates = run.sums, run.plan.updates
+    sums, updates = run.sums, run.stage.updates
     items = len(batch.labels) // batch.group
     sums.add("train_loss" if update is updates[0] else f"train_loss/{update.name}", total, items)
     prefix = "" if len(updates) == 1 else f"{update.name}/"

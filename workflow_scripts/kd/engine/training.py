@@ -83,32 +83,32 @@ class Training:
         if self.finished:
             self.result.seconds = self.clock.seconds()
             return
-        plan = self.stages[index]
-        self.stage = stage = StageRun(plan, self.team, self.method, self.recipe, self.precision, self.carried)
-        self.feed.enter(stage.recipe)
+        stage = self.stages[index]
+        self.stage_run = run = StageRun(stage, self.team, self.method, self.recipe, self.precision, self.carried)
+        self.feed.enter(run.recipe)
         if state is not None:
             self.load_state_dict(state)
-        self.team.enter(plan)
-        self.team.fold(stage.frozen)
-        self.frozen.enter(stage.frozen, stage.recipe)
-        log.info("stage '%s' on a %s: %s", plan.name, self.team.device.type, stage.described())
+        self.team.enter(stage)
+        self.team.fold(run.frozen)
+        self.frozen.enter(run.frozen, run.recipe)
+        log.info("stage '%s' on a %s: %s", stage.name, self.team.device.type, run.described())
         if state is None:
             self.result.flops += self.frozen.flops_before
-        if stage.over:
+        if run.over:
             self._leave()
 
     def _leave(self) -> None:
         """Keep what a finished stage leaves, let the method judge it, and enter the next."""
-        result, stage = self.result, self.stage
-        result.optimizers = {name: optimizer.state_dict() for name, optimizer in stage.optimizers.items()}
+        result, run = self.result, self.stage_run
+        result.optimizers = {name: optimizer.state_dict() for name, optimizer in run.optimizers.items()}
         if STUDENT in self.team.models:
-            result.last = stage.kept_weights()
+            result.last = run.kept_weights()
             if not result.best:
                 result.best, result.best_epoch = result.last, len(result.rows)
         if isinstance(self.method, Accepts):
             row = result.rows[-1]
             found = {key.removeprefix("val_top1/"): value for key, value in row.items() if key.startswith("val_top1/")}
-            self.method.accept(stage.plan, found, self.data.validation.labels, self.data.num_classes)
+            self.method.accept(run.stage, found, self.data.validation.labels, self.data.num_classes)
         self._enter(self.index + 1)
 
     # --- an epoch -------------------------------------------------------------------------------
@@ -116,27 +116,27 @@ class Training:
     def begin_epoch(self) -> None:
         """Write the epoch's timetable and set its sums to nothing."""
         self._started = self.clock.seconds()
-        self.stage.begin_epoch(self.feed.steps)
+        self.stage_run.begin_epoch(self.feed.steps)
 
     def step(self, batch: Batch, known: Seen, cost: float) -> None:
         """Train on a batch, of which `known` is what the roles that are not trained make, at a cost in operations."""
-        self.result.flops += take_step(self.stage, batch, known) + cost
+        self.result.flops += take_step(self.stage_run, batch, known) + cost
 
     def end_epoch(self) -> None:
         """Read the sums, validate, select and save; the last epoch of a stage leads to the next stage."""
-        stage, result = self.stage, self.result
-        stage.average("epoch")
-        stage.sums.check(stage.epoch + 1, stage.steps_done)
-        row: Row = {"epoch": len(result.rows) + 1, "stage": stage.plan.name, "lr": stage.recipe.lr * stage.last_factor}
+        run, result = self.stage_run, self.result
+        run.average("epoch")
+        run.sums.check(run.epoch + 1, run.steps_done)
+        row: Row = {"epoch": len(result.rows) + 1, "stage": run.stage.name, "lr": run.recipe.lr * run.last_factor}
         row["seconds"] = self.clock.seconds() - self._started
-        row.update(stage.sums.means())
+        row.update(run.sums.means())
         row.update(self._validated())
         self._select(row)
         result.rows.append(row)
-        stage.end_epoch(row)
+        run.end_epoch(row)
         self.resume.save(self.state_dict())
         self.on_epoch(row)
-        if stage.over:
+        if run.over:
             self._leave()
 
     def _validated(self) -> Row:
@@ -144,25 +144,25 @@ class Training:
         row: Row = {}
         for split in ("val", "test") if self.recipe.track_test else ("val",):
             found = accuracies(
-                self.stage.evaluated,
+                self.stage_run.evaluated,
                 self.method,
                 self.data.validation if split == "val" else self.data.test,
                 self.data.augmenter,
                 self.precision,
                 self.recipe.eval_batch_size,
-                evaluated_roles(self.team, self.stage.plan.trained()),
-                evaluates_heads(self.stage.plan),
+                evaluated_roles(self.team, self.stage_run.stage.trained()),
+                evaluates_heads(self.stage_run.stage),
             )
             row.update(_columns(split, found))
-        self.team.enter(self.stage.plan)
+        self.team.enter(self.stage_run.stage)
         return row
 
     def _select(self, row: Row) -> None:
         """Keep the student's weights if they are the best so far."""
         top1 = row.get("val_top1")
-        if self.stage.plan.selects and top1 is not None and top1 > self.result.best_top1:
+        if self.stage_run.stage.selects and top1 is not None and top1 > self.result.best_top1:
             self.result.best_top1, self.result.best_epoch = top1, row["epoch"]
-            self.result.best = self.stage.kept_weights()
+            self.result.best = self.stage_run.kept_weights()
 
     # --- resuming -------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Training:
         """Return everything that the next epoch depends on, and the records of those before."""
         return {
             "index": self.index,
-            "stage": self.stage.state_dict(),
+            "stage": self.stage_run.state_dict(),
             "feed": self.feed.state_dict(),
             "rng": rng_state(self.team.device),
             "result": self.result.state_dict(),
@@ -180,14 +180,14 @@ class Training:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load what `state_dict` returned, in the stage in which it was."""
-        self.stage.load_state_dict(state["stage"])
+        self.stage_run.load_state_dict(state["stage"])
         self.feed.load_state_dict(state["feed"])
         restore_rng(state["rng"], self.team.device)
         self.result.load_state_dict(state["result"])
         if state["device"] != self.team.device.type:
             log.warning("goes on on a %s after epochs on a %s", self.team.device.type, state["device"])
-        stage = self.stage
-        log.info("resuming stage '%s' after epoch %d of %d", stage.plan.name, stage.epoch, stage.epochs)
+        run = self.stage_run
+        log.info("resuming stage '%s' after epoch %d of %d", run.stage.name, run.epoch, run.epochs)
 
 
 def _columns(split: str, found: Mapping[str, float]) -> Row:

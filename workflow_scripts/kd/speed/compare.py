@@ -174,7 +174,7 @@ def _watched_engine(engine: Engine) -> Stopwatch:
     team = engine.bench.team
     watch = Stopwatch(team.device)
     targets = [(engine, "fetch", "data"), (engine.frozen, "outputs", "teacher"), (team, "forward", "student")]
-    common = _common_targets(engine.bench.method, engine.training.stage.optimizers.values())
+    common = _common_targets(engine.bench.method, engine.training.stage_run.optimizers.values())
     with watch.watching(*targets, *common), watch.part("host"):
         engine.run(1)
     return watch

@@ -42,7 +42,7 @@ class Engine:
         """Train on so many batches."""
         set_kernels(self.bench.job.recipe)
         for _ in range(steps):
-            if self.training.stage.steps_done == self.training.feed.steps:
+            if self.training.stage_run.steps_done == self.training.feed.steps:
                 self.training.begin_epoch()
             batch = self.fetch()
             self.training.step(batch, self.frozen.outputs(batch), self.frozen.cost(len(batch.labels)))
@@ -50,7 +50,7 @@ class Engine:
     @property
     def flops_per_image(self) -> float:
         """Return what a step needs for an image of a full batch, 0 before the first."""
-        flops = self.training.stage.flops
+        flops = self.training.stage_run.flops
         size = max(flops, default=0)
         return (flops[size] + self.frozen.cost(size)) / size if size else 0.0
 
@@ -60,7 +60,7 @@ class Engine:
 
     def loss(self) -> float:
         """Return the mean loss of the epoch's steps so far."""
-        return self.training.stage.sums.means()["train_loss"]
+        return self.training.stage_run.sums.means()["train_loss"]
 
     def evaluate(self) -> float:
         """Return the student's top-1 accuracy in percent on the validation images."""

@@ -51,7 +51,7 @@ def _read_back(engine: Engine, world: World) -> None:
     def reading(batch: Batch, known: Seen, cost: float) -> None:
         """Take a step, then wait for its figures."""
         step(batch, known, cost)
-        training.stage.sums.means()
+        training.stage_run.sums.means()
 
     training.step = reading  # type: ignore[method-assign]
 
@@ -63,7 +63,7 @@ def _ask_again(engine: Engine, world: World) -> None:
 
 def _unfused(engine: Engine, world: World) -> None:
     """Let optimisers launch a kernel an operation."""
-    for optimizer in engine.training.stage.optimizers.values():
+    for optimizer in engine.training.stage_run.optimizers.values():
         for group in optimizer.param_groups:
             group["fused"] = False
 
@@ -127,7 +127,7 @@ def _acts(switch: Switch, engine: Engine) -> bool:
     if "precision" in switch.off:
         return runs_bf16(device)
     if switch.after is _unfused:
-        return any(g.get("fused") for o in engine.training.stage.optimizers.values() for g in o.param_groups)
+        return any(g.get("fused") for o in engine.training.stage_run.optimizers.values() for g in o.param_groups)
     return True
 
 
