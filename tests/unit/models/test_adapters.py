@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from kd.models.adapters import KEY, adapter_parameters, add_adapter
+from kd.models.adapters import KEY, adapter_of, adapter_parameters, add_adapter
 from kd.models.build import build_model
 from kd.models.folding import folded
 from kd.models.reuse import added_parameters, deployment, redeploy
@@ -42,8 +42,9 @@ def pair(request):
 
 def test_it_stands_where_the_family_has_it(pair):
     model, adapted = pair
-    assert adapted.adapter_path.startswith(WHERE[model.arch])
-    assert model.adapter_path is None, "the network itself stays as it is"
+    (path,) = adapted.added
+    assert path.startswith(WHERE[model.arch])
+    assert model.added == (), "the network itself stays as it is"
     assert adapter_parameters(model) == 0
 
 
@@ -52,7 +53,7 @@ def test_it_starts_as_the_identity_and_then_changes_logits_and_embedding(pair):
     model, adapted = pair
     before, taps = model(IMAGES, ("embedding",))
     torch.testing.assert_close(adapted(IMAGES)[0], before)
-    for p in adapted.get_submodule(adapted.adapter_path).parameters():
+    for p in adapter_of(adapted).parameters():
         p.add_(0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(1)))
     after, moved = adapted(IMAGES, ("embedding",))
     assert not torch.allclose(after, before)
@@ -83,14 +84,14 @@ def test_on_an_embedding_64_wide_unless_told_and_on_maps_as_wide_as_they_are():
     assert add_adapter(model, shapes(model), 5).adapter[0].out_features == 5
     model = plain("resnet8")
     adapted = add_adapter(model, shapes(model))
-    first = adapted.get_submodule(adapted.adapter_path).branch[0]
+    first = adapter_of(adapted).branch[0]
     assert first.out_channels == first.in_channels == 32
 
 
 def test_hidden_width_and_broken_metadata():
     model = plain("resnet8")
     narrow = add_adapter(model, shapes(model), 4)
-    assert narrow.get_submodule(narrow.adapter_path).branch[0].out_channels == 4
-    assert redeploy(plain("resnet8"), deployment(narrow)).adapter_hidden == 4
+    assert adapter_of(narrow).branch[0].out_channels == 4
+    assert adapter_of(redeploy(plain("resnet8"), deployment(narrow))).hidden == 4
     with pytest.raises(UserError, match="describes no adapter"):
         redeploy(model, {KEY: "nonsense"})

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from kd.models.adapters import add_adapter
+from kd.models.adapters import adapter_of, add_adapter
 from kd.models.build import build_model
 from kd.models.freezing import LAYER_NORMS, Freezing, apply_freezing, freeze, keep_frozen_in_eval, refuse_frozen_draws
 from kd.models.weights import save_weights
@@ -143,7 +143,7 @@ def test_a_residual_adapter_trains_at_every_level(arch):
     _, taps = plain.eval()(torch.zeros(1, 3, 32, 32), plain.tap_names)
     model = add_adapter(plain, {name: tap.shape[1:] for name, tap in taps.items()})
     apply_freezing(model, Freezing(0))
-    adapter = model.get_submodule(model.adapter_path)
+    adapter = adapter_of(model)
     assert parameters_of(adapter, model.head()) == trained(model)
 
 

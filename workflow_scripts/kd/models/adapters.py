@@ -21,6 +21,8 @@ class MapAdapter(nn.Module):
 
     def __init__(self, channels: int, hidden: int | None = None) -> None:
         super().__init__()
+        self.hidden = hidden
+        """The width asked for, None for as many channels as there are."""
         inner = hidden or channels
         self.branch = nn.Sequential(
             nn.Conv2d(channels, inner, 1, bias=False),
@@ -38,17 +40,26 @@ class MapAdapter(nn.Module):
         return x + self.branch(x)
 
 
-class AdaptedEmbedding(TappedModel):
-    """A network whose classifier reads embedding + [linear, GELU, linear](embedding), the identity at the start."""
+class EmbeddingAdapter(nn.Sequential):
+    """What is added to an embedding: linear, GELU, linear, zero at the start."""
 
-    def __init__(self, trunk: TappedModel, width: int, hidden: int) -> None:
-        super().__init__(trunk.arch, trunk.num_classes, trunk.tap_names, trunk.stage_taps)
-        self.trunk = trunk
-        self.adapter = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
-        last = self.adapter[-1]
+    def __init__(self, width: int, hidden: int | None = None) -> None:
+        inner = hidden or EMBEDDING_HIDDEN
+        super().__init__(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
+        self.hidden = hidden
+        """The width asked for, None for the usual one."""
+        last = self[-1]
         assert isinstance(last, nn.Linear), "the branch ends in a linear map"
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+
+
+class AdaptedEmbedding(TappedModel):
+    """A network whose classifier reads embedding + [linear, GELU, linear](embedding), the identity at the start."""
+
+    def __init__(self, trunk: TappedModel, adapter: EmbeddingAdapter) -> None:
+        super().__init__(trunk.arch, trunk.num_classes, trunk.tap_names, trunk.stage_taps)
+        self.trunk, self.adapter = trunk, adapter
 
     def compute(self, x: Tensor, taps: Sequence[str], keep: Keep) -> Tensor:
         """Return the logits and pass every feature through `keep` on the way."""
@@ -91,24 +102,30 @@ def add_adapter(model: TappedModel, shapes: Mapping[str, Sequence[int]], hidden:
         stage = model.stages[-2]
         assert isinstance(stage, nn.Sequential), "stages are sequences of blocks"
         stage.append(MapAdapter(shapes[model.stage_taps[-2]][0], hidden))
-        model.adapter_path = f"stages.{len(model.stages) - 2}.{len(stage) - 1}"
+        model.added = (f"stages.{len(model.stages) - 2}.{len(stage) - 1}",)
     elif net is not None and _is_timm(net, "ResNet"):
         net.layer3.append(MapAdapter(net.layer4[0].conv1.in_channels, hidden))
-        model.adapter_path = f"net.layer3.{len(net.layer3) - 1}"
+        model.added = (f"net.layer3.{len(net.layer3) - 1}",)
     elif net is not None and _is_timm(net, "EfficientNet"):
         net.bn2 = nn.Sequential(net.bn2, MapAdapter(net.bn2.num_features, hidden))
-        model.adapter_path = "net.bn2.1"
+        model.added = ("net.bn2.1",)
     else:
         _require_linear(model)
-        model = AdaptedEmbedding(model, shapes["embedding"][0], hidden or EMBEDDING_HIDDEN)
-        model.adapter_path = "adapter"
-    model.adapter_hidden = hidden
+        model = AdaptedEmbedding(model, EmbeddingAdapter(shapes["embedding"][0], hidden))
+        model.added = ("adapter",)
     return model
+
+
+def adapter_of(model: TappedModel) -> MapAdapter | EmbeddingAdapter | None:
+    """Return the adapter of a network, None without one."""
+    found = (model.get_submodule(path) for path in model.added)
+    return next((module for module in found if isinstance(module, MapAdapter | EmbeddingAdapter)), None)
 
 
 def adapter_metadata(model: TappedModel) -> dict[str, str]:
     """Return what a checkpoint's metadata must say of the adapter; nothing where there is none."""
-    return {KEY: json.dumps({"hidden": model.adapter_hidden})} if model.adapter_path else {}
+    adapter = adapter_of(model)
+    return {} if adapter is None else {KEY: json.dumps({"hidden": adapter.hidden})}
 
 
 def restore_adapter(
@@ -126,7 +143,8 @@ def restore_adapter(
 
 def adapter_parameters(model: TappedModel) -> int:
     """Return how many parameters the adapter has, 0 without one."""
-    return sum(p.numel() for p in model.get_submodule(model.adapter_path).parameters()) if model.adapter_path else 0
+    adapter = adapter_of(model)
+    return 0 if adapter is None else sum(p.numel() for p in adapter.parameters())
 
 
 def _is_timm(net: nn.Module, family: str) -> bool:

@@ -71,9 +71,8 @@ class TappedModel(nn.Module, ABC):
         )
         self.origin: Origin | None = None
         """What was loaded into it when it was built, None of a network that was initialised afresh."""
-        self.adapter_path: str | None = None
-        """Where a residual adapter was put (kd.models.adapters), None without one."""
-        self.adapter_hidden: int | None = None
+        self.added: tuple[str, ...] = ()
+        """Paths of modules that were put into it after it was built; they train at every freeze level."""
 
     def forward(self, x: Tensor, taps: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits (B, classes) of images (B, 3, H, W) and the features asked for, in the order asked.

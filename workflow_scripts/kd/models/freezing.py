@@ -44,8 +44,7 @@ def apply_freezing(model: TappedModel, freezing: Freezing) -> None:
         raise UserError(f"freeze: {level} does not suit {model.arch}, allowed are -1 to {len(blocks)} (its blocks)")
     everything = level in (-1, len(blocks))
     trained: list[nn.Module] = [model] if everything else [model.head(), *blocks[len(blocks) - level :]]
-    if model.adapter_path is not None:
-        trained.append(model.get_submodule(model.adapter_path))
+    trained += [model.get_submodule(path) for path in model.added]
     model.requires_grad_(everything)
     for part in trained:
         part.requires_grad_(True)

@@ -75,6 +75,8 @@ class Setting(Strict):
     """Whether null is allowed."""
     per_stage: bool = False
     """Whether a list with one value a stage is allowed (methods that run as a chain of stages or of runs)."""
+    half: Literal["teacher", "student", "both", "chain"] = "both"
+    """Which half of a stage is told it: one, both, or none where it is the chain's own (cards with `chain`)."""
     plan: bool = False
     """Decides which runs there are and is not read by the loss."""
     uncombined: str = ""
@@ -163,6 +165,8 @@ class Card(Strict):
     """Has a pre-stage that depends on the teacher alone and is a job of its own."""
     chain: bool = False
     """Runs as a chain of alternating stages, each half a job of its own."""
+    checks: str = ""
+    """Of a chain: the module, free of torch, whose `contradictions` tells which settings cannot be meant together."""
     links: Literal["none", "generations", "assistants"] = "none"
     """Learns from a student of the same experiment, in a chain of runs: one generation after the other, or assistants
     between teacher and student."""
