@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +71,7 @@ def test_every_experiment_plans_its_jobs(path, tmp_path):
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     content["seeds"] = content["seeds"][:1]  # the others' jobs are the same
     arguments = ["-n", "--quiet", "all", "--directory", str(tmp_path / "work")]
+    shutil.copytree(REPOSITORY / "config" / "own", tmp_path / "work" / "config" / "own")  # named from where one works
     for dataset in content["datasets"].values():
         if "root" in dataset and not dataset.get("download"):  # the user's own folder
             dataset["root"] = str(tmp_path / "images")

@@ -60,7 +60,7 @@ def large(classes):
 
 @pytest.fixture
 def built(tmp_path):
-    (tmp_path / "mine.py").write_text(TEXT, "utf-8")
+    (tmp_path / "mine.py").write_text(TEXT, encoding="utf-8")
 
     def build(function, classes=5, size=8, **settings):
         torch.manual_seed(0)

@@ -22,11 +22,11 @@ def mine(tmp_path):
     path = tmp_path / "js_kd.yaml"
 
     def changed(*changes: tuple[str, str]) -> str:
-        text = path.read_text("utf-8")
+        text = path.read_text(encoding="utf-8")
         for old, new in changes:
             assert old in text
             text = text.replace(old, new)
-        path.write_text(text, "utf-8")
+        path.write_text(text, encoding="utf-8")
         return str(path)
 
     return changed

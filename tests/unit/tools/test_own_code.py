@@ -8,9 +8,8 @@ from kd.tools.own_code import defined_in, module_at
 
 def test_what_a_file_defines_is_known_without_running_it(tmp_path):
     file = tmp_path / "mine.py"
-    file.write_text(
-        "raise SystemExit\ndef net(classes): ...\nclass Loss: ...\nif True:\n    def hidden(): ...\n", "utf-8"
-    )
+    text = "raise SystemExit\ndef net(classes): ...\nclass Loss: ...\nif True:\n    def hidden(): ...\n"
+    file.write_text(text, encoding="utf-8")
     assert defined_in(file) == ["net", "Loss"]
 
 
@@ -44,7 +43,7 @@ def test_a_file_that_is_no_python_is_told(tmp_path, text, message):
     ids=["import", "relative", "error"],
 )
 def test_a_file_that_does_not_run_is_told(tmp_path, text, message):
-    (tmp_path / "mine.py").write_text(text, "utf-8")
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=f"mine.py cannot be imported: {message}"):
         module_at(tmp_path / "mine.py")
 
@@ -52,7 +51,7 @@ def test_a_file_that_does_not_run_is_told(tmp_path, text, message):
 def test_a_file_runs_once_and_files_of_one_name_are_two_modules(tmp_path):
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "mine.py").write_text(f"where = '{folder}'\n", "utf-8")
+        (tmp_path / folder / "mine.py").write_text(f"where = '{folder}'\n", encoding="utf-8")
     first, second = (module_at(tmp_path / folder / "mine.py") for folder in ("a", "b"))
     assert (first.where, second.where) == ("a", "b")
     assert module_at(tmp_path / "b" / ".." / "a" / "mine.py") is first
@@ -62,5 +61,5 @@ def test_a_dataclass_finds_its_module(tmp_path):
     text = (
         "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int = 3\n"
     )
-    (tmp_path / "mine.py").write_text(text, "utf-8")
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
     assert module_at(tmp_path / "mine.py").A().x == 3
