@@ -36,7 +36,12 @@ def imports_the_compiler(*lines):
     code = "\n".join([HEAD, *lines, "import sys; print('torch._dynamo' in sys.modules)"])
     library = str(Path(kd.__path__[0]).parent)
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONPATH": library}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        errors="backslashreplace",
+        check=True,
+        env={"PYTHONPATH": library},
     )
     return done.stdout.strip() == "True"
 
