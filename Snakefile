@@ -11,6 +11,7 @@ gc.set_threshold(100_000, 50, 1000)
 
 
 include: "rules/common.smk"
+include: "rules/targets.smk"
 include: "rules/jobs.smk"
 include: "rules/data.smk"
 include: "rules/check.smk"
@@ -40,7 +41,7 @@ rule all:
     input:
         [rules.tables.output, rules.figures.output, rules.page.output] if PLAN.runs else [],
         rules.analysis.output if PLAN.designs else [],
-        rules.continual_report.output if PLAN.continual else [],
+        rules.continual_report.output if PLAN.continual.runs else [],
 
 
 rule trained:

@@ -3,7 +3,7 @@
 
 rule benchmark:
     input:
-        reads(benchmark_of),
+        reads("benchmark"),
     output:
         json="results/benchmark/benchmark.json",
         report="results/benchmark/report.md",
@@ -13,13 +13,10 @@ rule benchmark:
         ENVIRONMENT
     threads: DECODING_THREADS
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        **work("benchmark"),
         gpu=GPUS,
     params:
-        # several words, so not quoted
-        options=lambda wildcards: BENCHMARK_OPTIONS,
-        made=lambda wildcards: noted(benchmark_of(wildcards)),
+        **told("benchmark"),
+    # several words, so not quoted
     shell:
-        'python "$SCRIPTS/benchmark.py" --gpus {resources.gpu} --threads {threads} {params.options} --out {output.json:q}'
-        " --made {params.made:q} --results {output:q} --log {log:q}"
+        command("benchmark", "gpus threads out", out="output.json:q") + " {params.settings}"

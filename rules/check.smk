@@ -1,9 +1,10 @@
 # Every network and every method, before anything is trained: all that does not fit is told at once.
+CHECK_LOG = f"{LOGS}/check_pairs.log"
 
 
 rule check_pairs:
     input:
-        reads(check_of),
+        reads("check_pairs"),
     output:
         CHECKED,
     log:
@@ -12,14 +13,19 @@ rule check_pairs:
         ENVIRONMENT
     threads: THREADS
     resources:
-        mem_mb=lambda w, attempt: 8000 * attempt,
-        runtime=lambda w, attempt: 30 * attempt,
+        **work("check_pairs"),
     params:
-        checks=lambda w: text_file(JOBS.check().settings),
-        made=lambda w: noted(JOBS.check()),
+        **told("check_pairs", as_file=True),
     shell:
-        'python "$SCRIPTS/check_pairs.py" --checks {params.checks:q} --out {output:q} --threads {threads}'
-        " --made {params.made:q} --results {output:q} --log {log:q}"
+        command("check_pairs", "checks out threads", checks="params.settings:q", out="output:q")
+
+
+def misfits() -> list[str]:
+    """Return what the check found not to fit, line by line, if that is why there are no results."""
+    job = JOBS.of("check_pairs")
+    refused = reason_of({"record": job.record, "identity": job.identity}) and Path(CHECK_LOG).is_file()
+    lines = Path(CHECK_LOG).read_text(encoding="utf-8", errors="replace").splitlines() if refused else []
+    return [line for line in lines if " ERROR " in line]
 
 
 # Snakemake's words about the failed job would otherwise be the last that its user reads.

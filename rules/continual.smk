@@ -1,101 +1,84 @@
 # Class-incremental runs: one job trains all tasks; the rule of the matrix alone reads the test split.
+CONTINUAL_FIGURES = layout.continual_figures(PLAN.continual.datasets)
 
-
-wildcard_constraints:
-    strategy=any_of(PLAN.strategies),
-
-
-if PLAN.continual:
+if PLAN.continual.runs:
 
     localrules:
         continual_report,
 
     rule continual_run:
         input:
-            reads(continual_job),
+            reads("continual_run"),
         output:
-            weights=[f"{CONTINUAL_FOLDER}/checkpoints/task{task}.safetensors" for task in TASKS],
+            [f"{CONTINUAL_FOLDER}/checkpoints/task{task}.safetensors" for task in PLAN.continual.tasks],
             metrics=f"{CONTINUAL_FOLDER}/metrics.csv",
             run=f"{CONTINUAL_FOLDER}/run.json",
         log:
-            f"{FOLDER}/logs/continual_run/{{dataset}}_{{student}}_{{strategy}}_seed{{seed}}.log",
-        wildcard_constraints:
-            student=any_of(PLAN.continual_students),
+            f"{LOGS}/continual_run/{{dataset}}_{{student}}_{{strategy}}_seed{{seed}}.log",
         conda:
             ENVIRONMENT
         threads: THREADS
         resources:
-            **work(continual_job),
+            **work("continual_run"),
             gpu=GPUS,
         params:
-            **told(continual_job),
+            **told("continual_run"),
         shell:
-            'python "$SCRIPTS/continual_run.py" --settings {params.settings:q} --data {input.data:q}'
-            " --teachers {input.teachers:q} --outputs {input.outputs:q} --out {params.out:q} --code {params.code}"
-            " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
+            command("continual_run", "settings data teachers outputs out code gpus threads")
 
     rule synergy_outputs:
         input:
-            reads(synergy_outputs_job),
+            reads("synergy_outputs"),
         output:
-            outputs=f"{RUN_FOLDER}/synergy_outputs/outputs.safetensors",
-            run=f"{RUN_FOLDER}/synergy_outputs/run.json",
+            f"{RUN_FOLDER}/synergy_outputs/outputs.safetensors",
+            f"{RUN_FOLDER}/synergy_outputs/run.json",
         log:
-            f"{FOLDER}/logs/synergy_outputs/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
+            f"{LOGS}/synergy_outputs/{RUN_LOG}.log",
         wildcard_constraints:
             method=CHAINS,
         conda:
             ENVIRONMENT
         threads: THREADS
         resources:
-            **work(synergy_outputs_job),
+            **work("synergy_outputs"),
             gpu=GPUS,
         params:
-            **told(synergy_outputs_job),
+            **told("synergy_outputs"),
         shell:
-            'python "$SCRIPTS/synergy_outputs.py" --settings {params.settings:q} --data {input.data:q}'
-            " --previous {input.previous:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
-            " --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
+            command("synergy_outputs", "settings data previous out code gpus threads")
 
     rule continual_matrix:
         input:
-            reads(matrix_job),
+            reads("continual_matrix"),
         output:
             f"{CONTINUAL_FOLDER}/matrix.json",
         log:
-            f"{FOLDER}/logs/continual_matrix/{{dataset}}_{{student}}_{{strategy}}_seed{{seed}}.log",
-        wildcard_constraints:
-            student=any_of(PLAN.continual_students),
+            f"{LOGS}/continual_matrix/{{dataset}}_{{student}}_{{strategy}}_seed{{seed}}.log",
         conda:
             ENVIRONMENT
         threads: THREADS
         resources:
+            **work("continual_matrix"),
             gpu=GPUS,
-            mem_mb=lambda w, attempt: 3000 * attempt,
-            runtime=lambda w, attempt: 20 * attempt,
         params:
-            **told(matrix_job),
+            **told("continual_matrix"),
         shell:
-            'python "$SCRIPTS/continual_matrix.py" --settings {params.settings:q} --data {input.data:q}'
-            " --weights {input.weights:q} --out {params.out:q} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
+            command("continual_matrix", "settings data weights out gpus threads")
 
     rule continual_report:
         input:
-            unpack(continual_report_inputs),
+            # with allow_missing the reasons of the others may have changed
+            reads("continual_report", fresh=not ASKED.allow_missing),
         output:
-            report(expand(f"{FOLDER}/tables/{{name}}", name=continual_tables()), category="Tables"),
-            report(
-                expand(f"{FOLDER}/figures/{{name}}", name=continual_figures(PLAN.continual_datasets)),
-                category="Figures",
-            ),
+            report(expand(f"{FOLDER}/tables/{{name}}", name=layout.continual_tables()), category="Tables"),
+            report(expand(f"{FOLDER}/figures/{{name}}", name=CONTINUAL_FIGURES), category="Figures"),
         log:
-            f"{FOLDER}/logs/continual_report.log",
+            f"{LOGS}/continual_report.log",
         conda:
             ENVIRONMENT
         params:
-            **told(continual_report_job),
-            runs=lambda w: text_file(canonical(JOBS.continual_rows())),
-            report=lambda w: REPORT,
+            **told("continual_report"),
+            runs=lambda w: text_file(canonical(reports.continual_rows(JOBS))),
+            report=lambda w: reports.report_text(PLAN),
         shell:
-            'python "$SCRIPTS/continual_report.py" --runs {params.runs:q} --report {params.report:q} --out {params.out:q}'
-            " --made {params.made:q} --results {output:q} --log {log:q}"
+            command("continual_report", "runs report out", runs="params.runs:q")

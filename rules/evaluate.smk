@@ -3,84 +3,74 @@
 
 rule evaluate:
     input:
-        reads(evaluation_of),
+        reads("evaluate"),
     output:
         predictions=f"{RUN_FOLDER}/predictions.npz",
         evaluation=f"{RUN_FOLDER}/evaluation.json",
     log:
-        f"{FOLDER}/logs/evaluate/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
-    wildcard_constraints:
-        method=any_of(PLAN.variants),
+        f"{LOGS}/evaluate/{RUN_LOG}.log",
     conda:
         ENVIRONMENT
     threads: THREADS
     resources:
+        **work("evaluate"),
         gpu=GPUS,
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=lambda w, attempt: 20 * attempt,
     params:
-        **told(evaluation_of),
+        **told("evaluate"),
     shell:
-        'python "$SCRIPTS/evaluate.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
-        " --teacher {input.teacher:q} --members {input.members:q} --gpus {resources.gpu} --threads {threads}"
-        " --made {params.made:q} --results {output:q} --log {log:q}"
+        command("evaluate", "settings data out teacher members gpus threads")
 
 
 use rule evaluate as evaluate_teacher with:
     input:
-        reads(teacher_evaluation_of),
+        reads("evaluate_teacher"),
     output:
         predictions=f"{TEACHER_FOLDER}/predictions.npz",
         evaluation=f"{TEACHER_FOLDER}/evaluation.json",
     log:
-        f"{FOLDER}/logs/evaluate_teacher/{{dataset}}_{{teacher}}_seed{{seed}}.log",
+        f"{LOGS}/evaluate_teacher/{{dataset}}_{{teacher}}_seed{{seed}}.log",
+    resources:
+        **work("evaluate_teacher"),
+        gpu=GPUS,
     params:
-        **told(teacher_evaluation_of),
+        **told("evaluate_teacher"),
 
 
 rule evaluate_single:
     input:
-        reads(single_of),
+        reads("evaluate_single"),
     output:
         f"{RUN_FOLDER}/single.json",
     log:
-        f"{FOLDER}/logs/evaluate_single/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
-    wildcard_constraints:
-        method=any_of(PLAN.variants),
+        f"{LOGS}/evaluate_single/{RUN_LOG}.log",
     conda:
         ENVIRONMENT
     threads: THREADS
     resources:
+        **work("evaluate_single"),
         gpu=GPUS,
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=lambda w, attempt: 20 * attempt,
     params:
-        **told(single_of),
+        **told("evaluate_single"),
     shell:
-        'python "$SCRIPTS/evaluate_single.py" --settings {params.settings:q} --data {input.data:q}'
-        " --weights {input.weights:q} --out {output:q} --gpus {resources.gpu} --threads {threads}"
-        " --made {params.made:q} --results {output:q} --log {log:q}"
+        command("evaluate_single", "settings data weights out gpus threads", out="output:q")
 
 
 rule evaluate_synergy:
     input:
-        reads(synergy_of),
+        reads("evaluate_synergy"),
     output:
         f"{RUN_FOLDER}/synergy.json",
     log:
-        f"{FOLDER}/logs/evaluate_synergy/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
+        f"{LOGS}/evaluate_synergy/{RUN_LOG}.log",
     wildcard_constraints:
         method=CHAINS,
     conda:
         ENVIRONMENT
     threads: THREADS
     resources:
+        **work("evaluate_synergy"),
         gpu=GPUS,
-        mem_mb=lambda w, attempt: 3000 * attempt,
-        runtime=lambda w, attempt: 20 * attempt,
     params:
-        **told(synergy_of),
+        **told("evaluate_synergy"),
     shell:
-        'python "$SCRIPTS/evaluate_synergy.py" --settings {params.settings:q} --data {input.data:q}'
-        " --previous {input.previous:q} --out {output:q} --gpus {resources.gpu} --threads {threads}"
-        " --made {params.made:q} --results {output:q} --log {log:q}"
+        command("evaluate_synergy", "settings data previous out gpus threads", out="output:q")

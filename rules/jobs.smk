@@ -1,240 +1,127 @@
-# Which job the wildcards of a rule name (kd.study.jobplan says what each job is).
+# What every rule says of its jobs: what they read and are told, what they take, and which of them are made again.
+# kd.study.jobs has one function a rule, of the rule's name, that says it for the wildcards.
 
+# Results say themselves what they were made from (kd.study.made), so that they are judged alike where Snakemake's notes
+# are lost, where results were copied, and where another rule makes the same. A job whose result was made from something
+# else than is asked has this file as an input that is newer; for any other one it is ancient, no reason to run.
+OTHERWISE = ".snakemake/kd/settings_code_or_data_changed"
+CHECKED = f"{FOLDER}/checked.json"
 
-def run_of(wildcards, method: str | None = None) -> Run:
-    """Return the run that a rule's wildcards name, or that of another method of the same team and seed."""
-    teachers, _, student = wildcards.team.rpartition("--")
-    names = () if teachers == "none" else tuple(teachers.split("+"))
-    return Run(wildcards.dataset, names, student, method or wildcards.method, int(wildcards.seed))
-
-
-def companions(wildcards) -> list[Run]:
-    """Return the runs of a team and seed that are trained side by side."""
-    return [run_of(wildcards, method) for method in EXPERIMENT.co_train]
-
-
-def teacher_of(wildcards) -> JobPlan:
-    """Return the training of the teacher that a rule's wildcards name."""
-    return JOBS.teacher(wildcards.dataset, wildcards.teacher, int(wildcards.seed))
-
-
-def continual_of(wildcards) -> ContinualRun:
-    """Return the class-incremental run that a rule's wildcards name."""
-    return ContinualRun(wildcards.dataset, wildcards.student, wildcards.strategy, int(wildcards.seed))
+if STARTED:
+    # other text each time, or Snakemake would find the input unchanged
+    atomic_write(OTHERWISE, secrets.token_hex(8))
+    # the files of results are read through once, and again only if they are others
+    SEEN.keep_in(f".snakemake/kd/seen_{EXPERIMENT.experiment}.json")
 
 
 @cache
-def evaluations() -> list[JobPlan]:
-    """Return the evaluations of all runs and teachers, or with allow_missing of those that there are as asked."""
-    jobs = [JOBS.evaluation(run) for run in PLAN.runs]
-    jobs += [JOBS.teacher_evaluation(*teacher) for teacher in PLAN.teachers]
-    return there(jobs, "evaluation.json")
+def leave_comparing_to_us() -> None:
+    """Spare Snakemake its own comparisons of commands, parameters and sets of inputs, unless a user asks for them.
+
+    Settings are there from the first question of an input function on, before anything is compared.
+    """
+    settings = workflow.dag_settings
+    if set(settings.rerun_triggers) == set(RerunTrigger.all()):
+        settings.rerun_triggers = frozenset({RerunTrigger.MTIME})
+    # an output that was cut off has no record: it is made again, and there is nothing to ask the user
+    settings.force_incomplete = True
 
 
-def there(jobs: list[JobPlan], file: str) -> list[JobPlan]:
-    """Return all jobs, or with allow_missing those whose file there is, as it is asked."""
-    if not ALLOW_MISSING:
-        return jobs
-    return [job for job in jobs if is_settled(job) and Path(job.folder, file).is_file()]
+def reads(rule: str, fresh: bool = True, **more):
+    """Return the input function of a rule: the files of its job, and what makes it run again (or not `fresh`)."""
+
+    def inputs(wildcards) -> dict:
+        leave_comparing_to_us()
+        refuse_what_is_not_planned()
+        job = JOBS.named(rule, wildcards)
+        return {**there(job), **more, "asked": judged(job, fresh), "checked": checked(job)}
+
+    return unpack(inputs)
 
 
-def packing_of(wildcards) -> JobPlan:
-    """Return the packing of the data set that a rule's wildcards name."""
-    return JOBS.packing(wildcards.dataset)
-
-
-def measurement_of(wildcards) -> JobPlan:
-    """Return the measurement of the network that a rule's wildcards name."""
-    return JOBS.measurement(wildcards.dataset, wildcards.network)
-
-
-def outputs_of(wildcards) -> JobPlan:
-    """Return the teacher's pass over one fixed view that a rule's wildcards name."""
-    return JOBS.teacher_outputs(wildcards.dataset, wildcards.teacher, int(wildcards.seed))
-
-
-def pretraining_of(wildcards) -> JobPlan:
-    """Return the pre-stage that a rule's wildcards name."""
-    return JOBS.pretraining(wildcards.dataset, wildcards.teacher, wildcards.method, int(wildcards.seed))
-
-
-def student_of(wildcards) -> JobPlan:
-    """Return the training of the student that a rule's wildcards name."""
-    return JOBS.student(run_of(wildcards))
-
-
-def teacher_update_of(wildcards) -> JobPlan:
-    """Return the teacher update that a rule's wildcards name."""
-    return JOBS.half(run_of(wildcards), int(wildcards.stage), "teacher_update")
-
-
-def student_update_of(wildcards) -> JobPlan:
-    """Return the student update that a rule's wildcards name."""
-    return JOBS.half(run_of(wildcards), int(wildcards.stage), "student_update")
-
-
-def evaluation_of(wildcards) -> JobPlan:
-    """Return the evaluation of the run that a rule's wildcards name."""
-    return JOBS.evaluation(run_of(wildcards))
-
-
-def teacher_evaluation_of(wildcards) -> JobPlan:
-    """Return the evaluation of the teacher that a rule's wildcards name."""
-    return JOBS.teacher_evaluation(wildcards.dataset, wildcards.teacher, int(wildcards.seed))
-
-
-def single_of(wildcards) -> JobPlan:
-    """Return the evaluation in mode single of the run that a rule's wildcards name."""
-    return JOBS.single(run_of(wildcards), CHECKPOINT)
-
-
-def synergy_of(wildcards) -> JobPlan:
-    """Return the evaluation in mode synergy of the chain that a rule's wildcards name."""
-    return JOBS.synergy(run_of(wildcards))
-
-
-def benchmark_of(_) -> JobPlan:
-    """Return the measurement of this machine's speed, which has a folder of its own."""
-    return JobPlan("benchmark", "results/benchmark", BENCHMARK_OPTIONS, code_digest({"benchmark"}))
-
-
-def together(wildcards) -> list[JobPlan]:
-    """Return the trainings of one job: each is what it would be alone, whose record is its own."""
-    return [JOBS.student(run) for run in companions(wildcards)]
-
-
-def together_inputs(wildcards) -> dict:
-    """Return what all of them read, each file once."""
-    jobs = together(wildcards)
-    lists = ("tuned", "initial", "outputs", "pretrained")
-    return {
-        "data": jobs[0].inputs["data"],
-        "teachers": jobs[0].inputs["teachers"],
-        **{name: list(dict.fromkeys(file for job in jobs for file in job.inputs[name])) for name in lists},
-        "asked": judged(jobs[0], fresh=all(map(stays, jobs))),
-        "checked": checked(*jobs),
-    }
-
-
-def continual_job(wildcards) -> JobPlan:
-    """Return the training of the class-incremental run that a rule's wildcards name."""
-    return JOBS.continual(continual_of(wildcards))
-
-
-def matrix_job(wildcards) -> JobPlan:
-    """Return the evaluation of the class-incremental run that a rule's wildcards name."""
-    return JOBS.matrix(continual_of(wildcards))
-
-
-def synergy_outputs_job(wildcards) -> JobPlan:
-    """Return the pass of the finished chain that a rule's wildcards name."""
-    return JOBS.synergy_outputs(run_of(wildcards))
-
-
-@cache
-def matrices() -> list[JobPlan]:
-    """Return the evaluations of all class-incremental runs, or with allow_missing of those that there are."""
-    return there([JOBS.matrix(run) for run in PLAN.continual_runs], "matrix.json")
-
-
-def continual_report_job(_) -> JobPlan:
-    """Return the report of class-incremental runs."""
-    settings = canonical([JOBS.continual_rows(), REPORT])
-    inputs = {"matrices": [f"{job.folder}/matrix.json" for job in matrices()]}
-    return JOBS.report("continual_report", settings, inputs, matrices())
-
-
-def continual_report_inputs(wildcards) -> dict:
-    """Return the matrices that there are; with allow_missing the reasons of the others may have changed."""
-    job = continual_report_job(wildcards)
-    return {**job.inputs, "asked": judged(job, fresh=not ALLOW_MISSING)}
-
-
-def experiment_file(_) -> str:
-    """Return the file of the checked experiment, which can be longer than an argument."""
-    return text_file(canonical(SHOWN))
-
-
-@cache
-def rows() -> list[dict]:
-    """Return what `collect` needs of every run, with allow_missing also whether its results are there as asked."""
-    found = JOBS.rows()
-    if ALLOW_MISSING:
-        folders = {job.folder for job in evaluations()}
-        for row in found:
-            row["made"]["there"] = row["made"]["steps"][-1]["folder"] in folders
+def there(job: JobPlan) -> dict:
+    """Return a job's files; a finished one does not miss the user's own weights that it started from."""
+    found = dict(job.inputs)
+    if found.get("initial") and stays(job):
+        found["initial"] = [file for file in found["initial"] if Path(file).exists()]
     return found
 
 
-def rows_file(_) -> str:
-    """Return the file of what `collect` needs of every run."""
-    return text_file(canonical(rows()))
+def judged(job: JobPlan, fresh: bool):
+    """Return the input that makes a job run if its result is not what is asked (or not `fresh` for another reason)."""
+    again = not (fresh and stays(job))
+    if STARTED and (again or (is_named(job) and is_due(job))):
+        try:
+            look_for_files(job)
+        except UserError as error:
+            refuse(str(error))
+    if not STARTED or not again:
+        return ancient(OTHERWISE)
+    bring_to_the_present(job)
+    return OTHERWISE
 
 
-@cache
-def collection(_=None) -> JobPlan:
-    """Return the gathering of all runs, whose rows say what each must have been made from."""
-    files = [f"{job.folder}/evaluation.json" for job in evaluations()]
-    return JOBS.report("collect", canonical(rows()), {"evaluations": files}, evaluations())
+def checked(job: JobPlan) -> list[str]:
+    """Return what a training waits for: that all networks and methods of the experiment fit.
+
+    Only where it is to run: a finished one must not run again because the check does, and an ancient input is no way
+    to say so, for Snakemake then overlooks the job's own reasons to run.
+    """
+    return [CHECKED] if STARTED and job.rule in TRAININGS and is_due(job) else []
 
 
-@cache
-def statistics_of(_=None) -> JobPlan:
-    """Return the statistics of all runs."""
-    return JOBS.report("statistics", REPORT, {"runs": RUNS}, [collection()], module="paired_statistics")
+def told(rule: str, as_file: bool = False) -> dict:
+    """Return what the command of a rule is told; `as_file` for settings that may be longer than an argument."""
 
+    def param(say):
+        return lambda wildcards: say(JOBS.named(rule, wildcards))
 
-@cache
-def tables_of(_=None) -> JobPlan:
-    """Return the tables of the comparison."""
-    settings = canonical([SHOWN, PLAN.cards_digest()])
-    return JOBS.report("tables", settings, {"runs": RUNS, "statistics": STATISTICS}, [statistics_of()])
-
-
-@cache
-def figures_of(_=None) -> JobPlan:
-    """Return the figures of the comparison."""
-    metrics = [f"{job.folder}/metrics.csv" for job in evaluations()]
-    inputs = {"runs": RUNS, "statistics": STATISTICS, "metrics": metrics}
-    return JOBS.report("figures", REPORT, inputs, [statistics_of()])
-
-
-@cache
-def analysis_of(_=None) -> JobPlan:
-    """Return the table and figures of the experiment's own analysis."""
-    return JOBS.report("analysis", canonical(SHOWN), {"runs": RUNS}, [collection()])
-
-
-@cache
-def page_of(_=None) -> JobPlan:
-    """Return the page that shows all of it."""
-    template = TEMPLATE.read_text(encoding="utf-8")
-    settings = canonical([SHOWN, PLAN.cards_digest(), template])
-    inputs = {
-        "figures": rules.figures.output,
-        "analysis": rules.analysis.output if PLAN.designs else [],
-        "runs": RUNS,
-        "statistics": STATISTICS,
-        "continual": f"{FOLDER}/tables/continual.json" if PLAN.continual else [],
+    return {
+        "settings": param(lambda job: text_file(job.settings) if as_file else job.settings),
+        "code": param(lambda job: job.code),
+        "out": param(lambda job: job.folder),
+        "made": param(lambda job: [job.record, job.identity]),
     }
-    before = [figures_of(), *([analysis_of()] if PLAN.designs else [])]
-    before += [continual_report_job(None)] if PLAN.continual else []
-    return JOBS.report("page", settings, inputs, before)
 
 
-def collection_inputs(_) -> dict:
-    """Return the evaluations that there are; with allow_missing the reasons of the others may have changed."""
-    return {**collection().inputs, "asked": judged(collection(), fresh=not ALLOW_MISSING)}
+def work(rule: str) -> dict:
+    """Return the resource functions of a rule: minutes and MB grow with the work and with each attempt."""
+
+    def asked(wildcards, attempt):
+        return JOBS.named(rule, wildcards).work.at(attempt)
+
+    return {
+        "runtime": lambda wildcards, attempt: asked(wildcards, attempt).minutes,
+        "mem_mb": lambda wildcards, attempt: asked(wildcards, attempt).mem_mb,
+    }
 
 
-def check_of(_) -> JobPlan:
-    """Return the check of all networks and methods."""
-    return JOBS.check()
+TRAINED = {
+    "best": "checkpoints/best.safetensors",
+    "last": "checkpoints/last.safetensors",
+    "metrics": "metrics.csv",
+    "run": "run.json",
+}
 
 
-def misfits() -> list[str]:
-    """Return what the check found not to fit, line by line, if that is why there are no results."""
-    job = JOBS.check()
-    refused = reason_of({"record": job.record, "identity": job.identity}) and Path(CHECK_LOG).is_file()
-    lines = Path(CHECK_LOG).read_text(encoding="utf-8", errors="replace").splitlines() if refused else []
-    return [line for line in lines if " ERROR " in line]
+def trained(folder: str) -> dict:
+    """Return the files that a training leaves in its folder."""
+    return {name: f"{folder}/{file}" for name, file in TRAINED.items()}
+
+
+PLACES = {
+    **{name: f"params.{name}:q" for name in ("settings", "code", "out", "experiment", "report")},
+    "gpus": "resources.gpu",
+    "threads": "threads",
+}
+
+
+def command(script: str, arguments: str, **places: str) -> str:
+    """Return the command of a rule: a script and the names of its arguments.
+
+    Each is the input of its name unless PLACES or `places` say otherwise; every script also records what it made.
+    """
+    found = {**PLACES, **places}
+    words = [f"--{name} {{{found.get(name, f'input.{name}:q')}}}" for name in arguments.split()]
+    words += ["--made {params.made:q}", "--results {output:q}", "--log {log:q}"]
+    return " ".join([f'python "$SCRIPTS/{script}.py"', *words])

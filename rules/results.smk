@@ -1,4 +1,6 @@
 # From runs to what people read.
+RUNS = reports.runs_file(PLAN)
+STATISTICS = f"{FOLDER}/statistics.json"
 
 
 localrules:
@@ -14,79 +16,74 @@ localrules:
     synergy,
 
 
+def experiment_file(_) -> str:
+    """Return the file of the checked experiment, as tables and pages show it."""
+    return text_file(canonical(reports.shown(PLAN)))
+
+
 rule collect:
     input:
-        unpack(collection_inputs),
+        # with allow_missing the reasons of the runs that are not there may have changed
+        reads("collect", fresh=not ASKED.allow_missing),
     output:
         RUNS,
     log:
-        f"{FOLDER}/logs/collect.log",
+        f"{LOGS}/collect.log",
     conda:
         ENVIRONMENT
     params:
-        **told(collection),
-        rows=rows_file,
+        **told("collect", as_file=True),
     shell:
-        'python "$SCRIPTS/collect.py" --rows {params.rows:q} --out {output:q} --made {params.made:q} --results {output:q} --log {log:q}'
+        command("collect", "rows out", rows="params.settings:q", out="output:q")
 
 
 rule statistics:
     input:
-        reads(statistics_of),
+        reads("statistics"),
     output:
         STATISTICS,
     log:
-        f"{FOLDER}/logs/statistics.log",
+        f"{LOGS}/statistics.log",
     conda:
         ENVIRONMENT
     params:
-        **told(statistics_of),
+        **told("statistics"),
     # the script is not named statistics.py: beside other scripts it would hide the standard library's module
     shell:
-        'python "$SCRIPTS/paired_statistics.py" --runs {input.runs:q} --report {params.settings:q} --out {output:q}'
-        " --made {params.made:q} --results {output:q} --log {log:q}"
+        command("paired_statistics", "runs report out", report="params.settings:q", out="output:q")
 
 
 rule tables:
     input:
-        reads(tables_of),
+        reads("tables"),
     output:
-        report(
-            expand(f"{FOLDER}/tables/comparison.{{kind}}", kind=["csv", "md", "tex", "json"]),
-            category="Tables",
-        ),
+        report(expand(f"{FOLDER}/tables/{{name}}", name=layout.table_files()), category="Tables"),
     log:
-        f"{FOLDER}/logs/tables.log",
+        f"{LOGS}/tables.log",
     conda:
         ENVIRONMENT
     params:
-        made=lambda w: noted(tables_of()),
+        **told("tables"),
         experiment=experiment_file,
-        out=lambda w, output: Path(output[0]).parent,
+        folder=f"{FOLDER}/tables",
     shell:
-        'python "$SCRIPTS/tables.py" --experiment {params.experiment:q} --runs {input.runs:q}'
-        " --statistics {input.statistics:q} --out {params.out:q} --made {params.made:q} --results {output:q} --log {log:q}"
+        command("tables", "experiment runs statistics out", out="params.folder:q")
 
 
 rule figures:
     input:
-        reads(figures_of),
+        reads("figures"),
     output:
-        report(
-            [f"{FOLDER}/figures/{name}" for name in figure_files(PLAN.groups)],
-            category="Figures",
-        ),
+        report(expand(f"{FOLDER}/figures/{{name}}", name=layout.figure_files(PLAN.groups)), category="Figures"),
     log:
-        f"{FOLDER}/logs/figures.log",
+        f"{LOGS}/figures.log",
     conda:
         ENVIRONMENT
     params:
-        **told(figures_of),
-        # a figure lies in <out>/<data set>/<pair>/
-        figures=lambda w, output: Path(output[0]).parents[2],
+        **told("figures"),
+        folder=f"{FOLDER}/figures",
     shell:
-        'python "$SCRIPTS/figures.py" --runs {input.runs:q} --statistics {input.statistics:q}'
-        " --report {params.settings:q} --out {params.figures:q} --made {params.made:q} --results {output:q} --log {log:q}"
+        command("figures", "runs statistics report out", report="params.settings:q", out="params.folder:q")
 
 
 if PLAN.designs:
@@ -96,39 +93,33 @@ if PLAN.designs:
 
     rule analysis:
         input:
-            reads(analysis_of),
+            reads("analysis"),
         output:
-            report(expand(f"{FOLDER}/tables/{{name}}", name=design_tables()), category="Tables"),
-            report(
-                [f"{FOLDER}/figures/{name}" for name in design_figures(PLAN.designs)],
-                category="Figures",
-            ),
+            report(expand(f"{FOLDER}/tables/{{name}}", name=layout.design_tables()), category="Tables"),
+            report(expand(f"{FOLDER}/figures/{{name}}", name=layout.design_figures(PLAN.designs)), category="Figures"),
         log:
-            f"{FOLDER}/logs/analysis.log",
+            f"{LOGS}/analysis.log",
         conda:
             ENVIRONMENT
         params:
-            **told(analysis_of),
+            **told("analysis"),
             experiment=experiment_file,
         shell:
-            'python "$SCRIPTS/analysis.py" --experiment {params.experiment:q} --runs {input.runs:q}'
-            " --out {params.out:q} --made {params.made:q} --results {output:q} --log {log:q}"
+            command("analysis", "experiment runs out")
 
 
 rule page:
     input:
-        reads(page_of),
+        reads("page", figures=rules.figures.output, analysis=rules.analysis.output if PLAN.designs else []),
     output:
         report(f"{FOLDER}/report.html", category="Page"),
     log:
-        f"{FOLDER}/logs/page.log",
+        f"{LOGS}/page.log",
     conda:
         ENVIRONMENT
     params:
-        **told(page_of),
+        **told("page"),
         experiment=experiment_file,
-        figures=lambda w, input: Path(input.figures[0]).parents[2],
+        folder=f"{FOLDER}/figures",
     shell:
-        'python "$SCRIPTS/page.py" --experiment {params.experiment:q} --runs {input.runs:q}'
-        " --statistics {input.statistics:q} --figures {params.figures:q} --continual {input.continual:q} --out {output:q}"
-        " --made {params.made:q} --results {output:q} --log {log:q}"
+        command("page", "experiment runs statistics figures continual out", figures="params.folder:q", out="output:q")

@@ -1,57 +1,45 @@
 # Students of every method that is one job; the baseline is the method ce.
+ALONE = [name for name, variant in PLAN.variants.items() if not variant.chain and name not in EXPERIMENT.co_train]
 
 
 rule train_student:
     input:
-        reads(student_of),
+        reads("train_student"),
     output:
-        best=f"{RUN_FOLDER}/checkpoints/best.safetensors",
-        last=f"{RUN_FOLDER}/checkpoints/last.safetensors",
-        metrics=f"{RUN_FOLDER}/metrics.csv",
-        run=f"{RUN_FOLDER}/run.json",
+        **trained(RUN_FOLDER),
     log:
-        f"{FOLDER}/logs/train_student/{{dataset}}_{{team}}_{{method}}_seed{{seed}}.log",
+        f"{LOGS}/train_student/{RUN_LOG}.log",
     wildcard_constraints:
-        method=any_of(
-            name for name, variant in PLAN.variants.items() if not variant.chain and name not in EXPERIMENT.co_train
-        ),
+        method=any_of(ALONE),
     conda:
         ENVIRONMENT
     threads: THREADS
     resources:
-        **work(student_of),
+        **work("train_student"),
         gpu=GPUS,
     params:
-        **told(student_of),
+        **told("train_student"),
     shell:
-        'python "$SCRIPTS/train_student.py" --settings {params.settings:q} --data {input.data:q}'
-        " --teachers {input.teachers:q} --outputs {input.outputs:q} --pretrained {input.pretrained:q} --out {params.out:q}"
-        " --tuned {input.tuned:q} --code {params.code} --gpus {resources.gpu} --threads {threads}"
-        " --made {params.made:q} --results {output:q} --log {log:q}"
+        command("train_student", "settings data teachers outputs pretrained out tuned code gpus threads")
 
 
 if EXPERIMENT.co_train:
 
     rule train_students:
         input:
-            unpack(together_inputs),
+            reads("train_students"),
         output:
-            expand(
-                f"{FOLDER}/{{{{dataset}}}}/{{{{team}}}}/{{method}}/seed{{{{seed}}}}/{{file}}",
-                method=EXPERIMENT.co_train,
-                file=["checkpoints/best.safetensors", "checkpoints/last.safetensors", "metrics.csv", "run.json"],
-            ),
+            expand(f"{RUN_FOLDER}/{{file}}", method=EXPERIMENT.co_train, file=TRAINED.values(), allow_missing=True),
         log:
-            f"{FOLDER}/logs/train_students/{{dataset}}_{{team}}_seed{{seed}}.log",
+            f"{LOGS}/train_students/{{dataset}}_{{team}}_seed{{seed}}.log",
         conda:
             ENVIRONMENT
         threads: THREADS
         resources:
-            runtime=lambda w, attempt: sum(runtime_minutes(job.settings, job.images, attempt) for job in together(w)),
-            mem_mb=lambda w, attempt: memory_together_mb([job.settings for job in together(w)], attempt),
+            **work("train_students"),
             gpu=GPUS,
         params:
-            runs=lambda w: text_file(JOBS.side_by_side(companions(w))),
+            runs=lambda w: text_file(JOBS.named("train_students", w).settings),
         shell:
             'python "$SCRIPTS/train_students.py" --runs {params.runs:q} --data {input.data:q}'
             " --teachers {input.teachers:q} --gpus {resources.gpu} --threads {threads} --results {output:q} --log {log:q}"

@@ -3,70 +3,59 @@
 
 rule train_teacher:
     input:
-        reads(teacher_of),
+        reads("train_teacher"),
     output:
-        best=f"{TEACHER_FOLDER}/checkpoints/best.safetensors",
-        last=f"{TEACHER_FOLDER}/checkpoints/last.safetensors",
-        metrics=f"{TEACHER_FOLDER}/metrics.csv",
-        run=f"{TEACHER_FOLDER}/run.json",
+        **trained(TEACHER_FOLDER),
     log:
-        f"{FOLDER}/logs/train_teacher/{{dataset}}_{{teacher}}_seed{{seed}}.log",
+        f"{LOGS}/train_teacher/{{dataset}}_{{teacher}}_seed{{seed}}.log",
     conda:
         ENVIRONMENT
     threads: THREADS
     resources:
-        **work(teacher_of),
+        **work("train_teacher"),
         gpu=GPUS,
     params:
-        **told(teacher_of),
+        **told("train_teacher"),
     shell:
-        'python "$SCRIPTS/train_teacher.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
-        " --tuned {input.tuned:q} --code {params.code} --gpus {resources.gpu} --threads {threads}"
-        " --made {params.made:q} --results {output:q} --log {log:q}"
+        command("train_teacher", "settings data out tuned code gpus threads")
 
 
 rule teacher_outputs:
     input:
-        reads(outputs_of),
+        reads("teacher_outputs"),
     output:
-        outputs=f"{FOLDER}/{{dataset}}/teacher_outputs/{{teacher}}/seed{{seed}}/outputs.safetensors",
-        run=f"{FOLDER}/{{dataset}}/teacher_outputs/{{teacher}}/seed{{seed}}/run.json",
+        f"{FOLDER}/{{dataset}}/teacher_outputs/{{teacher}}/seed{{seed}}/outputs.safetensors",
+        f"{FOLDER}/{{dataset}}/teacher_outputs/{{teacher}}/seed{{seed}}/run.json",
     log:
-        f"{FOLDER}/logs/teacher_outputs/{{dataset}}_{{teacher}}_seed{{seed}}.log",
+        f"{LOGS}/teacher_outputs/{{dataset}}_{{teacher}}_seed{{seed}}.log",
     conda:
         ENVIRONMENT
     threads: THREADS
     resources:
-        **work(outputs_of),
+        **work("teacher_outputs"),
         gpu=GPUS,
     params:
-        **told(outputs_of),
+        **told("teacher_outputs"),
     shell:
-        'python "$SCRIPTS/teacher_outputs.py" --settings {params.settings:q} --data {input.data:q}'
-        " --teachers {input.teachers:q} --out {params.out:q} --code {params.code} --gpus {resources.gpu}"
-        " --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
+        command("teacher_outputs", "settings data teachers out code gpus threads")
 
 
 rule pretrain_method:
     input:
-        reads(pretraining_of),
+        reads("pretrain_method"),
     output:
-        extra=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}/extra.safetensors",
-        metrics=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}/metrics.csv",
-        run=f"{FOLDER}/{{dataset}}/pretrain/{{teacher}}/{{method}}/seed{{seed}}/run.json",
+        [f"{PRESTAGE_FOLDER}/{file}" for file in ("extra.safetensors", "metrics.csv", "run.json")],
     log:
-        f"{FOLDER}/logs/pretrain_method/{{dataset}}_{{teacher}}_{{method}}_seed{{seed}}.log",
+        f"{LOGS}/pretrain_method/{{dataset}}_{{teacher}}_{{method}}_seed{{seed}}.log",
     wildcard_constraints:
         method=any_of(name for name, variant in PLAN.variants.items() if variant.pretrain),
     conda:
         ENVIRONMENT
     threads: THREADS
     resources:
-        **work(pretraining_of),
+        **work("pretrain_method"),
         gpu=GPUS,
     params:
-        **told(pretraining_of),
+        **told("pretrain_method"),
     shell:
-        'python "$SCRIPTS/pretrain_method.py" --settings {params.settings:q} --data {input.data:q}'
-        " --teachers {input.teachers:q} --tuned {input.tuned:q} --out {params.out:q} --code {params.code}"
-        " --gpus {resources.gpu} --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
+        command("pretrain_method", "settings data teachers tuned out code gpus threads")

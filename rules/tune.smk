@@ -3,23 +3,18 @@
 
 rule tune:
     input:
-        reads(measurement_of),
+        reads("tune"),
     output:
-        choice=f"{FOLDER}/{{dataset}}/tuned/{{network}}/choice.json",
-        measured=f"{FOLDER}/{{dataset}}/tuned/{{network}}/measured.json",
+        [f"{FOLDER}/{{dataset}}/tuned/{{network}}/{file}.json" for file in ("choice", "measured")],
     log:
-        f"{FOLDER}/logs/tune/{{dataset}}_{{network}}.log",
-    wildcard_constraints:
-        network=any_of(PLAN.architectures),
+        f"{LOGS}/tune/{{dataset}}_{{network}}.log",
     conda:
         ENVIRONMENT
     threads: THREADS
     resources:
+        **work("tune"),
         gpu=GPUS,
-        mem_mb=lambda w, attempt: 6000 * attempt,
-        runtime=lambda w, attempt: 30 * attempt,
     params:
-        **told(measurement_of),
+        **told("tune"),
     shell:
-        'python "$SCRIPTS/tune.py" --settings {params.settings:q} --data {input.data:q} --out {params.out:q}'
-        " --code {params.code} --gpus {resources.gpu} --threads {threads} --made {params.made:q} --results {output:q} --log {log:q}"
+        command("tune", "settings data out code gpus threads")

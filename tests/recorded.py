@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from kd.study.jobplan import JobPlan
+from kd.study.job_plan import JobPlan
 from kd.study.made import Note, begin, fail, finish, manifest_digest
 
 ASKED = "asked"

@@ -22,8 +22,8 @@ import yaml
 from dry_run import snakemake_without_jobs
 
 from kd.schema.cards import Card
-from kd.study.continual import ContinualPlan
 from kd.study.experiment import load_experiment
+from kd.study.plan import Plan
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SKIPPED = {"CHANGELOG.md", "results/reference/benchmark/report.md"}
@@ -242,8 +242,8 @@ def test_the_list_of_experiments_is_whole_and_counts_their_runs(world, monkeypat
     listed = {experiment: int(runs) for experiment, runs in rows}
     counted = {}
     for path in (REPOSITORY / "config" / "experiments").glob("*.yaml"):
-        plan = ContinualPlan(load_experiment(path))
-        counted[path.stem] = len(plan.runs) + len(plan.continual_runs)
+        plan = Plan(load_experiment(path))
+        counted[path.stem] = len(plan.runs) + len(plan.continual.runs)
     assert listed == counted
 
 

@@ -7,12 +7,13 @@ import torch
 from method_world import REFERENCES
 from packed_noise import pack_noise
 from test_pairs import CARDS, CHOSEN, EXCEPTIONS, KINDS, LETTERS, NO, OUTCOMES, PAIRS, TAPS, WORKS, one_sentence
+from told import told
 
 from kd.continual.rehearsal import ContinualRehearsal
 from kd.schema.cards import is_path
-from kd.study.checks import check_job, parse_checks
-from kd.study.continual import ContinualPlan
+from kd.study.checks import parse_checks
 from kd.study.experiment import check_experiment
+from kd.study.plan import Plan
 
 SIZE, CLASSES, IMAGES = 32, 4, 24
 
@@ -53,7 +54,7 @@ def experiment(student, target, methods):
 
 def misfits(packed, content):
     torch.set_num_threads(1)
-    checks = parse_checks(json.loads(check_job(ContinualPlan(check_experiment(content)))))
+    checks = parse_checks(json.loads(told(Plan(check_experiment(content)), "check_pairs")))
     return ContinualRehearsal([check.model_copy(update={"data": str(packed)}) for check in checks]).run()
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,12 @@ from pathlib import Path
 
 import pytest
 from checkout import copy_repository, environment, planned, snakemake
+from dry_run import snakemake_without_jobs
 from test_staleness import CONFIG, LIBRARY, RESULTS, edit, one_data_set, others, reconfigure, runs, stale
+
+from kd.models.build import build_model
+from kd.models.weights import save_weights
+from kd.schema.config import ModelSettings
 
 # one worker: they share the run that they copy
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("staleness")]
@@ -129,6 +135,72 @@ def test_tables_are_made_where_pictures_are_gone(tiny_copy):
     (tiny_copy / "data/images").mkdir()
     edit(tiny_copy, f"{LIBRARY}/reporting/tables.py", "\n\n\ndef ", "\n\n\nEDITED = 1\n\n\ndef ")
     assert {job.rule for job in stale(tiny_copy)} == {"tables"}
+
+
+def ran(done: subprocess.CompletedProcess) -> set[str]:
+    """The rules of the jobs that ran."""
+    assert done.returncode == 0, done.stdout[-3000:]
+    return set(re.findall(r"^(?:local)?rule (\w+):", done.stdout, re.MULTILINE)) - {"all"}
+
+
+def drop_tables(results: Path) -> None:
+    for name in ("tables", "figures"):
+        shutil.rmtree(results / name)
+    (results / "report.html").unlink()
+
+
+def test_tables_of_a_finished_experiment_need_no_pictures(tiny_copy):
+    """Nor do they need the arrays that were packed of them."""
+    shutil.rmtree(tiny_copy / "data")
+    shutil.rmtree(tiny_copy / "results/tiny/second/data")
+    drop_tables(tiny_copy / "results/tiny")
+    assert ran(snakemake(tiny_copy, "--configfile", CONFIG)) == {"tables", "figures", "page"}
+    reconfigure(tiny_copy, lambda content: content["recipe"].update(epochs=2))
+    done = snakemake_without_jobs(tiny_copy, "-n", "--configfile", CONFIG, environment=environment())
+    assert done.returncode != 0
+    assert done.stdout.splitlines()[-1] == "datasets.second.root: folder data/images does not exist"
+
+
+FILES = {
+    "experiment": "files",
+    "datasets": {
+        "d": {
+            "source": "imagefolder",
+            "archives": ["data/images.tar"],
+            "split_ratios": {"train": 0.7, "test": 0.3},
+            "validation": 0.3,
+        }
+    },
+    "models": {
+        "teacher": {"arch": "resnet14", "pretrained": "data/teacher.safetensors", "train": False},
+        "student": {"arch": "resnet8", "pretrained": "data/student.safetensors"},
+    },
+    "pairs": [{"teachers": ["teacher"], "student": "student"}],
+    "methods": ["ce"],
+    "seeds": [0],
+    "recipe": {"epochs": 1, "batch_size": 16, "precision": "fp32", "augmentation": {"crop": "none"}},
+    "report": {"references": ["ce"]},
+}
+
+
+def test_tables_of_a_finished_experiment_need_no_archives_and_no_weights(repository):
+    from conftest import write_images
+
+    write_images(repository)
+    data = repository / "data"
+    shutil.make_archive(str(data / "images"), "tar", data / "images")
+    for network in FILES["models"].values():
+        save_weights(build_model(ModelSettings(arch=network["arch"]), 10, 8), repository / network["pretrained"])
+    (repository / "files.yaml").write_text(json.dumps(FILES), encoding="utf-8")
+    assert "train_student" in ran(snakemake(repository, "--configfile", "files.yaml"))
+    shutil.rmtree(data)
+    drop_tables(repository / "results/files")
+    assert ran(snakemake(repository, "--configfile", "files.yaml")) == {"tables", "figures", "page"}
+    longer = {**FILES, "recipe": {**FILES["recipe"], "epochs": 2}}
+    (repository / "files.yaml").write_text(json.dumps(longer), encoding="utf-8")
+    done = snakemake_without_jobs(repository, "-n", "--configfile", "files.yaml", environment=environment())
+    assert done.returncode != 0
+    assert done.stdout.splitlines()[-1] == "models.student.pretrained: file data/student.safetensors does not exist"
 
 
 def test_packed_arrays_and_weights_may_be_deleted(tiny_copy):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from continual_world import experiment
+from told import told
 
 from kd.continual import jobs
 from kd.data.packing import pack
@@ -12,21 +13,23 @@ from kd.engine.jobs.files import Files
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.schema.config import DatasetSettings, ModelSettings
-from kd.study.continual import ContinualJobSettings, ContinualPlan, parse_continual_settings
+from kd.study.continual import ContinualJobSettings, parse_continual_settings
 from kd.study.experiment import check_experiment
+from kd.study.jobs.continual import taught
+from kd.study.plan import Plan
 
 
 class World:
     def __init__(self, packed: Path, folder: Path, strategy=None, recipe=None, **section) -> None:
         self.packed, self.folder = packed, folder
-        self.plan = ContinualPlan(check_experiment(experiment(strategy, recipe, **section)))
-        self.run = self.plan.continual_runs[0]
+        self.plan = Plan(check_experiment(experiment(strategy, recipe, **section)))
+        self.run = self.plan.continual.runs[0]
 
     def job(self) -> ContinualJobSettings:
-        return parse_continual_settings(self.plan.continual_job(self.run))
+        return parse_continual_settings(told(self.plan, "continual_run", self.run))
 
     def files(self, name: str = "run", code: str = "test") -> Files:
-        teachers = [self.teacher(network) for network in self.plan.taught_by(self.run)]
+        teachers = [self.teacher(one.network) for one in taught(self.plan, self.run).teachers]
         return Files(self.packed, self.folder / name, teachers=teachers, code=code)
 
     def teacher(self, name: str) -> Path:

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from told import told
 
 from kd.continual.evaluation import accuracy_matrices
 from kd.continual.jobs import UNFINISHED, planned_epochs
@@ -113,7 +114,9 @@ def test_the_matrix_holds_every_task_learnt_so_far(world):
     here = world({"replay_capacity": 20}, num_tasks=3)
     here.train()
     paths = [here.folder / "run" / "checkpoints" / f"task{task}.safetensors" for task in (1, 2, 3)]
-    found = accuracy_matrices(parse_continual_settings(here.plan.matrix_job(here.run)), here.packed, paths)
+    found = accuracy_matrices(
+        parse_continual_settings(told(here.plan, "continual_matrix", here.run)), here.packed, paths
+    )
     for split in ("test", "val"):
         for kind in ("class", "task"):
             matrix = found[split][kind]

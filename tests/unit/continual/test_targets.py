@@ -6,6 +6,7 @@ import pytest
 import torch
 from continual_world import EXPERIMENT
 from safetensors.torch import save_file
+from told import told
 
 from kd.continual import jobs
 from kd.continual.targets import synergy_outputs
@@ -17,9 +18,11 @@ from kd.engine.kept_outputs import read_outputs
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.schema.config import ModelSettings
-from kd.study.continual import ContinualPlan, parse_continual_settings
+from kd.study.continual import parse_continual_settings
 from kd.study.experiment import check_experiment
 from kd.study.job_settings import parse_settings
+from kd.study.jobs.continual import target_run
+from kd.study.plan import Plan
 
 
 @pytest.fixture
@@ -28,20 +31,24 @@ def plan():
     content["pairs"] = [{"teachers": ["resnet14", "wrn_16_1"], "student": "resnet8"}]
     content["methods"] = [{"method": "asib", "num_stages": 1, "mbm_out_dim": 16}]
     content["continual"]["strategies"] = [{"name": "taught", "targets": "asib"}]
-    return ContinualPlan(check_experiment(content))
+    return Plan(check_experiment(content))
 
 
 @pytest.fixture
 def asked(plan, digits, tmp_path):
     """A chain that nobody trained, and what it answered."""
-    run = plan.target_run(plan.continual_runs[0])
+    run = target_run(plan, plan.continual.runs[0])
     teachers = [tmp_path / f"{name}.safetensors" for name in run.teachers]
     for name, path in zip(run.teachers, teachers, strict=True):
         save_weights(build_model(ModelSettings(arch=name), 10, 8), path)
-    bench = prepare(parse_settings(plan.half_job(run, 1, "teacher_update")), Files(digits, tmp_path, teachers=teachers))
+    bench = prepare(
+        parse_settings(told(plan, "asib_teacher_update", run, 1)), Files(digits, tmp_path, teachers=teachers)
+    )
     save_state(tmp_path / "state.pt", {"team": bench.team.state(), "optimizers": {}})
     folder = tmp_path / "synergy"
-    synergy_outputs(parse_settings(plan.synergy_job(run)), Files(digits, folder, previous=tmp_path / "state.pt"))
+    synergy_outputs(
+        parse_settings(told(plan, "synergy_outputs", run)), Files(digits, folder, previous=tmp_path / "state.pt")
+    )
     return bench, folder / "outputs.safetensors"
 
 
@@ -74,7 +81,9 @@ def test_each_image_is_taught_by_its_own_logits(plan, asked, digits, tmp_path):
 
     jobs.Incremental.loss = loss
     try:
-        jobs.train_run(parse_continual_settings(plan.continual_job(plan.continual_runs[0])), files, lambda row: None)
+        jobs.train_run(
+            parse_continual_settings(told(plan, "continual_run", plan.continual.runs[0])), files, lambda row: None
+        )
     finally:
         jobs.Incremental.loss = original
     assert len(seen) > 4

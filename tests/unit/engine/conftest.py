@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from told import told
 
 from kd.data.packing import pack
 from kd.engine.jobs.files import Files
@@ -55,14 +56,14 @@ class World:
         self.run = self.plan.runs[0]
 
     def job(self) -> JobSettings:
-        return parse_settings(self.plan.student_job(self.run))
+        return parse_settings(told(self.plan, "train_student", self.run))
 
     def half(self, stage: int, half: str) -> JobSettings:
-        return parse_settings(self.plan.half_job(self.run, stage, half))
+        return parse_settings(told(self.plan, f"asib_{half}", self.run, stage))
 
     def teacher(self, name: str) -> Path:
         """Train a teacher (once a session for each of its settings) and return its weights."""
-        settings = self.plan.teacher_job("digits", name, 0)
+        settings = told(self.plan, "train_teacher", "digits", name, 0)
         digest = hashlib.sha256(settings.encode()).hexdigest()[:16]
         folder = self.packed.with_name(f"{self.packed.name}_teachers") / digest
         if not (folder / "run.json").exists():
@@ -78,7 +79,7 @@ class World:
     def pretrained(self, weights) -> Path:
         folder = self.folder / "pretrain"
         if not folder.exists():
-            job = parse_settings(self.plan.pretrain_job("digits", self.run.teachers[0], self.run.method, 0))
+            job = parse_settings(told(self.plan, "pretrain_method", "digits", self.run.teachers[0], self.run.method, 0))
             pretrain(job, Files(self.packed, folder, teachers=weights), lambda row: None)
         return folder / "extra.safetensors"
 

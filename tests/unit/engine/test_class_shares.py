@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from told import told
 
 from kd.data.splits import classes_of
 from kd.engine.data import load_data
@@ -36,11 +37,11 @@ def seen(store) -> set[int]:
 
 def test_teachers_train_and_select_on_their_classes_and_are_tested_on_all(packed):
     plan, device = plan_of(), torch.device("cpu")
-    student = load_data(packed, parse_settings(plan.student_job(plan.runs[-1])), device)
+    student = load_data(packed, parse_settings(told(plan, "train_student", plan.runs[-1])), device)
     assert seen(student.train) == seen(student.validation) == set(range(10))
     found = {}
     for name, share in SHARES.items():
-        data = load_data(packed, parse_settings(plan.teacher_job("digits", name, 3)), device)
+        data = load_data(packed, parse_settings(told(plan, "train_teacher", "digits", name, 3)), device)
         own = set(classes_of(ClassShare(**share), 10, 3).tolist())
         assert seen(data.train) == seen(data.validation) == own
         assert seen(data.test) == set(range(10))
@@ -48,7 +49,7 @@ def test_teachers_train_and_select_on_their_classes_and_are_tested_on_all(packed
         assert set(data.train._indices.tolist()) <= set(student.train._indices.tolist()), "no validation image is seen"
         counted = sum(int((student.train.labels == label).sum()) for label in own)
         assert len(data.train) == counted
-        evaluated = load_data(packed, parse_settings(plan.evaluation_job("digits", name, 3, teacher=True)), device)
+        evaluated = load_data(packed, parse_settings(told(plan, "evaluate_teacher", "digits", name, 3)), device)
         assert seen(evaluated.validation) == set(range(10))
         found[name] = own
     assert len(found["left"] & found["right"]) == 2
@@ -67,14 +68,14 @@ def test_a_source_with_its_own_validation_is_cut_by_class_too(packed, tmp_path):
     manifest["counts"]["val"] = {"images": len(images)}
     manifest["checksums"] |= {path.name: whole_crc32(path) for path in folder.glob("val_*.npy")}
     write_json(folder / "manifest.json", manifest)
-    data = load_data(folder, parse_settings(plan_of().teacher_job("digits", "left", 3)), torch.device("cpu"))
+    data = load_data(folder, parse_settings(told(plan_of(), "train_teacher", "digits", "left", 3)), torch.device("cpu"))
     own = classes_of(ClassShare(**SHARES["left"]), 10, 3)
     assert seen(data.train) == seen(data.validation) == set(own.tolist())
     assert len(data.validation) == int(np.isin(labels, own).sum())
 
 
 def test_the_classes_of_a_subset_are_named(packed, caplog):
-    job = parse_settings(plan_of().teacher_job("digits", "left", 3))
+    job = parse_settings(told(plan_of(), "train_teacher", "digits", "left", 3))
     dataset = {**job.dataset, "class_subset": [7, "2", 3], "subset_size": 60}
     with caplog.at_level("INFO"):
         data = load_data(packed, job.model_copy(update={"dataset": dataset, "student": None}), torch.device("cpu"))

@@ -6,6 +6,7 @@ import sys
 import pytest
 import torch
 from safetensors.torch import load_file
+from told import told
 
 from kd.analysis.collect import row_of
 from kd.analysis.rows import PlannedRun
@@ -14,6 +15,8 @@ from kd.engine.jobs.students import train_students
 from kd.engine.teachers import FrozenForward
 from kd.study.digests import SCRIPTS
 from kd.study.job_settings import parse_settings
+from kd.study.jobs import Jobs
+from kd.study.jobs.reports import rows
 from kd.tools.errors import DivergenceError
 from kd.tools.files import read_json, write_json
 
@@ -79,7 +82,7 @@ def test_teachers_run_once_for_all(worlds, monkeypatch):
     original = FrozenForward._outputs
     monkeypatch.setattr(FrozenForward, "_outputs", lambda self, *rest: calls.append(1) or original(self, *rest))
     results = train_students([here.job() for here in worlds], files, lambda row: None)
-    steps = -(-160 // parse_settings(worlds[0].plan.student_job(worlds[0].run)).recipe.batch_size)
+    steps = -(-160 // parse_settings(told(worlds[0].plan, "train_student", worlds[0].run)).recipe.batch_size)
     longest = max(len(result.rows) for result in results)
     assert len(calls) == steps * longest
 
@@ -105,7 +108,7 @@ def test_a_training_that_diverges_ends_alone(world, tmp_path):
     assert all(torch.isfinite(value).all() for value in weights.values())
     assert (failed / "metrics.csv").exists()
     alone = {"teacher_paths": [], "prestage_paths": [], "taught_by": [], "made": {"steps": [], "before": []}}
-    planned = PlannedRun(**{**next(group[0].plan.rows()), "path": str(failed), **alone})
+    planned = PlannedRun(**{**rows(Jobs(group[0].plan))[0], "path": str(failed), **alone})
     assert row_of(planned, {}).status == "missing", "a run that diverged has nothing to evaluate"
 
 
@@ -120,7 +123,7 @@ def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_
     pairs = list(zip(worlds[:2], files_of(worlds[:2], "script"), strict=True))
     runs = [
         {
-            **{"settings": here.plan.student_job(here.run), "code": "test", "folder": str(files.folder)},
+            **{"settings": told(here.plan, "train_student", here.run), "code": "test", "folder": str(files.folder)},
             **{"record": str(files.folder / "made" / "train_student.json"), "identity": "asked"},
             **{"outputs": [], "pretrained": [], "tuned": []},
         }

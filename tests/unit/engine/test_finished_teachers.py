@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from told import told
 
 from kd.console.training_script import describe
 from kd.engine.jobs.evaluate import evaluate_network
@@ -23,7 +24,7 @@ SIZE = 8
 def finished(world, path):
     """Return the job of a teacher whose weights are given, and the plan that it is part of."""
     here = world("kd", models={"wrn_16_1": {"arch": "wrn_16_1", "pretrained": str(path), "train": False}})
-    return here, parse_settings(here.plan.teacher_job("digits", "wrn_16_1", 0))
+    return here, parse_settings(told(here.plan, "train_teacher", "digits", "wrn_16_1", 0))
 
 
 def use(here, job):
@@ -74,7 +75,7 @@ def test_it_is_evaluated_as_any_other(world):
     weights = world("kd").teacher("wrn_16_1")
     here, job = finished(world, weights)
     _, folder = use(here, job)
-    evaluation = parse_settings(here.plan.evaluation_job("digits", "wrn_16_1", 0, teacher=True))
+    evaluation = parse_settings(told(here.plan, "evaluate_teacher", "digits", "wrn_16_1", 0))
     found = evaluate_network(evaluation, here.packed, folder / "checkpoints" / "best.safetensors")
     assert found["test"].logits.shape[1] == 10
 

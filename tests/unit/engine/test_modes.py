@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 from safetensors.torch import load_file
+from told import told
 
 from kd.engine import runner
 from kd.engine.jobs import tune
@@ -22,7 +23,7 @@ from kd.models import winograd
 from kd.models.build import build_model
 from kd.schema.config import ModelSettings, Recipe
 from kd.study.job_settings import parse_settings
-from kd.study.jobplan import Jobs
+from kd.study.jobs import Jobs
 from kd.tools.files import read_json
 
 CPU = torch.device("cpu")
@@ -85,7 +86,7 @@ def test_emulated_bfloat16_is_never_tried(monkeypatch):
 
 def test_a_network_that_fails_in_a_mode_is_measured_in_the_others(world, monkeypatch):
     here = world("kd")
-    job = parse_settings(here.plan.tune_job("digits", "resnet8"))
+    job = parse_settings(told(here.plan, "tune", "digits", "resnet8"))
     real = tune._pass
 
     def fails_contiguous(job, num_classes, mode, use, images):
@@ -107,7 +108,7 @@ def test_a_measurement_writes_a_choice_that_a_training_follows_and_records(world
     folders = {}
     for name in ("resnet8", "wrn_16_1"):
         folders[name] = here.folder / name
-        tune.tune(parse_settings(here.plan.tune_job("digits", name)), Files(here.packed, folders[name]))
+        tune.tune(parse_settings(told(here.plan, "tune", "digits", name)), Files(here.packed, folders[name]))
     choice, measured = (read_json(folders["resnet8"] / f"{name}.json") for name in ("choice", "measured"))
     assert choice["device"] == measured["hardware"]["device"] == training_device().type
     for use, rows in measured["measured"].items():
@@ -266,7 +267,7 @@ def test_a_job_of_each_kind_asks_for_float32(world, tmp_path, monkeypatch):
     """cuDNN's convolutions are rounded to TF32 until somebody says otherwise."""
     here = world("kd", recipe={"precision": "fp32"})
     files, teacher = here.files("run"), here.files("asked").teachers[:1]
-    outputs = parse_settings(here.plan.outputs_job("digits", "wrn_16_1", 0))
+    outputs = parse_settings(told(here.plan, "teacher_outputs", "digits", "wrn_16_1", 0))
     best = files.folder / "checkpoints" / "best.safetensors"
     kinds = {
         "training": lambda: train_student(here.job(), files, lambda row: None),
@@ -337,4 +338,4 @@ def test_only_long_trainings_that_leave_the_precision_open_ask_for_measurements(
 
 def test_networks_that_are_built_the_same_are_measured_once(world):
     here = world("kd", recipe={"epochs": 400}, models={"resnet14": {"arch": "resnet8"}})
-    assert here.plan.architectures["resnet14"] == here.plan.architectures["resnet8"]
+    assert here.plan.built_as["resnet14"] == here.plan.built_as["resnet8"]

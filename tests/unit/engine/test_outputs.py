@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from told import told
 
 from kd.engine.data import load_data
 from kd.engine.fixed_view import fixed_view
@@ -22,7 +23,7 @@ PRECISE = {"precision": "fp32", "augmentation": {"padding": 1, "flip": True}}
 
 def asked(world, folder, name="wrn_16_1"):
     """Ask a teacher; return its job, the outputs' path and the record."""
-    job = parse_settings(world.plan.outputs_job("digits", name, 0))
+    job = parse_settings(told(world.plan, "teacher_outputs", "digits", name, 0))
     files = Files(world.packed, folder / name, teachers=[world.teacher(name)], code="test")
     teacher_outputs(job, files)
     return job, files.folder / "outputs.safetensors", read_json(files.folder / "run.json")

@@ -4,6 +4,7 @@ import copy
 import json
 
 import pytest
+import told as of_jobs
 import torch
 from packed_noise import pack_noise
 
@@ -12,9 +13,9 @@ from kd.engine import rehearsal
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.schema.config import ModelSettings
-from kd.study.checks import check_job, parse_checks
-from kd.study.continual import ContinualPlan
+from kd.study.checks import parse_checks
 from kd.study.experiment import check_experiment
+from kd.study.plan import Plan
 
 
 def experiment(**changes):
@@ -35,8 +36,8 @@ def rehearse(tmp_path, monkeypatch, content, **packed):
     monkeypatch.chdir(tmp_path)
     for name in content["datasets"]:
         pack_noise(tmp_path / "results" / "unit" / name / "data", **packed.get(name, {}))
-    plan = ContinualPlan(check_experiment(content))
-    return ContinualRehearsal(parse_checks(json.loads(check_job(plan)))).run()
+    plan = Plan(check_experiment(content))
+    return ContinualRehearsal(parse_checks(json.loads(of_jobs.told(plan, "check_pairs")))).run()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from told import told
 
 from kd.data.augment import Augmenter
 from kd.engine.fixed_view import fixed_view
@@ -25,7 +26,7 @@ def outputs_of(here):
     found = []
     for name in here.run.teachers:
         folder = here.folder / "outputs" / name
-        job = parse_settings(here.plan.outputs_job("digits", name, 0))
+        job = parse_settings(told(here.plan, "teacher_outputs", "digits", name, 0))
         teacher_outputs(job, Files(here.packed, folder, teachers=[here.teacher(name)], code="test"))
         found.append(folder / "outputs.safetensors")
     return found

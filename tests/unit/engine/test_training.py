@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
+from told import told
 
 from kd.asib.gate import check_synergy
 from kd.asib.method import ASIB as ASIBMethod
@@ -283,10 +284,10 @@ def test_the_selected_weights_of_a_student_teach_the_next(world, origin, tmp_pat
     run = here.plan.runs[-1]
     best = before.folder / "before" / "checkpoints" / "best.safetensors"
     files = Files(here.packed, tmp_path / "next", teachers=[best])
-    bench = prepare(parse_settings(here.plan.student_job(run)), files)
+    bench = prepare(parse_settings(told(here.plan, "train_student", run)), files)
     for key, value in load_file(best).items():
         assert torch.equal(bench.team.models["teacher0"].state_dict()[key].cpu(), value), key
-    train_student(parse_settings(here.plan.student_job(run)), files, lambda row: None)
+    train_student(parse_settings(told(here.plan, "train_student", run)), files, lambda row: None)
     record = json.loads((tmp_path / "next" / "run.json").read_text(encoding="utf-8"))
     assert record["params"]["student"] == sum(p.numel() for p in bench.team.models[STUDENT].parameters())
 
@@ -522,7 +523,7 @@ def test_evaluation_reads_weights_and_gives_logits_of_every_image(world):
     here = world("ce")
     result = here.train()
     folder = here.folder / "run"
-    job = parse_settings(here.plan.evaluation_job("digits", "resnet8", 0))
+    job = parse_settings(told(here.plan, "evaluate_teacher", "digits", "resnet8", 0))
     found = evaluate_network(job, here.packed, folder / "checkpoints" / "best.safetensors")
     assert found["test"].logits.shape == (len(found["test"].labels), 10)
     assert found["test"].features.shape[0] == min(FEATURE_IMAGES, len(found["test"].labels))

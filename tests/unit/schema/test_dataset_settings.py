@@ -69,14 +69,6 @@ def test_settings_that_contradict_each_other(dataset, message):
     assert message in refused(**dataset)
 
 
-def test_files_and_folders_are_told_apart_before_any_job(tmp_path):
-    (tmp_path / "folder.tar").mkdir()
-    (tmp_path / "file").touch()
-    assert "folder.tar is no file" in refused(source="imagefolder", archives=[str(tmp_path / "folder.tar")])
-    assert "gone.tar does not exist" in refused(source="imagefolder", archives=[str(tmp_path / "gone.tar")])
-    assert "file is a file" in refused(source="imagefolder", root=str(tmp_path / "file"))
-
-
 @pytest.mark.parametrize("source", DEFAULT_ROOTS)
 def test_cifar_has_a_root_of_its_own(source):
     given = DatasetSettings(source=source, root=DEFAULT_ROOTS[source])

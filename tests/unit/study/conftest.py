@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kd.study import made
-from kd.study.jobplan import JobPlan
+from kd.study.job_plan import JobPlan
 from kd.study.made import Note, finish, manifest_digest
 
 

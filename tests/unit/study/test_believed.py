@@ -10,7 +10,7 @@ from recorded import end, note_of, step_of
 
 from kd.study import believed, made
 from kd.study.believed import bring_to_the_present, is_made, stays
-from kd.study.jobplan import JobPlan
+from kd.study.job_plan import JobPlan
 from kd.study.made import Note, exchanged, finish, is_as_asked
 
 

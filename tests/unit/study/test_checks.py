@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from told import told
 
-from kd.study.checks import check_code, check_job, parse_checks
-from kd.study.continual import ContinualPlan
+from kd.study.checks import parse_checks
 from kd.study.experiment import check_experiment
+from kd.study.jobs import Jobs
+from kd.study.plan import Plan
 
 BASE = {
     "experiment": "unit",
@@ -19,11 +21,11 @@ BASE = {
 
 
 def plan_of(**changes):
-    return ContinualPlan(check_experiment({**BASE, **changes}))
+    return Plan(check_experiment({**BASE, **changes}))
 
 
 def checks_of(**changes):
-    return parse_checks(json.loads(check_job(plan_of(**changes))))
+    return parse_checks(json.loads(told(plan_of(**changes), "check_pairs")))
 
 
 def names(checks):
@@ -99,17 +101,17 @@ def test_continual_runs_are_checked():
 
 @pytest.mark.parametrize("changes", [{"seeds": [0, 1, 2], "description": "another"}, {"report": {"confidence": 0.9}}])
 def test_what_changes_no_training_changes_no_check(changes):
-    assert check_job(plan_of(**changes)) == check_job(plan_of())
+    assert told(plan_of(**changes), "check_pairs") == told(plan_of(), "check_pairs")
 
 
 def test_a_method_more_is_a_check_more():
-    assert check_job(plan_of(methods=["ce", "kd", "hint"])) != check_job(plan_of())
+    assert told(plan_of(methods=["ce", "kd", "hint"]), "check_pairs") != told(plan_of(), "check_pairs")
 
 
 def test_the_code_of_every_method_and_network_counts():
-    codes = {check_code(plan_of(**changes)) for changes in ({}, {"methods": ["ce", "kd", "hint"]})}
+    codes = {Jobs(plan_of(**changes)).of("check_pairs").code for changes in ({}, {"methods": ["ce", "kd", "hint"]})}
     pairs = [{"teachers": ["vgg13", "wrn_16_1"], "student": "resnet8"}]
-    codes.add(check_code(plan_of(pairs=pairs)))
+    codes.add(Jobs(plan_of(pairs=pairs)).of("check_pairs").code)
     assert len(codes) == 3
 
 

@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from kd.schema.cards import CARD_FOLDER
-from kd.study.continual import ContinualPlan
 from kd.study.experiment import check_experiment, load_experiment, variants
+from kd.study.plan import Plan
 
 FOLDER = CARD_FOLDER.parent / "experiments"
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -30,8 +30,8 @@ def test_a_committed_experiment_is_valid_and_plans_runs(name, tmp_path):
             dataset["root"] = str(tmp_path)  # the images themselves may not be on this machine
     experiment = check_experiment(content)
     assert experiment.experiment == name
-    plan = ContinualPlan(experiment)
-    assert plan.runs or plan.continual_runs
+    plan = Plan(experiment)
+    assert plan.runs or plan.continual.runs
 
 
 @pytest.mark.parametrize("name", SWEPT)

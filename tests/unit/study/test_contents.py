@@ -9,6 +9,7 @@ from kd.formats.cifar import CIFARS
 from kd.schema.config import DatasetSettings, SplitRatios
 from kd.study.contents import IMAGENET32_FILES, Contents, contents_of, listed_classes
 from kd.study.experiment import check_experiment
+from kd.study.jobs import Jobs
 from kd.study.plan import Plan
 from kd.tools.errors import UserError
 
@@ -235,5 +236,5 @@ def test_a_small_folder_is_not_worth_tuning(tree, epochs, subset_size, tuned):
         "seeds": [0],
         "recipe": {"epochs": epochs, "batch_size": 2},
     }
-    plan = Plan(check_experiment(experiment))
-    assert bool(plan.tuned_networks("d", ("resnet8",), plan.experiment.recipe)) is tuned
+    jobs = Jobs(Plan(check_experiment(experiment)))
+    assert bool(jobs.of("train_student", jobs.plan.runs[0]).inputs["tuned"]) is tuned

@@ -4,9 +4,11 @@ import copy
 import json
 
 import pytest
+from told import told
 
-from kd.study.continual import ContinualPlan
 from kd.study.experiment import check_experiment
+from kd.study.jobs.continual import target_run, taught
+from kd.study.plan import Plan
 from kd.tools.errors import UserError
 
 BASE = {
@@ -27,12 +29,12 @@ def plan(*strategies, **changes):
     content = copy.deepcopy({**BASE, **changes})
     if strategies:
         content["continual"]["strategies"] = list(strategies)
-    return ContinualPlan(check_experiment(content))
+    return Plan(check_experiment(content))
 
 
 def test_runs_are_strategies_by_seeds():
     found = plan()
-    assert [run.path for run in found.continual_runs] == [
+    assert [run.path for run in found.continual.runs] == [
         f"digits/continual/resnet8/{name}/seed{seed}" for name in ("finetune", "replay") for seed in (0, 1)
     ]
     assert found.runs == found.teachers == found.groups == []
@@ -40,50 +42,55 @@ def test_runs_are_strategies_by_seeds():
 
 def test_an_experiment_without_the_section_has_no_such_runs():
     content = {key: value for key, value in BASE.items() if key != "continual"}
-    found = ContinualPlan(check_experiment({**content, **TEACHERS}))
-    assert found.continual_runs == []
+    found = Plan(check_experiment({**content, **TEACHERS}))
+    assert found.continual.runs == []
     assert len(found.runs) == 4
 
 
 def test_another_strategy_leaves_a_runs_job_alone():
     before, after = plan(), plan({"name": "finetune"}, {"name": "replay", "replay_capacity": 50})
-    runs = before.continual_runs
-    assert [before.continual_job(run) == after.continual_job(run) for run in runs] == [True, True, False, False]
+    runs = before.continual.runs
+    assert [told(before, "continual_run", run) == told(after, "continual_run", run) for run in runs] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_the_evaluation_does_not_depend_on_the_strategy():
     found = plan()
-    first, _, third, _ = found.continual_runs
-    assert found.matrix_job(first) == found.matrix_job(third)
+    first, _, third, _ = found.continual.runs
+    assert told(found, "continual_matrix", first) == told(found, "continual_matrix", third)
 
 
 def test_a_strategys_recipe_is_merged():
     found = plan({"name": "slow", "recipe": {"lr": 0.01}})
-    job = json.loads(found.continual_job(found.continual_runs[0]))
+    job = json.loads(told(found, "continual_run", found.continual.runs[0]))
     assert (job["recipe"]["lr"], job["recipe"]["epochs"]) == (0.01, 4)
 
 
 def test_a_chain_gives_targets_of_the_same_seed():
     found = plan({"name": "taught", "targets": "asib"}, **TEACHERS)
-    run = found.continual_runs[1]
-    chain = found.target_run(run)
+    run = found.continual.runs[1]
+    chain = target_run(found, run)
     assert (chain.method, chain.seed, chain.teachers) == ("asib", 1, ("resnet14", "wrn_16_1"))
-    assert json.loads(found.synergy_job(chain))["half"] == "student_update"
-    assert found.taught_by(run) == []
+    assert json.loads(told(found, "synergy_outputs", chain))["half"] == "student_update"
+    assert taught(found, run).teachers == ()
 
 
 def test_a_teacher_is_trained_only_where_a_strategy_asks_for_it():
     section = {**BASE["continual"], "teacher": "resnet20"}
-    assert plan(continual=section).continual_teachers == []
-    assert plan({"name": "taught", "targets": "teacher"}, continual=section).continual_teachers == ["resnet20"]
+    assert plan(continual=section).continual.teachers == []
+    assert plan({"name": "taught", "targets": "teacher"}, continual=section).continual.teachers == ["resnet20"]
 
 
 def test_a_teacher_that_no_strategy_asks_for_is_told():
     section = {**BASE["continual"], "teacher": "resnet20"}
     said = "continual.teacher 'resnet20' does nothing: no strategy has targets: teacher"
-    assert plan(continual=section).idle == [said]
-    assert plan({"name": "taught", "targets": "teacher"}, continual=section).idle == []
-    assert plan().idle == []
+    assert plan(continual=section).continual.idle == [said]
+    assert plan({"name": "taught", "targets": "teacher"}, continual=section).continual.idle == []
+    assert plan().continual.idle == []
 
 
 def test_a_strategys_recipe_is_checked_like_any_other():

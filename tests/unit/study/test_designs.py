@@ -1,9 +1,11 @@
 """Teachers of a share of the classes, and the analysis of an experiment: plan, staleness, refusals."""
 
 import pytest
+from told import taught_from, told, told_of_teacher
 
 from kd.study.experiment import check_experiment
 from kd.study.plan import Plan
+from kd.study.runs import Teacher
 from kd.tools.errors import UserError
 
 ASIB = {"method": "asib", "num_stages": 1}
@@ -46,18 +48,19 @@ def test_another_class_set_makes_that_teacher_stale_and_changes_no_other_job():
     before, after = plan_of(), plan_of(models={**models, "a_0": share(0.1, "first")})
 
     def settings(plan):
-        jobs = {("teacher", *teacher): plan.teacher_job(*teacher) for teacher in plan.teachers}
-        jobs |= {("tested", *teacher): plan.evaluation_job(*teacher, teacher=True) for teacher in plan.teachers}
+        jobs = {("teacher", teacher): told_of_teacher(plan, teacher) for teacher in plan.teachers}
+        jobs |= {("tested", teacher): told_of_teacher(plan, teacher, "evaluate_teacher") for teacher in plan.teachers}
         for run in plan.runs:
             chain = plan.variants[run.method].chain
-            jobs[run] = plan.half_job(run, 1, "teacher_update") if chain else plan.student_job(run)
-            jobs["tested", run] = plan.evaluation_job(run.dataset, run.student, run.seed)
+            jobs[run] = told(plan, "asib_teacher_update", run, 1) if chain else told(plan, "train_student", run)
+            jobs["tested", run] = told(plan, "evaluate_teacher", run.dataset, run.student, run.seed)
         return jobs
 
     old, new = settings(before), settings(after)
-    assert {key for key in old if old[key] != new[key]} == {("teacher", "digits", "a_0", seed) for seed in (0, 1)}
-    assert old["teacher", "digits", "a_0", 0] != old["teacher", "digits", "b_0", 0], "the sides differ"
-    stale = [run.team for run in after.runs if any("/a_0/" in folder for folder in after.teaching_folders(run))]
+    left, right, later = (Teacher(name, "digits", seed) for name, seed in (("a_0", 0), ("b_0", 0), ("a_0", 1)))
+    assert {key for key in old if old[key] != new[key]} == {("teacher", left), ("teacher", later)}
+    assert old["teacher", left] != old["teacher", right], "the sides differ"
+    stale = [run.team for run in after.runs if any("/a_0/" in folder for folder in taught_from(after, run))]
     assert set(stale) == {"a_0+b_0--resnet8"}, "what follows reads its weights"
 
 
@@ -94,7 +97,9 @@ def test_variants_stand_in_order_or_at_the_value_of_a_setting(analysis, places, 
 def test_an_analysis_changes_no_job():
     plain, analysed = plan_of(), plan_of(OVERLAP)
     assert plain.designs == []
-    assert [plain.student_job(run) for run in plain.runs] == [analysed.student_job(run) for run in analysed.runs]
+    assert [told(plain, "train_student", run) for run in plain.runs] == [
+        told(analysed, "train_student", run) for run in analysed.runs
+    ]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from told import taught_from, told
 
 from kd.schema.cards import card, load_cards
 from kd.study.experiment import check_experiment
+from kd.study.jobs import Jobs
+from kd.study.jobs.reports import rows
 from kd.study.links import links_of
 from kd.study.plan import Plan
 from kd.tools.errors import UserError
@@ -40,7 +43,8 @@ def by_path(plan, seed=0):
 
 
 def jobs(plan):
-    return {path: (plan.student_job(run), plan.run_code(run)) for path, run in by_path(plan).items()}
+    found = {path: Jobs(plan).of("train_student", run) for path, run in by_path(plan).items()}
+    return {path: (job.settings, job.code) for path, job in found.items()}
 
 
 def changed(before, after):
@@ -55,8 +59,8 @@ def test_a_generation_learns_from_the_one_before_and_the_first_from_ce():
     generations = [f"none--resnet8/born_again.gen{g}" for g in (1, 2, 3)]
     assert list(runs) == ["none--resnet8/ce", *generations]
     for before, path in zip(runs, generations, strict=False):
-        assert plan.teaching_folders(runs[path]) == [f"{HOME}/{before}/seed3"]
-        job = json.loads(plan.student_job(runs[path]))
+        assert taught_from(plan, runs[path]) == [f"{HOME}/{before}/seed3"]
+        job = json.loads(told(plan, "train_student", runs[path]))
         assert [teacher["arch"] for teacher in job["teachers"]] == ["resnet8"]
         assert (job["seed"], job["split_seed"]) == (3, 3)
 
@@ -67,10 +71,10 @@ def test_assistants_stand_between_teacher_and_student():
     chain = ["resnet20--resnet14/takd.hop1", "resnet20--resnet8x4/takd.hop2", "resnet20--resnet8/takd"]
     assert list(runs) == ["resnet20--resnet8/kd", *chain]
     teachers = [f"{HOME}/{path}/seed0" for path in ("teachers/resnet20", *chain[:-1])]
-    assert [plan.teaching_folders(runs[path]) for path in chain] == [[folder] for folder in teachers]
-    told = [json.loads(plan.student_job(runs[path])) for path in chain]
-    assert [job["teachers"][0]["arch"] for job in told] == ["resnet20", "resnet14", "resnet8x4"]
-    assert [job["student"]["arch"] for job in told] == ["resnet14", "resnet8x4", "resnet8"]
+    assert [taught_from(plan, runs[path]) for path in chain] == [[folder] for folder in teachers]
+    jobs = [json.loads(told(plan, "train_student", runs[path])) for path in chain]
+    assert [job["teachers"][0]["arch"] for job in jobs] == ["resnet20", "resnet14", "resnet8x4"]
+    assert [job["student"]["arch"] for job in jobs] == ["resnet14", "resnet8x4", "resnet8"]
 
 
 def test_a_named_teacher_begins_the_chain():
@@ -83,7 +87,7 @@ def test_any_student_of_the_experiment_may_be_the_first_teacher():
     runs = by_path(plan)
     assert set(runs) == {"resnet20--resnet8/mine", "resnet20--resnet8/born_again.gen1"}
     run = runs["resnet20--resnet8/born_again.gen1"]
-    assert plan.teaching_folders(run) == [f"{HOME}/resnet20--resnet8/mine/seed0"]
+    assert taught_from(plan, run) == [f"{HOME}/resnet20--resnet8/mine/seed0"]
 
 
 def test_pairs_share_the_links_that_they_have_in_common():
@@ -124,7 +128,7 @@ def test_a_job_is_told_what_its_loss_reads_and_nothing_of_the_chain(make):
     linked = [run for run in plan.runs if plan.variants[run.method].linked]
     assert linked
     for run in linked:
-        (part,) = json.loads(plan.student_job(run))["method"]
+        (part,) = json.loads(told(plan, "train_student", run))["method"]
         assert set(part["settings"]) == {"ce_weight", "kd_weight", "temperature"}
 
 
@@ -138,24 +142,24 @@ def test_the_ensemble_is_of_the_generations_and_can_be_left_out():
 
 def test_the_variants_row_is_the_last_run_and_costs_all_before_it():
     plan = plan_of("ce", {"method": "born_again", "generations": 2}, {"method": "takd", "assistants": ["resnet14"]})
-    rows = {row["method"]: row for row in plan.rows() if row["seed"] == 0 and row["method"] != "teacher"}
-    kinds = {method: row["kind"] for method, row in rows.items()}
+    found = {row["method"]: row for row in rows(Jobs(plan)) if row["seed"] == 0 and row["method"] != "teacher"}
+    kinds = {method: row["kind"] for method, row in found.items()}
     assert kinds == {
         **{"ce": "student", "born_again.gen1": "link", "born_again": "student"},
         **{"takd.hop1": "link", "takd": "student"},
     }
-    folders = {method: row["path"] for method, row in rows.items()}
+    folders = {method: row["path"] for method, row in found.items()}
     assert folders["born_again"] == f"{HOME}/none--resnet8/born_again.gen2/seed0"
-    assert rows["born_again"]["prestage_paths"] == [folders["ce"], folders["born_again.gen1"]]
-    assert rows["takd"]["prestage_paths"] == [folders["takd.hop1"]]
-    assert rows["takd"]["teacher_paths"] == [f"{HOME}/teachers/resnet20/seed0"]
-    assert rows["takd.hop1"]["student"] == "resnet14"
-    assert rows["takd"]["taught_by"] == [folders["takd.hop1"]]
+    assert found["born_again"]["prestage_paths"] == [folders["ce"], folders["born_again.gen1"]]
+    assert found["takd"]["prestage_paths"] == [folders["takd.hop1"]]
+    assert found["takd"]["teacher_paths"] == [f"{HOME}/teachers/resnet20/seed0"]
+    assert found["takd.hop1"]["student"] == "resnet14"
+    assert found["takd"]["taught_by"] == [folders["takd.hop1"]]
 
 
 def test_a_chain_from_a_distilled_student_costs_that_students_teacher_and_pre_stage():
     plan = plan_of("ft", {"method": "born_again", "origin": "ft", "generations": 1})
-    (row,) = [row for row in plan.rows() if row["method"] == "born_again" and row["seed"] == 0]
+    (row,) = [row for row in rows(Jobs(plan)) if row["method"] == "born_again" and row["seed"] == 0]
     assert row["teacher_paths"] == [f"{HOME}/teachers/resnet20/seed0"]
     assert row["prestage_paths"] == [f"{HOME}/pretrain/resnet20/ft/seed0", f"{HOME}/resnet20--resnet8/ft/seed0"]
 
@@ -163,8 +167,8 @@ def test_a_chain_from_a_distilled_student_costs_that_students_teacher_and_pre_st
 def test_one_teacher_for_all_seeds_still_gives_a_chain_a_seed():
     plan = plan_of("ce", {"method": "born_again", "generations": 1}, teacher_seed=7)
     run = by_path(plan, seed=3)["none--resnet8/born_again.gen1"]
-    assert plan.teaching_folders(run) == [f"{HOME}/none--resnet8/ce/seed3"]
-    assert '"split_seed":7' in plan.student_job(run)
+    assert taught_from(plan, run) == [f"{HOME}/none--resnet8/ce/seed3"]
+    assert '"split_seed":7' in told(plan, "train_student", run)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +221,7 @@ def test_every_setting_that_the_plan_reads_changes_the_plan(name, key):
     def outline(**settings):
         needed = {"assistants": ["resnet14"]} if card(name).links == "assistants" else {}
         plan = plan_of("ce", "kd", {"method": name, **needed, **settings})
-        return [(run.path, plan.teaching_folders(run), plan.ensemble_runs(run)) for run in plan.runs]
+        return [(run.path, taught_from(plan, run), plan.ensemble_runs(run)) for run in plan.runs]
 
     assert outline(**{key: OTHER[key]}) != outline()
 

@@ -8,20 +8,20 @@ import pytest
 from mistakes import RIGHT, Place, assert_plain, changed, dotted
 
 from kd.schema.cards import card_names, load_cards
-from kd.study.continual import ContinualPlan
 from kd.study.experiment import check_experiment
+from kd.study.plan import Plan
 from kd.tools.errors import UserError
 
 
 def refused(content: Any) -> str:
     with pytest.raises(UserError) as raised:
-        ContinualPlan(check_experiment(content))
+        Plan(check_experiment(content))
     assert_plain(str(raised.value))
     return str(raised.value)
 
 
 def test_the_experiment_that_they_are_made_from_is_right():
-    plan = ContinualPlan(check_experiment(RIGHT))
+    plan = Plan(check_experiment(RIGHT))
     assert len(plan.runs) == 96
 
 
@@ -429,7 +429,7 @@ HARMLESS: dict[str, tuple[Place, Any]] = {
 
 @pytest.mark.parametrize(("place", "value"), HARMLESS.values(), ids=HARMLESS)
 def test_what_is_harmless_is_taken(place, value):
-    ContinualPlan(check_experiment(changed(place, value)))
+    Plan(check_experiment(changed(place, value)))
 
 
 MORE: dict[str, tuple[Place, Any, str]] = {

@@ -8,8 +8,9 @@ from mistakes import RIGHT, assert_plain, mutated
 
 from kd.schema.cards import CARD_FOLDER
 from kd.schema.reading import read_configuration
-from kd.study.continual import ContinualPlan
 from kd.study.experiment import check_experiment
+from kd.study.jobs import Jobs
+from kd.study.plan import Plan
 from kd.tools.errors import UserError
 
 CONFIG = CARD_FOLDER.parent
@@ -29,13 +30,12 @@ FILES = {
 
 def plan(content):
     """What Snakemake asks of an experiment when it starts."""
-    found = ContinualPlan(check_experiment(content))
-    for run in found.runs[:40]:
-        if not found.variants[run.method].chain:
-            found.student_job(run)
-    for teacher in found.teachers[:10]:
-        found.teacher_job(*teacher)
-    return [*found.rows(), *found.designs, *found.continual_rows()]
+    found = Plan(check_experiment(content))
+    jobs = Jobs(found)
+    asked = [jobs.of("evaluate", run) for run in found.runs[:40]]
+    asked += [jobs.evaluated(teacher) for teacher in found.teachers[:10]]
+    asked += [jobs.of("continual_matrix", run) for run in found.continual.runs[:10]]
+    return [*asked, *found.designs]
 
 
 @pytest.mark.parametrize("name", FILES)

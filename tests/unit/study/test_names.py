@@ -8,11 +8,14 @@ from mistakes import RIGHT, assert_plain, changed
 
 from kd.study import names
 from kd.study.experiment import check_experiment
+from kd.study.jobs import Jobs
+from kd.study.jobs.reports import rows
 from kd.study.plan import Plan
 from kd.tools.errors import UserError, nearest
 
 REPOSITORY = Path(__file__).parents[3]
-SOURCES = [*(REPOSITORY / "rules").glob("*.smk"), REPOSITORY / "workflow_scripts" / "kd" / "study" / "plan.py"]
+STUDY = REPOSITORY / "workflow_scripts" / "kd" / "study"
+SOURCES = [*(REPOSITORY / "rules").glob("*.smk"), STUDY / "runs.py", STUDY / "continual.py", *STUDY.glob("jobs/*.py")]
 TEXT = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
 
 
@@ -22,7 +25,7 @@ def test_every_place_beside_an_experiment_is_reserved():
 
 
 def test_every_place_beside_the_data_sets_is_reserved():
-    found = set(re.findall(r"\{(?:FOLDER|self\.folder)\}/([\w.]+)", TEXT))
+    found = set(re.findall(r"\{(?:FOLDER|plan\.folder|jobs\.plan\.folder)\}/([\w.]+)", TEXT))
     assert {"runs.csv", "tables", "logs"} <= found
     assert found <= names.BESIDE_DATASETS
 
@@ -34,7 +37,7 @@ def test_every_place_beside_the_teams_is_reserved():
 
 
 def test_every_kind_of_row_is_reserved():
-    assert {row["kind"] for row in Plan(check_experiment(RIGHT)).rows()} <= names.ROWS
+    assert {row["kind"] for row in rows(Jobs(Plan(check_experiment(RIGHT))))} <= names.ROWS
 
 
 LONG = {"a": "a" * 100, "b": "b" * 100}

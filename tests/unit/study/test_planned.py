@@ -2,8 +2,9 @@
 
 import pytest
 
-from kd.study.continual import ContinualPlan
 from kd.study.experiment import check_experiment
+from kd.study.jobs import Jobs
+from kd.study.plan import Plan
 from kd.study.planned import Targets
 
 CONTENT = {
@@ -32,7 +33,7 @@ OUTPUTS = ["results/unit/runs.csv", "results/unit/tables/comparison.md", "result
 
 @pytest.fixture(scope="module")
 def targets() -> Targets:
-    return Targets(ContinualPlan(check_experiment(CONTENT)), ["all", "tables"], OUTPUTS)
+    return Targets(Jobs(Plan(check_experiment(CONTENT))), ["all", "tables"], OUTPUTS)
 
 
 PLANNED = {

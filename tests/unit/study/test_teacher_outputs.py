@@ -3,10 +3,15 @@
 import json
 
 import pytest
+from told import told
 
 from kd.study.experiment import check_experiment
+from kd.study.jobs import Jobs
+from kd.study.jobs.images import data_folder
+from kd.study.jobs.reports import rows
+from kd.study.jobs.teachers import prepared
 from kd.study.plan import Plan
-from kd.study.resources import memory_mb, memory_together_mb, runtime_minutes
+from kd.study.resources import work_together
 from kd.tools.errors import UserError
 
 BASE = {
@@ -29,6 +34,10 @@ def plan_of(**changes):
     return Plan(check_experiment({**BASE, **changes}))
 
 
+def outputs_of(plan, run):
+    return [job.folder for job in prepared(Jobs(plan), run)[1]]
+
+
 def run_of(plan, method, seed=0):
     return next(run for run in plan.runs if (run.dataset, run.method, run.seed) == ("few", method, seed))
 
@@ -46,20 +55,20 @@ def run_of(plan, method, seed=0):
 )
 def test_runs_read_outputs_where_the_card_or_the_recipe_fixes_the_view(recipe, method, folders):
     plan = plan_of(recipe=recipe)
-    assert plan.outputs_folders(run_of(plan, method, seed=3)) == folders
+    assert outputs_of(plan, run_of(plan, method, seed=3)) == folders
 
 
 def test_one_variant_may_fix_the_view_and_another_take_the_second_teacher():
     fixed = {"method": "kd", "name": "kd_fixed", "recipe": {"teacher_view": "fixed"}}
     other = {"method": "ckd", "name": "ckd_wrn", "teacher": "wrn_16_1"}
     plan = plan_of(methods=["kd", fixed, other], teacher_seed=5)
-    found = {method: plan.outputs_folders(run_of(plan, method)) for method in plan.variants}
+    found = {method: outputs_of(plan, run_of(plan, method)) for method in plan.variants}
     assert found == {"kd": [], "kd_fixed": [f"{HOME}/resnet14/seed5"], "ckd_wrn": [f"{HOME}/wrn_16_1/seed5"]}
 
 
 def test_outputs_depend_on_the_view_and_the_teacher_and_on_no_student():
     def job(**changes):
-        return plan_of(**changes).outputs_job("few", "resnet14", 3)
+        return told(plan_of(**changes), "teacher_outputs", "few", "resnet14", 3)
 
     base = job()
     settings = json.loads(base)
@@ -70,8 +79,8 @@ def test_outputs_depend_on_the_view_and_the_teacher_and_on_no_student():
     assert job(**same) == base
     assert job(recipe={"epochs": 4, "augmentation": {"flip": False}}) != base
     assert job(datasets={"few": {**BASE["datasets"]["few"], "validation": 0.2}}) != base
-    assert plan_of().outputs_job("fewer", "resnet14", 3) != base
-    assert plan_of().outputs_job("few", "wrn_16_1", 3) != base
+    assert told(plan_of(), "teacher_outputs", "fewer", "resnet14", 3) != base
+    assert told(plan_of(), "teacher_outputs", "few", "wrn_16_1", 3) != base
 
 
 @pytest.mark.parametrize(
@@ -94,33 +103,34 @@ def test_what_one_fixed_view_cannot_serve_is_told_before_any_job(changes, senten
 
 def test_rows_name_every_stage_whose_cost_a_run_owes():
     plan = plan_of(methods=["ce", "ckd", {"method": "ft", "recipe": {"teacher_view": "fixed"}}], seeds=[3])
-    rows = {row["method"]: row for row in plan.rows() if row["dataset"] == "few" and row["kind"] == "student"}
-    assert rows["ce"]["prestage_paths"] == []
-    assert rows["ckd"]["prestage_paths"] == [f"{HOME}/resnet14/seed3"]
-    assert rows["ft"]["prestage_paths"] == ["results/unit/few/pretrain/resnet14/ft/seed3", f"{HOME}/resnet14/seed3"]
-    assert '"teacher_view":"live"' in plan.pretrain_job("few", "resnet14", "ft", 3)
-    assert all(row["prestage_paths"] == [] for row in plan.rows() if row["kind"] == "teacher")
+    found = {row["method"]: row for row in rows(Jobs(plan)) if row["dataset"] == "few" and row["kind"] == "student"}
+    assert found["ce"]["prestage_paths"] == []
+    assert found["ckd"]["prestage_paths"] == [f"{HOME}/resnet14/seed3"]
+    assert found["ft"]["prestage_paths"] == ["results/unit/few/pretrain/resnet14/ft/seed3", f"{HOME}/resnet14/seed3"]
+    assert '"teacher_view":"live"' in told(plan, "pretrain_method", "few", "resnet14", "ft", 3)
+    assert all(row["prestage_paths"] == [] for row in rows(Jobs(plan)) if row["kind"] == "teacher")
 
 
 def test_data_sets_that_differ_at_load_time_only_are_packed_once():
     plan = plan_of()
-    folders = {name: plan.data_folder(name) for name in BASE["datasets"]}
+    folders = {name: data_folder(plan, name) for name in BASE["datasets"]}
     assert folders["few"] == folders["fewer"] == "results/unit/few/data"
     assert folders["small"] == "results/unit/small/data"
 
 
 def test_a_scheduler_is_asked_for_little():
     plan = plan_of()
-    job = plan.outputs_job("few", "resnet14", 0)
-    assert runtime_minutes(job, plan.training_images("few"), 1) <= 6
-    assert memory_mb(job, 2) == 2 * memory_mb(job, 1)
+    work = Jobs(plan).of("teacher_outputs", "few", "resnet14", 0).work
+    assert work.minutes <= 6
+    assert work.at(2).mem_mb == 2 * work.mem_mb
 
 
 def test_trainings_side_by_side_share_libraries_and_images():
     plan = plan_of()
-    job, other = plan.outputs_job("few", "resnet14", 0), plan.outputs_job("small", "resnet14", 0)
-    assert memory_together_mb([job], 2) == memory_mb(job, 2)
-    assert memory_mb(job, 1) < memory_together_mb([job, other] * 10, 1) < 3 * memory_mb(job, 1)
+    jobs = Jobs(plan)
+    work, other = (jobs.of("teacher_outputs", name, "resnet14", 0).work for name in ("few", "small"))
+    assert work_together([work]) == work
+    assert work.mem_mb < work_together([work, other] * 10).mem_mb < 3 * work.mem_mb
 
 
 FULL = {"full": {"source": "digits"}, "few": BASE["datasets"]["few"], "fewer": BASE["datasets"]["fewer"]}
@@ -129,18 +139,18 @@ FULL = {"full": {"source": "digits"}, "few": BASE["datasets"]["few"], "fewer": B
 def test_teachers_may_have_a_data_set_of_their_own():
     plan, own = plan_of(datasets=FULL, teacher_dataset="full"), plan_of(datasets=FULL)
     assert {run.dataset for run in plan.runs} == {dataset for dataset, _ in plan.groups} == {"few", "fewer"}
-    assert {dataset for dataset, _, _ in plan.teachers} == {"full"}
-    assert {dataset for dataset, _, _ in own.teachers} == {"full", "few", "fewer"}
-    assert plan.teacher_folder("few", "resnet14", 3) == "results/unit/full/teachers/resnet14/seed3"
-    assert plan.outputs_folders(run_of(plan, "ckd", 3)) == [f"{HOME}/resnet14/seed3"]
-    rows = [row for row in plan.rows() if row["seed"] == 3]
-    assert {row["path"] for row in rows if row["kind"] == "teacher"} == {
+    assert {teacher.dataset for teacher in plan.teachers} == {"full"}
+    assert {teacher.dataset for teacher in own.teachers} == {"full", "few", "fewer"}
+    assert plan.place(plan.teacher("few", "resnet14", 3)) == "results/unit/full/teachers/resnet14/seed3"
+    assert outputs_of(plan, run_of(plan, "ckd", 3)) == [f"{HOME}/resnet14/seed3"]
+    found = [row for row in rows(Jobs(plan)) if row["seed"] == 3]
+    assert {row["path"] for row in found if row["kind"] == "teacher"} == {
         f"results/unit/full/teachers/{name}/seed3" for name in ("resnet14", "wrn_16_1")
     }
-    assert [row["teacher_paths"] for row in rows if row["method"] == "kd"] == [
+    assert [row["teacher_paths"] for row in found if row["method"] == "kd"] == [
         ["results/unit/full/teachers/resnet14/seed3"]
     ] * 2
-    assert plan.student_job(run_of(plan, "kd")) == own.student_job(run_of(own, "kd"))
+    assert told(plan, "train_student", run_of(plan, "kd")) == told(own, "train_student", run_of(own, "kd"))
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ class CourseRun:
     seed: int
     path: str
     made: Mapping[str, Any]
-    """What its results must have been made from (kd.study.jobplan)."""
+    """What its results must have been made from (kd.study.jobs.reports)."""
     reason: str = ""
     """Empty for a finished run."""
     matrix: Mapping[str, Any] = field(default_factory=dict)

@@ -44,7 +44,7 @@ class PlannedRun(Identity):
     taught_by: Sequence[str]
     """Folders of the networks that taught it."""
     made: Mapping[str, Any]
-    """What its results must have been made from (kd.study.jobplan)."""
+    """What its results must have been made from (kd.study.jobs.reports)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,8 +22,8 @@ from kd.speed.settings import DATASET, Entry, Settings
 from kd.study.chain import STUDENT_UPDATE
 from kd.study.digests import text_digest
 from kd.study.job_settings import JobSettings, parse_settings
+from kd.study.jobs import Jobs
 from kd.study.made import MANIFEST
-from kd.study.plan import Plan
 from kd.tools.errors import UserError
 from kd.tools.files import whole_crc32, write_json
 
@@ -54,23 +54,23 @@ class World:
     def jobs(self, entries: Sequence[Entry], reference: bool, seed: int = 0) -> list[tuple[JobSettings, Files]]:
         """Return the job of each method with what it reads and the folder that it may write."""
         plan = self.settings.plan(entries, reference, seed)
+        jobs = Jobs(plan)
         known = dict(zip(self.settings.teachers, self.weights, strict=True))
         found = []
         for run in plan.runs:
             # of a chain of jobs, the half that trains the student
             chain = plan.variants[run.method].chain
-            text = plan.half_job(run, 1, STUDENT_UPDATE) if chain else plan.student_job(run)
-            job, weights = parse_settings(text), [known[name] for name in run.teachers]
+            rule, *which = (f"asib_{STUDENT_UPDATE}", run, 1) if chain else ("train_student", run)
+            job, weights = parse_settings(jobs.of(rule, *which).settings), [known[name] for name in run.teachers]
             open_ = job.recipe.precision == job.recipe.kernels == "auto"
-            names = (run.student, *run.teachers) if open_ else ()
-            tuned = [self._tuned(plan, name) for name in names]
+            tuned = [self._tuned(jobs, name) for name in plan.taught(run).networks] if open_ else []
             files = Files(data=self.data, folder=self.folder / run.path, teachers=weights, tuned=tuned)
             found.append((job, files))
         return found
 
-    def _tuned(self, plan: Plan, network: str) -> Path:
+    def _tuned(self, jobs: Jobs, network: str) -> Path:
         """Return how a network runs fastest, measured at first as the workflow does before long trainings."""
-        job = plan.tune_job(DATASET, network)
+        job = jobs.of("tune", DATASET, network).settings
         folder = self.folder / "tuned" / text_digest(job)
         if not (folder / "choice.json").exists():
             tune(parse_settings(job), Files(data=self.data, folder=folder))
@@ -78,7 +78,8 @@ class World:
 
     def teacher_job(self, name: str) -> tuple[JobSettings, Files]:
         """Return the job that trains a teacher with the engine."""
-        job = parse_settings(self.settings.plan(["ce"], reference=False).teacher_job(DATASET, name, 0))
+        jobs = Jobs(self.settings.plan(["ce"], reference=False))
+        job = parse_settings(jobs.of("train_teacher", DATASET, name, 0).settings)
         return job, Files(data=self.data, folder=self.folder / "teachers" / name.replace(":", "_"))
 
     def _untrained(self, arch: str) -> Path:

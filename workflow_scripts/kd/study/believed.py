@@ -8,15 +8,32 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kd.study.jobplan import RESULTS, JobPlan
+from kd.study.job_plan import JobPlan
 from kd.study.made import READABLE, read_record, stands
 from kd.tools.errors import UserError
 from kd.tools.files import whole_crc32, write_json
 
+TABLED = frozenset({"evaluate", "evaluate_teacher", "continual_matrix", "collect", "statistics"})
+"""Rules of what tables and figures are made from."""
+TRAININGS = frozenset(
+    {
+        "tune",
+        "train_teacher",
+        "teacher_outputs",
+        "pretrain_method",
+        "train_student",
+        "train_students",
+        "asib_teacher_update",
+        "asib_student_update",
+        "continual_run",
+    }
+)
+"""Rules whose jobs wait until every network and method of the experiment was checked."""
+
 
 def is_due(job: JobPlan) -> bool:
     """Whether a job's result is not there as asked, or rests on one that is not."""
-    return not (_is_made_now(job) and all(map(is_settled, job.after)))
+    return any(map(is_due, job.parts)) if job.parts else not (_is_made_now(job) and all(map(is_settled, job.after)))
 
 
 @cache
@@ -30,7 +47,28 @@ def stays(job: JobPlan) -> bool:
 
     Packed arrays and weights may go to save space; what tables are made from is made again.
     """
-    return _is_made_now(job) or (job.rule not in RESULTS and not Path(job.folder).exists())
+    if job.parts:
+        return all(map(stays, job.parts))
+    return _is_made_now(job) or (job.rule not in TABLED and not Path(job.folder).exists())
+
+
+def look_for_files(job: JobPlan) -> None:
+    """Refuse a job that is to run where what it starts from is not there and cannot be made either.
+
+    Errors: UserError that names the key of the experiment. Files of the user's are looked for by nobody else.
+    """
+    for one in job.parts or [job]:
+        _look_for_files(one)
+
+
+@cache
+def _look_for_files(job: JobPlan) -> None:
+    job.look()
+    files = [name for named in job.inputs.values() for name in ([named] if isinstance(named, str) else named)]
+    missing = [name for name in files if not Path(name).exists()]
+    for before in job.after:
+        if not _is_made_now(before) or any(name.startswith(f"{before.folder}/") for name in missing):
+            _look_for_files(before)
 
 
 def is_made(job: JobPlan) -> bool:
@@ -50,7 +88,7 @@ def _holds_its_files(record: dict[str, Any], job: JobPlan) -> bool:
         for name, (size, checksum) in record["files"].items():
             path = Path(job.folder, name)
             if not path.is_file():
-                if job.rule in RESULTS and path.suffix in READABLE:
+                if job.rule in TABLED and path.suffix in READABLE:
                     return False
             elif path.stat().st_size != size or SEEN.checksum(path) != checksum:
                 return False

@@ -1,12 +1,12 @@
-"""Class-incremental learning: which strategies and runs there are and what each job depends on, without torch.
+"""Class-incremental learning: which strategies and runs there are, without torch.
 
 A student learns the classes of a data set task by task, all tasks of a run in one job; a strategy says what it does
 against forgetting.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
 from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -16,14 +16,10 @@ from kd.schema.cards import MethodSettings
 from kd.schema.config import ClassIndex, Count, Experiment, Name, Recipe, Strict, Temperature, Weight
 from kd.schema.consistency import CLASSES, check_recipe
 from kd.schema.plain import plain_error
-from kd.study.chain import STUDENT_UPDATE
-from kd.study.digests import canonical, code_digest
 from kd.study.experiment import checked, merged_recipe, model_settings
 from kd.study.job_settings import JobSettings
 from kd.study.names import check_strategy_names
-from kd.study.plan import Plan, Run
 from kd.tools.errors import UserError, shown, unknown
-from kd.tools.memo import remembered
 
 TEACHER = "teacher"
 
@@ -123,132 +119,56 @@ class ContinualRun:
         return f"{self.dataset}/continual/{self.student}/{self.strategy}/seed{self.seed}"
 
 
-class ContinualPlan(Plan):
-    """A plan that also knows the runs of the experiment's section `continual`."""
+class ContinualPlan:
+    """The class-incremental runs of an experiment; none where it has no section `continual`."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        super().__init__(experiment)
-        self.continual = continual_settings(experiment)
-        self.strategies = {one.name: one for one in self.continual.strategies} if self.continual else {}
-        for strategy in self.strategies.values():
-            self._check_targets(strategy)
-
-    @cached_property
-    def continual_runs(self) -> list[ContinualRun]:
-        """Return every continual run."""
-        return list(self._continual_runs())
-
-    def _continual_runs(self) -> Iterator[ContinualRun]:
-        for dataset in self.student_datasets if self.continual else ():
-            for name in self.strategies:
-                for seed in self.experiment.seeds:
-                    assert self.continual is not None
-                    yield ContinualRun(dataset, self.continual.student, name, seed)
-
-    def continual_rows(self) -> list[dict[str, Any]]:
-        """Return what the report needs of every continual run."""
-        return [{**asdict(run), "path": f"{self.folder}/{run.path}"} for run in self.continual_runs]
-
-    @cached_property
-    def continual_datasets(self) -> list[str]:
-        """Return the data sets of continual runs."""
-        return list(dict.fromkeys(run.dataset for run in self.continual_runs))
+    def __init__(self, experiment: Experiment, datasets: Sequence[str], chains: Sequence[str]) -> None:
+        """`datasets` are those of students, `chains` the methods that leave targets."""
+        self.section = continual_settings(experiment)
+        listed = self.section.strategies if self.section else []
+        self.strategies = {strategy.name: strategy for strategy in listed}
+        self.students = [self.section.student] if self.section else []
+        combined = product(datasets, self.students, self.strategies, experiment.seeds)
+        self.runs = [ContinualRun(dataset, student, name, seed) for dataset, student, name, seed in combined]
+        self.recipes = {name: _recipe(experiment, self.section, one) for name, one in self.strategies.items()}
+        for strategy in listed:
+            self._check_targets(experiment, strategy, chains)
 
     @property
-    def continual_students(self) -> list[str]:
-        """Return the student of continual runs, if there are any."""
-        return [self.continual.student] if self.continual else []
+    def datasets(self) -> list[str]:
+        """Return the data sets of the runs."""
+        return list(dict.fromkeys(run.dataset for run in self.runs))
 
     @property
-    def continual_teachers(self) -> list[str]:
-        """Return the networks that continual runs learn from and some rule must train."""
+    def teachers(self) -> list[str]:
+        """Return the networks that runs learn from and some rule must train."""
         wanted = any(strategy.targets == TEACHER for strategy in self.strategies.values())
-        return [self.continual.teacher] if self.continual and self.continual.teacher and wanted else []
+        return [self.section.teacher] if self.section and self.section.teacher and wanted else []
+
+    @property
+    def tasks(self) -> range:
+        """Return the numbers of the tasks, from 1."""
+        return range(1, self.section.num_tasks + 1 if self.section else 1)
 
     @property
     def idle(self) -> list[str]:
         """Return a sentence on each setting that does nothing and yet may stay, for strategies come and go."""
-        named = self.continual.teacher if self.continual else None
-        if named is None or self.continual_teachers:
+        named = self.section.teacher if self.section else None
+        if named is None or self.teachers:
             return []
         return [f"continual.teacher {shown(named)} does nothing: no strategy has targets: {TEACHER}"]
 
-    def taught_by(self, run: ContinualRun) -> list[str]:
-        """Return the name of the teacher that a continual run reads live."""
-        return self.continual_teachers if self.strategies[run.strategy].targets == TEACHER else []
-
-    def target_run(self, run: ContinualRun) -> Run | None:
-        """Return the chain of the same data set and seed whose synergy logits a continual run is distilled from."""
-        targets = self.strategies[run.strategy].targets
-        if targets is None or targets == TEACHER:
-            return None
-        pair = self.experiment.pairs[0]
-        return self.run_of(run.dataset, pair, self.variants[targets], run.seed)
-
-    def synergy_job(self, run: Run) -> str:
-        """Return the settings of a finished chain's pass over the training images: those of its last half-stage."""
-        return self.half_job(run, self.stages(run.method), STUDENT_UPDATE)
-
-    def synergy_code(self, run: Run) -> str:
-        """Return the digest of the code of that pass."""
-        return self.run_code(run, "synergy_outputs")
-
-    @remembered
-    def continual_job(self, run: ContinualRun) -> str:
-        """Return the settings of a run's training."""
-        strategy = self.strategies[run.strategy]
-        return self._continual_job(
-            run,
-            student=self.model(run.student).model_copy(update={"recipe": {}}),
-            teachers=self._frozen(tuple(self.taught_by(run))),
-            recipe=self._strategy_recipe(strategy),
-            strategy=strategy.model_copy(update={"recipe": {}}),
-        )
-
-    @remembered
-    def matrix_job(self, run: ContinualRun) -> str:
-        """Return the settings of a run's evaluation."""
-        return self._continual_job(run, student=self._frozen((run.student,))[0], recipe=self._reading())
-
-    def continual_code(self, run: ContinualRun) -> str:
-        """Return the digest of the code that trains a run."""
-        networks = self.model_modules(run.student, *self.taught_by(run))
-        return code_digest({"continual_run", *networks})
-
-    def matrix_code(self, run: ContinualRun) -> str:
-        """Return the digest of the code that evaluates a run."""
-        return code_digest({"continual_matrix", *self.model_modules(run.student)})
-
-    def _continual_job(self, run: ContinualRun, **fields: Any) -> str:
-        assert self.continual is not None, "only an experiment with a section continual has such runs"
-        job = ContinualJobSettings(
-            dataset=self._loading(run.dataset),
-            environment=self._environment,
-            seed=run.seed,
-            split_seed=self.teacher_seed(run.seed),
-            num_tasks=self.continual.num_tasks,
-            class_order=self.continual.class_order,
-            **fields,
-        )
-        return canonical(job.model_dump(mode="json"))
-
-    def _strategy_recipe(self, strategy: Strategy) -> Recipe:
-        assert self.continual is not None
-        return _recipe(self.experiment, self.continual, strategy)
-
-    def _check_targets(self, strategy: Strategy) -> None:
+    def _check_targets(self, experiment: Experiment, strategy: Strategy, chains: Sequence[str]) -> None:
         targets, where = strategy.targets, f"continual.strategies: targets of {strategy.name}"
-        assert self.continual is not None
         if targets is None:
             return
         if targets == TEACHER:
-            if self.continual.teacher is None:
+            if self.section is None or self.section.teacher is None:
                 raise UserError(f"{where} is 'teacher', but continual.teacher names none")
             return
-        chains = [name for name, variant in self.variants.items() if variant.chain]
         if targets not in chains:
             raise unknown(f"{where}, a chain of methods:", targets, [TEACHER, *chains])
-        if len(self.experiment.pairs) != 1:
+        if len(experiment.pairs) != 1:
             raise UserError(f"{where} is the chain '{targets}', which must be that of one pair, found several pairs")
 
 
@@ -299,7 +219,8 @@ def _check_given(strategy: Strategy) -> None:
             )
 
 
-def _recipe(experiment: Experiment, section: Continual, strategy: Strategy, where: str = "") -> Recipe:
+def _recipe(experiment: Experiment, section: Continual | None, strategy: Strategy, where: str = "") -> Recipe:
+    assert section is not None, "a strategy stands in a section"
     own = model_settings(experiment, section.student).recipe
     recipe = merged_recipe(experiment.recipe, own, f"models.{section.student}.recipe")
     merged = merged_recipe(recipe, strategy.recipe, where)

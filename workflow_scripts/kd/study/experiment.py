@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from kd.formats.cifar import CIFARS, check_root
 from kd.schema.architectures import blocks_of, check_architecture
 from kd.schema.cards import card, card_names, is_path
 from kd.schema.config import NAME_PATTERN, Experiment, ModelSettings, Recipe, Reporting
@@ -73,7 +72,10 @@ def _as_typed(given: Mapping[str, Any], typed: Mapping[str, Any]) -> dict[str, A
 
 
 def check_experiment(content: Mapping[str, Any]) -> Experiment:
-    """Check the content of an experiment file, as far as it can be known before a job starts."""
+    """Check the content of an experiment file, as far as it can be known before a job starts.
+
+    Values only: whether images and weights are there is looked at for jobs that are to run (kd.study.user_files).
+    """
     experiment = checked(Experiment, plain_values(content), "")
     check_names(experiment)
     check_size(experiment, len(experiment.methods))
@@ -109,8 +111,6 @@ def _check_networks(experiment: Experiment) -> None:
     for name, settings in {**experiment.models, **_named_models(experiment)}.items():
         check_architecture(settings.arch)
         check_network(name, settings)
-        if isinstance(settings.pretrained, str) and not Path(settings.pretrained).is_file():
-            raise UserError(f"models.{name}.pretrained: file {settings.pretrained} does not exist")
         for base in _recipes_of(experiment, name) if settings.recipe else ():
             recipe = merged_recipe(base, settings.recipe, f"models.{name}.recipe")
             check_recipe(experiment, recipe, settings.recipe, f"models.{name}.recipe")
@@ -126,14 +126,6 @@ def _recipes_of(experiment: Experiment, name: str) -> list[Recipe]:
 
 def _check_datasets(experiment: Experiment) -> None:
     for name, dataset in experiment.datasets.items():
-        for file in dataset.files():
-            if not file.is_file():
-                raise UserError(f"datasets.{name}: {file} {'is no file' if file.exists() else 'does not exist'}")
-        if dataset.root is not None and not dataset.download and not Path(dataset.root).is_dir():
-            found = "is a file" if Path(dataset.root).exists() else "does not exist"
-            raise UserError(f"datasets.{name}.root: folder {dataset.root} {found}")
-        if dataset.source in CIFARS:
-            check_root(dataset.source, str(dataset.root), dataset.download, f"datasets.{name}")
         check_dataset(name, dataset)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import PurePath
 
-from kd.study.chain import HALVES
-from kd.study.continual import ContinualPlan
+from kd.study.job_plan import all_before
+from kd.study.jobs import Jobs
 from kd.tools.errors import did_you_mean, shown
 
 MOST_NAMED = 40
@@ -14,16 +14,16 @@ MOST_NAMED = 40
 
 
 class Targets:
-    """What can be asked for: rules without wildcards, and the files that rules make in the folders of a plan."""
+    """What can be asked for: rules without wildcards, and the files that rules make in the folders of an experiment."""
 
-    def __init__(self, plan: ContinualPlan, rules: Iterable[str], outputs: Iterable[str]) -> None:
-        self.plan, self.rules, self.outputs = plan, sorted(rules), list(outputs)
+    def __init__(self, jobs: Jobs, rules: Iterable[str], outputs: Iterable[str]) -> None:
+        self.jobs, self.rules, self.outputs = jobs, sorted(rules), list(outputs)
         """`outputs` are those of all rules, with {wildcards}."""
 
     def not_planned(self, target: str) -> str:
         """Return why a file lies in no folder that the experiment plans; nothing where one may lie there."""
         places = PurePath(os.path.relpath(target)).parts[:-1]
-        home, within = self.plan.folder, self._folders
+        home, within = self.jobs.plan.folder, self._folders
         outside = PurePath(home).parts
         if places[: len(outside)] != outside:
             return ""
@@ -42,34 +42,27 @@ class Targets:
         hint = did_you_mean(target, self.rules) or ("" if name in names else did_you_mean(name, names))
         return self.not_planned(target) or (
             f"Target {target}: no rule has this name or makes such a file: {hint}rules are {', '.join(self.rules)}; "
-            f"files of this experiment lie in {self.plan.folder}"
+            f"files of this experiment lie in {self.jobs.plan.folder}"
         )
 
     @cached_property
     def _folders(self) -> list[str]:
         """All folders of results, each with a '/' behind it."""
         fixed = [str(PurePath(output).parent) for output in self.outputs if "{" not in output]
-        folders = [*self._of_runs(), *(folder for folder in fixed if folder.startswith(f"{self.plan.folder}/"))]
+        folders = [*self._of_jobs(), *(folder for folder in fixed if folder.startswith(f"{self.jobs.plan.folder}/"))]
         return [f"{folder}/" for folder in dict.fromkeys(folders)]
 
-    def _of_runs(self) -> Iterator[str]:
-        plan = self.plan
+    def _of_jobs(self) -> Iterator[str]:
+        jobs, plan = self.jobs, self.jobs.plan
         for dataset in plan.experiment.datasets:
-            yield f"{plan.folder}/{dataset}/data"
-            yield from (f"{plan.folder}/{dataset}/tuned/{network}" for network in plan.architectures)
-        for dataset, name, seed in plan.teachers:
-            yield f"{plan.teacher_folder(dataset, name, seed)}/checkpoints"
-        for run in plan.runs:
-            folder = f"{plan.folder}/{run.path}"
-            yield from (f"{folder}/checkpoints", *plan.pretrain_folders(run), *plan.outputs_folders(run))
-            if plan.variants[run.method].chain:
-                stages = range(1, plan.stages(run.method) + 1)
-                yield from (f"{folder}/stage{stage}/{half}/checkpoints" for stage in stages for half in HALVES)
-                yield f"{folder}/synergy_outputs"
-        for one in plan.continual_runs:
-            yield f"{plan.folder}/{one.path}/checkpoints"
-            for name in plan.taught_by(one):
-                yield f"{plan.teacher_folder(one.dataset, name, one.seed)}/checkpoints"
+            yield jobs.of("prepare_data", dataset).folder
+            yield from (jobs.of("tune", dataset, network).folder for network in plan.built_as)
+        ends = [*(jobs.of("evaluate", run) for run in plan.runs), *map(jobs.evaluated, plan.teachers)]
+        chains = [run for run in plan.runs if plan.variants[run.method].chain]
+        ends += [jobs.of("synergy_outputs", run) for run in chains if plan.continual.runs]
+        ends += [jobs.of("continual_matrix", run) for run in plan.continual.runs]
+        for job in dict.fromkeys(one for end in ends for one in (*all_before(end), end)):
+            yield f"{job.folder}/checkpoints"
 
 
 def _instead(name: str, planned: list[str]) -> str:

@@ -1,15 +1,22 @@
 """Every job as one thing: who teaches it, what it reads, and what changes what its result is made from."""
 
+import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
 from kd.formats.cifar import CIFARS
 from kd.schema.cards import load_cards
-from kd.study.continual import ContinualPlan
 from kd.study.experiment import check_experiment
-from kd.study.jobplan import Jobs
-from kd.study.resources import UNKNOWN_SOURCE, runtime_minutes
+from kd.study.jobs import RULES, Jobs
+from kd.study.jobs.asib import halves
+from kd.study.jobs.evaluations import steps
+from kd.study.jobs.images import images_of
+from kd.study.jobs.reports import rows
+from kd.study.plan import Plan
+from kd.study.resources import UNKNOWN_SOURCE
 from kd.tools.files import write_json
 
 BASE = {
@@ -20,10 +27,11 @@ BASE = {
     "recipe": {"epochs": 400},
 }
 HOME = "results/unit/digits"
+REPOSITORY = Path(__file__).parents[3]
 
 
 def jobs_of(*methods, **changes) -> Jobs:
-    return Jobs(ContinualPlan(check_experiment({**BASE, "methods": list(methods), **changes})))
+    return Jobs(Plan(check_experiment({**BASE, "methods": list(methods), **changes})))
 
 
 def student(jobs: Jobs, method: str):
@@ -55,16 +63,80 @@ def test_every_methods_trainings_name_as_many_choices_as_they_have_networks(name
     methods = dict.fromkeys(["ce", name])
     jobs = jobs_of(*({"method": method, **LONG.get(method, {})} for method in methods))
     for run in jobs.plan.runs:
-        steps = jobs.halves(run) if jobs.plan.variants[run.method].chain else [jobs.training(run)]
-        for step in steps:
-            expected = 0 if jobs.plan.recipe_of(run).precision != "auto" else 1 + len(jobs.plan.teaching(run))
+        made = halves(jobs, run) if jobs.plan.variants[run.method].chain else [jobs.training(run)]
+        for step in made:
+            expected = 0 if jobs.plan.recipe_of(run).precision != "auto" else 1 + len(jobs.plan.taught(run).teachers)
             assert len(step.inputs["tuned"]) == expected
+
+
+KINDS = {
+    "links": {"methods": ["ce", {"method": "takd", **LONG["takd"]}, {"method": "born_again", "generations": 2}]},
+    "plain": {"methods": ["ce", "kd", {"method": "kd", "name": "other", "teacher": "wrn_16_1"}]},
+    "prepared": {"methods": ["ft", "ckd"]},
+    "half_stages": {"methods": [{"method": "asib", "num_stages": 2}]},
+    "teacher_dataset": {
+        "methods": ["kd"],
+        "datasets": {"digits": {"source": "digits"}, "few": {"source": "digits", "subset_size": 1000}},
+        "teacher_dataset": "digits",
+        "teacher_seed": 7,
+    },
+    "finished": {
+        "methods": ["kd"],
+        "models": {"resnet20": {"arch": "resnet20", "pretrained": "weights.safetensors", "train": False}},
+    },
+}
+
+
+def arch_of(jobs: Jobs, network: str) -> str:
+    return jobs.plan.model(network).arch
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_that_a_training_says_of_its_teachers_is_said_of_the_same_networks(kind):
+    """Settings, weights, measurements, the jobs before it, the predictions it is compared with and its row."""
+    jobs = Jobs(Plan(check_experiment({**BASE, **KINDS[kind]})))
+    listed = {row["path"]: row for row in rows(jobs)}
+    for run in jobs.plan.runs:
+        teachers = jobs.plan.taught(run).teachers
+        folders = [jobs.plan.place(teacher) for teacher in teachers]
+        assert listed[jobs.plan.place(run)]["taught_by"] == folders
+        first, *later = halves(jobs, run) if jobs.plan.variants[run.method].chain else [jobs.training(run)]
+        for job in (first, *later):
+            told = json.loads(job.settings)
+            assert [one["arch"] for one in told["teachers"]] == [arch_of(jobs, one.network) for one in teachers]
+            measured = [told["student"]["arch"], *(one["arch"] for one in told["teachers"])]
+            choices = [arch_of(jobs, Path(file).parent.name) for file in job.inputs["tuned"]]
+            assert choices == measured
+        assert first.inputs["teachers"] == [f"{folder}/{BEST}" for folder in folders]
+        trained = [job.folder for job in first.after if job.rule in {"train_teacher", "train_student", "asib_result"}]
+        assert trained == folders
+        assert all(job.inputs["teachers"] == [] for job in later), "the half-stage before has them"
+        compared = jobs.of("evaluate", run).inputs["teacher"]
+        assert compared == [f"{folder}/predictions.npz" for folder in folders[:1]]
+
+
+def test_teachers_of_class_incremental_runs_are_measured_like_those_of_pairs():
+    section = {"student": "resnet8", "teacher": "resnet14", "num_tasks": 5}
+    section["strategies"] = [{"name": "taught", "targets": "teacher"}]
+    jobs = jobs_of("ce", continual=section)
+    (run,) = jobs.plan.continual.runs
+    training = jobs.of("continual_run", run)
+    assert training.inputs["teachers"] == [f"{HOME}/teachers/resnet14/seed0/{BEST}"]
+    (teacher,) = [job for job in training.after if job.rule == "train_teacher"]
+    assert tuned(teacher) == ["resnet14"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_of_a_job_has_its_function(rule):
+    text = "\n".join(path.read_text(encoding="utf-8") for path in (REPOSITORY / "rules").glob("*.smk"))
+    assert re.search(rf"\brule (?:\w+ as )?{rule}\b", text)
+    assert f'reads("{rule}"' in text
 
 
 def identities(jobs: Jobs) -> dict[tuple[str, str, str], str]:
     """By method, rule and folder."""
-    steps = [(run.method, step) for run in jobs.plan.runs for step in jobs.steps(run)]
-    return {(method, step.rule, step.folder): step.identity for method, step in steps}
+    found = [(run.method, step) for run in jobs.plan.runs for step in steps(jobs, run)]
+    return {(method, step.rule, step.folder): step.identity for method, step in found}
 
 
 def changed(before: Jobs, after: Jobs) -> set[str]:
@@ -103,31 +175,32 @@ def test_a_later_stage_changes_nothing_before_it():
 
 
 def test_what_a_rule_does_is_part_of_what_its_result_is_made_from():
-    plan = ContinualPlan(check_experiment({**BASE, "methods": ["kd"]}))
+    plan = Plan(check_experiment({**BASE, "methods": ["kd"]}))
     (run,) = [run for run in plan.runs if run.method == "kd"]
-    other = Jobs(plan, lambda rule: "python other.py" if rule == "train_student" else "")
-    assert other.student(run).identity != Jobs(plan).student(run).identity
-    assert other.teacher("digits", "resnet20", 0).identity == Jobs(plan).teacher("digits", "resnet20", 0).identity
+    same, other = Jobs(plan), Jobs(plan, lambda rule: "python other.py" if rule == "train_student" else "")
+    assert other.of("train_student", run).identity != same.of("train_student", run).identity
+    teacher = ("train_teacher", "digits", "resnet20", 0)
+    assert other.of(*teacher).identity == same.of(*teacher).identity
 
 
 def test_every_job_has_a_record_of_its_own():
     jobs = jobs_of(
         "ce", "kd", "ft", {"method": "asib", "num_stages": 2}, recipe={"epochs": 400, "teacher_view": "live"}
     )
-    records = [made["record"] for row in jobs.rows() for made in row["made"]["steps"]]
+    records = [made["record"] for row in rows(jobs) for made in row["made"]["steps"]]
     students = [record for record in records if "/teachers/" not in record]
     assert len(students) == len(set(students))
 
 
 def test_a_row_names_its_own_jobs_and_all_before_them():
     jobs = jobs_of("ft", {"method": "asib", "num_stages": 1})
-    rows = {row["method"]: row for row in jobs.rows()}
-    assert [step["folder"].rpartition("seed0")[2] for step in rows["asib"]["made"]["steps"]] == [
+    found = {row["method"]: row for row in rows(jobs)}
+    assert [step["folder"].rpartition("seed0")[2] for step in found["asib"]["made"]["steps"]] == [
         *("/stage1/teacher_update", "/stage1/student_update", "", "")
     ]
-    before = {step["folder"].removeprefix(f"{HOME}/") for step in rows["ft"]["made"]["before"]}
+    before = {step["folder"].removeprefix(f"{HOME}/") for step in found["ft"]["made"]["before"]}
     assert {"data", "teachers/resnet20/seed0", "pretrain/resnet20/ft/seed0"} <= before
-    assert all(step["folder"].startswith(f"{HOME}/teachers/") for step in rows["teacher"]["made"]["steps"])
+    assert all(step["folder"].startswith(f"{HOME}/teachers/") for step in found["teacher"]["made"]["steps"])
 
 
 @pytest.fixture
@@ -152,26 +225,28 @@ def trainings(jobs: Jobs) -> dict[str, list]:
     """Return by data set what trains on it."""
     found: dict[str, list] = {}
     for run in jobs.plan.runs:
-        teacher = jobs.teacher(run.dataset, run.teachers[0], run.seed)
+        teacher = jobs.of("train_teacher", run.dataset, run.teachers[0], run.seed)
         found.setdefault(run.dataset, []).extend([teacher, jobs.training(run)])
     return found
 
 
+def images(jobs: Jobs) -> dict[str, int]:
+    """Return by data set about how many images are trained on."""
+    return {name: images_of(jobs, name) for name in jobs.plan.experiment.datasets}
+
+
 def test_a_scheduler_is_asked_for_the_time_of_the_images_that_are_there(pictures):
-    found = trainings(on_pictures(root=str(pictures)))
-    assert {name: {job.images for job in jobs} for name, jobs in found.items()} == {
-        **{"whole": {60}, "part": {50}, "otherwise": {60}}
-    }
-    assert {runtime_minutes(job.settings, job.images, 2) for job in found["whole"]} == {2 * (5 + 1)}
+    jobs = on_pictures(root=str(pictures))
+    assert images(jobs) == {"whole": 60, "part": 50, "otherwise": 60}
+    assert {job.work.at(2).minutes for job in trainings(jobs)["whole"]} == {2 * (5 + 1)}
 
 
-@pytest.mark.parametrize(("size", "images"), [(30_000_000_000, 100_000), (25_000_000, 24_414)])
-def test_an_archive_is_no_reason_to_ask_for_more_than_is_usual(tmp_path, size, images):
+@pytest.mark.parametrize(("size", "counted"), [(30_000_000_000, 100_000), (25_000_000, 24_414)])
+def test_an_archive_is_no_reason_to_ask_for_more_than_is_usual(tmp_path, size, counted):
     with (tmp_path / "pictures.tar").open("wb") as file:
         file.truncate(size)
-    found = trainings(on_pictures(archives=[str(tmp_path / "pictures.tar")]))
-    assert {job.images for job in found["whole"]} == {images}
-    assert {job.images for job in found["part"]} == {50}
+    found = images(on_pictures(archives=[str(tmp_path / "pictures.tar")]))
+    assert (found["whole"], found["part"]) == (counted, 50)
 
 
 def test_jobs_are_the_same_where_the_images_are_gone(pictures):
@@ -193,8 +268,7 @@ def test_a_record_of_packing_that_tells_no_number_of_images_is_none(pictures, re
     write_json("results/unit/whole/data/made/prepare_data.json", record)
     shutil.rmtree(pictures / "train")
     shutil.rmtree(pictures / "test")
-    found = trainings(on_pictures(root=str(pictures)))
-    assert {job.images for job in found["whole"]} == {UNKNOWN_SOURCE}
+    assert images(on_pictures(root=str(pictures)))["whole"] == UNKNOWN_SOURCE
 
 
 @pytest.mark.parametrize("source", ["cifar10", "cifar100"])
@@ -208,5 +282,5 @@ def test_leave_to_fetch_images_changes_no_job(tmp_path, source):
         jobs_of("ce", "kd", datasets={"digits": {"source": source, "root": str(tmp_path), "download": download}})
         for download in (False, True)
     )
-    assert given.packing("digits").identity == fetched.packing("digits").identity
+    assert given.of("prepare_data", "digits").identity == fetched.of("prepare_data", "digits").identity
     assert student(given, "kd").identity == student(fetched, "kd").identity

@@ -1,0 +1,221 @@
+"""From finished runs to what people read. Each of these jobs is one of the experiment's folder."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from kd.schema.cards import card
+from kd.schema.config import Pair
+from kd.study.believed import is_settled
+from kd.study.digests import SCRIPTS, canonical, text_digest
+from kd.study.job_plan import Files, JobPlan, all_before
+from kd.study.jobs.evaluations import steps
+from kd.study.jobs.making import Jobs, of_rule
+from kd.study.jobs.teachers import prepared
+from kd.study.plan import Plan
+from kd.study.resources import Work
+from kd.study.runs import NO_TEACHER, Run
+from kd.tools.memo import remembered
+
+CONTINUAL = ("continual_run", "continual_matrix")
+TEMPLATE = SCRIPTS / "kd" / "reporting" / "page.html.j2"
+
+
+@of_rule
+def collect(jobs: Jobs) -> JobPlan:
+    """Return the gathering of all runs, whose rows say what each must have been made from."""
+    read = evaluations(jobs)
+    files = {"evaluations": [f"{job.folder}/evaluation.json" for job in read]}
+    return _report(jobs, "collect", canonical(rows(jobs)), files, read)
+
+
+@of_rule
+def statistics(jobs: Jobs) -> JobPlan:
+    """Return the statistics of all runs, by a script that hides no module of the standard library."""
+    inputs = {"runs": runs_file(jobs.plan)}
+    return _report(jobs, "statistics", report_text(jobs.plan), inputs, [jobs.of("collect")], "paired_statistics")
+
+
+@of_rule
+def tables(jobs: Jobs) -> JobPlan:
+    """Return the tables of the comparison."""
+    return _report(jobs, "tables", canonical([shown(jobs.plan), _cards(jobs.plan)]), _read(jobs.plan), _known(jobs))
+
+
+@of_rule
+def figures(jobs: Jobs) -> JobPlan:
+    """Return the figures of the comparison."""
+    metrics = [f"{job.folder}/metrics.csv" for job in evaluations(jobs)]
+    return _report(jobs, "figures", report_text(jobs.plan), {**_read(jobs.plan), "metrics": metrics}, _known(jobs))
+
+
+@of_rule
+def analysis(jobs: Jobs) -> JobPlan:
+    """Return the table and figures of the experiment's own analysis."""
+    inputs = {"runs": runs_file(jobs.plan)}
+    return _report(jobs, "analysis", canonical(shown(jobs.plan)), inputs, [jobs.of("collect")])
+
+
+@of_rule
+def page(jobs: Jobs) -> JobPlan:
+    """Return the page that shows all of it."""
+    plan, template = jobs.plan, TEMPLATE.read_text(encoding="utf-8")
+    continual = [jobs.of("continual_report")] if plan.continual.runs else []
+    before = [jobs.of("figures"), *([jobs.of("analysis")] if plan.designs else []), *continual]
+    inputs = {**_read(plan), "continual": [f"{plan.folder}/tables/continual.json"] if continual else []}
+    return _report(jobs, "page", canonical([shown(plan), _cards(plan), template]), inputs, before)
+
+
+@of_rule
+def continual_report(jobs: Jobs) -> JobPlan:
+    """Return the report of class-incremental runs."""
+    read = matrices(jobs)
+    settings = canonical([continual_rows(jobs), report_text(jobs.plan)])
+    files = {"matrices": [f"{job.folder}/matrix.json" for job in read]}
+    return _report(jobs, "continual_report", settings, files, read)
+
+
+@of_rule
+def benchmark(jobs: Jobs) -> JobPlan:
+    """Return the measurement of this machine's speed, which has a folder of its own and is part of no experiment."""
+    work = Work(minutes=240, mem_mb=16000)
+    return jobs.make("benchmark", "results/benchmark", jobs.asked.benchmark, {"benchmark"}, work=work)
+
+
+def _report(
+    jobs: Jobs, rule: str, settings: str, inputs: Files, after: Sequence[JobPlan], module: str | None = None
+) -> JobPlan:
+    """Return a job that makes something for people by the script of its name."""
+    return jobs.make(rule, jobs.plan.folder, settings, {module or rule}, inputs=inputs, after=tuple(after))
+
+
+# --- what they read -----------------------------------------------------------------------------
+
+
+def runs_file(plan: Plan) -> str:
+    """Return the table of all runs."""
+    return f"{plan.folder}/runs.csv"
+
+
+def _read(plan: Plan) -> dict[str, str | list[str]]:
+    return {"runs": runs_file(plan), "statistics": f"{plan.folder}/statistics.json"}
+
+
+def _known(jobs: Jobs) -> list[JobPlan]:
+    return [jobs.of("statistics")]
+
+
+@remembered
+def evaluations(jobs: Jobs) -> list[JobPlan]:
+    """Return the evaluations of all runs and teachers, or with allow_missing of those that there are as asked."""
+    found = [jobs.of("evaluate", run) for run in jobs.plan.runs]
+    return _there(jobs, [*found, *map(jobs.evaluated, jobs.plan.teachers)], "evaluation.json")
+
+
+@remembered
+def matrices(jobs: Jobs) -> list[JobPlan]:
+    """Return the evaluations of all class-incremental runs, likewise."""
+    return _there(jobs, [jobs.of("continual_matrix", run) for run in jobs.plan.continual.runs], "matrix.json")
+
+
+def _there(jobs: Jobs, found: list[JobPlan], file: str) -> list[JobPlan]:
+    if not jobs.asked.allow_missing:
+        return found
+    return [job for job in found if is_settled(job) and Path(job.folder, file).is_file()]
+
+
+def report_text(plan: Plan) -> str:
+    """Return what statistics and figures of the comparison depend on: not the experiment's own analysis beside them."""
+    return canonical(plan.experiment.report.model_dump(mode="json", exclude={"analysis"}))
+
+
+@remembered
+def shown(plan: Plan) -> dict[str, Any]:
+    """Return what tables and pages show of the experiment: not how its jobs are run."""
+    return plan.experiment.model_dump(mode="json", exclude={"gpus", "jobs_per_gpu", "threads", "cache", "co_train"})
+
+
+def _cards(plan: Plan) -> str:
+    """Return the digest of the cards that tables quote."""
+    names = {"ce"} | {name for variant in plan.variants.values() for name, _ in variant.parts}
+    return text_digest(canonical({name: card(name).model_dump(mode="json") for name in names}))
+
+
+# --- rows ---------------------------------------------------------------------------------------
+
+
+@remembered
+def rows(jobs: Jobs) -> list[dict[str, Any]]:
+    """Return what `collect` needs of every row of runs.csv: teachers first, then students, group by group.
+
+    `made` says what a row's files must have been made from; with allow_missing also whether they are there as asked.
+    """
+    found = [*_teacher_rows(jobs), *_student_rows(jobs)]
+    if jobs.asked.allow_missing:
+        folders = {job.folder for job in evaluations(jobs)}
+        for row in found:
+            row["made"]["there"] = row["made"]["steps"][-1]["folder"] in folders
+    return found
+
+
+def _teacher_rows(jobs: Jobs) -> Iterator[dict[str, Any]]:
+    plan = jobs.plan
+    for dataset in plan.student_datasets:
+        for pair in plan.experiment.pairs:
+            for name, seed in product(pair.teachers, plan.teacher_seeds):
+                teacher = plan.teacher(dataset, name, seed)
+                row = {"kind": "teacher", "method": "teacher", "base_method": "ce"}
+                made = [jobs.trained(teacher), jobs.evaluated(teacher)]
+                yield _row(plan, pair, Run(dataset, (), name, "teacher", seed), made, row)
+
+
+def _student_rows(jobs: Jobs) -> Iterator[dict[str, Any]]:
+    plan = jobs.plan
+    for dataset, pair, run in plan.grouped():
+        variant, earlier = plan.variants[run.method], plan.lineage(run)
+        prepared_for = [job.folder for one in (*earlier, run) for group in prepared(jobs, one) for job in group]
+        row = {
+            "kind": "student" if variant.last else "link",
+            "method": variant.name if variant.last else run.method,
+            "base_method": variant.base,
+            "teacher_paths": [plan.place(plan.teacher(dataset, name, run.seed)) for name in run.teachers],
+            "prestage_paths": list(dict.fromkeys([*prepared_for, *map(plan.place, earlier)])),
+            "taught_by": [plan.place(teacher) for teacher in plan.taught(run).teachers],
+        }
+        yield _row(plan, pair, run, steps(jobs, run), row)
+
+
+def _row(plan: Plan, pair: Pair, run: Run, made: Sequence[JobPlan], own: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "experiment": plan.experiment.experiment,
+        "dataset": run.dataset,
+        "pair": pair.name,
+        "teachers": "+".join(run.teachers) or NO_TEACHER,
+        "student": run.student,
+        "seed": run.seed,
+        "path": made[-1].folder,
+        **{"teacher_paths": [], "prestage_paths": [], "taught_by": []},
+        **own,
+        "made": _made(made),
+    }
+
+
+@remembered
+def continual_rows(jobs: Jobs) -> list[dict[str, Any]]:
+    """Return what the report needs of every class-incremental run, with what its files must have been made from."""
+    return [
+        {**asdict(run), "path": jobs.plan.place(run), "made": _made([jobs.of(rule, run) for rule in CONTINUAL])}
+        for run in jobs.plan.continual.runs
+    ]
+
+
+def _made(own: Sequence[JobPlan]) -> dict[str, Any]:
+    """Return what says whether a run's files are what is asked: its own jobs, the last one last, and those before."""
+    before = dict.fromkeys(one for job in own for one in all_before(job) if one not in own)
+    return {"steps": [_noted(job) for job in own], "before": [_noted(job) for job in before]}
+
+
+def _noted(job: JobPlan) -> dict[str, str | None]:
+    return {"folder": job.folder, "record": job.record, "identity": job.identity, "data": job.data}

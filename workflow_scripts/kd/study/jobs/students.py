@@ -1,0 +1,58 @@
+"""Students whose training is one job, alone or beside others."""
+
+from kd.study.digests import canonical
+from kd.study.job_plan import JobPlan
+from kd.study.jobs.making import Jobs, of_rule
+from kd.study.jobs.teachers import prepared
+from kd.study.jobs.training import method_modules, method_parts, train
+from kd.study.resources import work_together
+from kd.study.runs import Run
+
+
+@of_rule
+def train_student(jobs: Jobs, run: Run) -> JobPlan:
+    """Return a student's training, alone or beside others: the result is the same."""
+    plan = jobs.plan
+    pretrained, outputs = prepared(jobs, run)
+    return train(
+        jobs,
+        "train_student",
+        f"{plan.folder}/{run.path}",
+        plan.taught(run),
+        {"train_student", "train_students", *method_modules(plan, run.method)},
+        dataset=run.dataset,
+        recipe=plan.recipe_of(run),
+        outputs=outputs,
+        pretrained=pretrained,
+        method=method_parts(plan, run.method),
+        seed=run.seed,
+        split_seed=plan.teacher_seed(run.seed),
+    )
+
+
+@of_rule
+def train_students(jobs: Jobs, team: Run) -> JobPlan:
+    """Return the training of a team's co-trained students in one process: each is what it would be alone."""
+    parts = [jobs.of("train_student", Run(**{**vars(team), "method": name})) for name in jobs.plan.experiment.co_train]
+    told = [
+        {
+            **{"settings": job.settings, "code": job.code, "folder": job.folder},
+            **{"record": job.record, "identity": job.identity},
+            **{key: job.inputs[key] for key in ("outputs", "pretrained", "tuned")},
+        }
+        for job in parts
+    ]
+    lists = ("tuned", "initial", "outputs", "pretrained")
+    return JobPlan(
+        "train_students",
+        parts[0].folder,
+        canonical(told),
+        code="",
+        inputs={
+            "data": parts[0].inputs["data"],
+            "teachers": parts[0].inputs["teachers"],
+            **{name: list(dict.fromkeys(file for job in parts for file in job.inputs[name])) for name in lists},
+        },
+        work=work_together([job.work for job in parts if job.work]),
+        parts=tuple(parts),
+    )
