@@ -7,7 +7,7 @@ from pathlib import Path
 from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
-from kd.console.training_script import describe, packed_folder, start_torch
+from kd.console.training_script import describe, packed_folder, planned_epochs, start_torch
 from kd.study.job_settings import parse_settings
 from kd.tools.errors import UserError
 from kd.tools.files import read_json
@@ -23,7 +23,6 @@ def main(arguments: argparse.Namespace) -> None:
     lease_gpus(arguments.gpus)
     start_torch(arguments.threads)
     from kd.engine.jobs.files import Files
-    from kd.engine.jobs.length import planned_epochs
     from kd.engine.jobs.students import train_students
 
     files = [

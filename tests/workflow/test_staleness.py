@@ -66,8 +66,15 @@ def test_a_finished_experiment_has_nothing_to_do(tiny_run):
         ("workflow_scripts/train_student.py", '"""Train one student', '# a remark\n"""Train a single student'),
         (f"{LIBRARY}/console/progress.py", "LINES = 10", "LINES = 20"),
         (f"{LIBRARY}/methods/hint.py", "class ", "UNUSED_HERE = 1\n\n\nclass "),
+        (f"{LIBRARY}/engine/jobs/teacher_outputs.py", '"sent %d', '"asked about %d'),
+        (f"{LIBRARY}/record/provenance.py", '"device": device.type,', '"device": device.type, "more": 1,'),
+        (f"{LIBRARY}/record/epochs.py", "{value:.6g}", "{value:.7g}"),
+        (f"{LIBRARY}/engine/plateau.py", "class ", "UNUSED_HERE = 1\n\n\nclass "),
     ],
-    ids=["comment", "docstring", "script comment", "progress bar", "method not in the experiment"],
+    ids=[
+        *("comment", "docstring", "script comment", "progress bar", "method not in the experiment"),
+        *("log line", "field of a record", "digits of metrics.csv", "schedule not in the experiment"),
+    ],
 )
 def test_what_cannot_change_a_result_reruns_nothing(tiny_copy, file, old, new):
     edit(tiny_copy, file, old, new)
@@ -155,6 +162,13 @@ def test_engine_code_reruns_every_training(tiny_copy):
     jobs = stale(tiny_copy)
     assert {"train_teacher", "train_student", "asib_teacher_update", "pretrain_method"} <= {job.rule for job in jobs}
     assert "prepare_data" not in {job.rule for job in jobs}
+
+
+def test_what_methods_may_ask_for_reruns_every_training(tiny_copy):
+    edit(tiny_copy, f"{LIBRARY}/data/wants.py", '"balanced"] = "random"', '"balanced"] = "balanced"')
+    rules = {job.rule for job in stale(tiny_copy)}
+    assert {"train_teacher", "train_student", "asib_teacher_update", "pretrain_method"} <= rules
+    assert not rules & {"prepare_data", "tune"}
 
 
 def test_one_hyper_parameter_reruns_that_method(tiny_copy):

@@ -11,10 +11,9 @@ from told import told
 from kd.continual import jobs
 from kd.continual.targets import synergy_outputs
 from kd.engine.checkpoint import save_state
-from kd.engine.fixed_view import fixed_view
+from kd.engine.fixed_view import fixed_view, read_outputs
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.workbench import prepare
-from kd.engine.kept_outputs import read_outputs
 from kd.models.build import build_model
 from kd.models.weights import save_weights
 from kd.schema.config import ModelSettings

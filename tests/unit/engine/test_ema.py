@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from kd.engine.ema import EMA, ema_decay
+from kd.engine.ema import EMA
+from kd.engine.timetable import ema_decay
 from kd.schema.config import Recipe
 
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 from told import told
 
-from kd.console.training_script import describe
+from kd.console.training_script import describe, planned_epochs
 from kd.engine.jobs.evaluate import evaluate_network
 from kd.engine.jobs.files import Files
-from kd.engine.jobs.length import planned_epochs
 from kd.engine.jobs.student import train_student
 from kd.models.build import build_model
 from kd.models.weights import read_state, save_weights

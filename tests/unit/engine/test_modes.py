@@ -9,12 +9,12 @@ from told import told
 
 from kd.engine import runner
 from kd.engine.jobs import tune
-from kd.engine.jobs.evaluate import evaluate_network, evaluation_mode
+from kd.engine.jobs.evaluate import evaluate_network
 from kd.engine.jobs.evaluate_single import evaluate_single
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.student import train_student
 from kd.engine.jobs.teacher_outputs import teacher_outputs
-from kd.engine.modes import Mode, Modes, choose_modes
+from kd.engine.modes import Mode, Modes, choose_modes, evaluation_mode
 from kd.engine.precision import Precision, training_device
 from kd.engine.team import Team
 from kd.methods._features_first import initial_stage

@@ -7,11 +7,10 @@ from safetensors.torch import save_file
 from told import told
 
 from kd.engine.data import load_data
-from kd.engine.fixed_view import fixed_view
+from kd.engine.fixed_view import fixed_view, read_outputs
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.student import train_student
 from kd.engine.jobs.teacher_outputs import teacher_outputs
-from kd.engine.kept_outputs import read_outputs
 from kd.models.build import build_model
 from kd.models.weights import load_weights, read_state
 from kd.study.job_settings import parse_settings

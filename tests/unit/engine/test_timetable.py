@@ -2,9 +2,8 @@
 
 import torch
 
-from kd.engine.ema import ema_decay
 from kd.engine.optim import clip_norm, lr_factor
-from kd.engine.timetable import Timetable
+from kd.engine.timetable import Timetable, ema_decay
 from kd.methods.contract import Method, Progress
 from kd.schema.cards import MethodSettings
 from kd.schema.config import Recipe

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from kd.formats.cifar import CIFARS
+from kd.formats.class_lists import listed_classes
 from kd.schema.config import DatasetSettings, SplitRatios
-from kd.study.contents import IMAGENET32_FILES, Contents, contents_of, listed_classes
+from kd.study.contents import IMAGENET32_FILES, Contents, contents_of
 from kd.study.experiment import check_experiment
 from kd.study.jobs import Jobs
 from kd.study.plan import Plan

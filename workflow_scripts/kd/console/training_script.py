@@ -49,7 +49,6 @@ def run_training(work: Callable[..., Any], parser: argparse.ArgumentParser, rule
         lease_gpus(arguments.gpus)
         start_torch(arguments.threads)
         from kd.engine.jobs.files import Files
-        from kd.engine.jobs.length import planned_epochs
 
         log.info("%s", describe(job))
         files = Files(
@@ -77,6 +76,16 @@ def describe(job: JobSettings) -> str:
     stage = f", stage {job.stage} {job.half}" if job.stage else ""
     length = f"{job.recipe.epochs} epochs" if job.student is None or job.student.train else "used as it is"
     return f"{names}: {teachers} -> {student}, seed {job.seed}{stage}, {length}"
+
+
+def planned_epochs(job: JobSettings) -> int:
+    """Return how many epochs a job will train, all of its stages counted."""
+    if job.student is not None and not job.student.train:
+        return 0
+    from kd.engine.resolve import build_method, stages_of_job
+
+    stages = stages_of_job(job, build_method(job.method, len(job.teachers)))
+    return sum(stage.recipe.get("epochs", job.recipe.epochs) for stage in stages)
 
 
 def start_torch(threads: int) -> None:

@@ -9,10 +9,9 @@ import numpy as np
 from kd.continual.tasks import Tasks, make_tasks, seen_part
 from kd.data.store import ImageStore
 from kd.engine.data import load_data
-from kd.engine.modes import choose_modes
+from kd.engine.modes import choose_modes, make_trainable
 from kd.engine.precision import set_kernels, training_device
 from kd.engine.predict import predict
-from kd.engine.runner import make_trainable
 from kd.models.build import build_model
 from kd.models.weights import load_weights
 from kd.study.continual import ContinualJobSettings

@@ -20,12 +20,12 @@ from kd.continual.method import BALANCE, PREVIOUS, TRAIN, Incremental
 from kd.continual.tasks import Part, Tasks, balanced_data, make_tasks, task_data
 from kd.engine.checkpoint import ResumeFile, save_state
 from kd.engine.data import Data, load_data
+from kd.engine.fixed_view import read_outputs
 from kd.engine.flops import FlopCounter
 from kd.engine.history import Result
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.trainings import record_of
 from kd.engine.jobs.workbench import Workbench
-from kd.engine.kept_outputs import read_outputs
 from kd.engine.modes import choose_modes
 from kd.engine.precision import set_kernels, training_device
 from kd.engine.seeds import derived_seed

@@ -5,10 +5,9 @@ import time
 
 import torch
 
-from kd.engine.fixed_view import fixed_view
+from kd.engine.fixed_view import fixed_view, save_outputs
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.workbench import prepare
-from kd.engine.kept_outputs import save_outputs
 from kd.methods.contract import Heads
 from kd.record.run_json import run_record
 from kd.study.job_settings import JobSettings

@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from kd.data.randaugment import draw_operations, rand_augment
 from kd.schema.config import Augmentation
+from kd.study.options import RANDAUGMENT, option
 
 SCALE = (0.08, 1.0)  # share of the area that a resized crop keeps (Szegedy et al. 2015)
 RATIO = (3 / 4, 4 / 3)  # width : height of a resized crop
@@ -67,7 +67,9 @@ class Augmenter:
             offsets=draw_offsets(count, settings.padding, generator) if padded else None,
             boxes=draw_boxes(count, height, width, generator) if settings.crop == "resized" else None,
             mirrored=torch.rand(count, generator=generator) < 0.5 if settings.flip else None,
-            operations=draw_operations(count, settings.randaugment.ops, generator) if settings.randaugment else None,
+            operations=option(RANDAUGMENT).draw_operations(count, settings.randaugment.ops, generator)
+            if settings.randaugment
+            else None,
             holes=draw_holes(count, height, width, side, generator) if side else None,
         )
 
@@ -82,7 +84,7 @@ class Augmenter:
             images = flip(images, draws.mirrored)
         if draws.operations is not None:
             assert settings.randaugment is not None, "operations are drawn for a recipe that has them"
-            images = rand_augment(images, draws.operations, settings.randaugment.magnitude)
+            images = option(RANDAUGMENT).rand_augment(images, draws.operations, settings.randaugment.magnitude)
         result = self.plain(images)
         if draws.holes is not None:
             assert settings.cutout is not None, "holes are drawn for a recipe that has them"

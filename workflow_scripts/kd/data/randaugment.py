@@ -7,6 +7,7 @@ neighbour and black borders included; torchvision applies one draw to a whole ba
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -30,6 +31,18 @@ OPERATIONS = (
 )
 GEOMETRIC = 5  # the first operations move pixels, and are done together
 LEVELS = 31
+
+
+@dataclass(frozen=True)
+class View:
+    """A further view of every image: the recipe's augmentation with RandAugment of `ops` operations after it.
+
+    It stands here so that a method which asks for it has this code in its digest.
+    """
+
+    name: str
+    ops: int
+    magnitude: int
 
 
 def draw_operations(count: int, ops: int, generator: Generator) -> Tensor:

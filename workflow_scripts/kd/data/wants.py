@@ -1,9 +1,12 @@
 """What a method asks of the engine before there are networks."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from kd.tools.errors import UserError
+
+if TYPE_CHECKING:
+    from kd.data.randaugment import View
 
 
 @dataclass(frozen=True)
@@ -21,22 +24,13 @@ class Groups:
 
 
 @dataclass(frozen=True)
-class View:
-    """A further view of every image: the recipe's augmentation with RandAugment of `ops` operations after it."""
-
-    name: str
-    ops: int
-    magnitude: int
-
-
-@dataclass(frozen=True)
 class Wants:
     """Networks beside student and teachers, and what a batch holds beside images and labels."""
 
     peers: int = 0
     """Further networks of the student's kind, which are trained with it."""
     groups: Groups | None = None
-    views: tuple[View, ...] = ()
+    views: "tuple[View, ...]" = ()
     fixed_teacher: bool = False
     """Whether the loss reads the teachers' logits on one fixed view of every image, which are computed once."""
     live_teacher: bool = True

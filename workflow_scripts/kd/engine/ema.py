@@ -6,17 +6,6 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from kd.schema.config import Recipe
-
-
-def ema_decay(recipe: Recipe, epoch: float) -> float:
-    """Return the decay at a fractional number of epochs done: a line from ema_start_decay over ema_warmup_epochs."""
-    full = recipe.ema_decay or 0.0
-    if recipe.ema_start_decay is None:
-        return full
-    return recipe.ema_start_decay + (full - recipe.ema_start_decay) * min(1.0, epoch / recipe.ema_warmup_epochs)
-
-
 Network = TypeVar("Network", bound=nn.Module)
 
 

@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from kd.data import groups
 from kd.data.augment import Augmenter, Draws
-from kd.data.mixing import Mixing, draw_mixing, mix
 from kd.data.wants import Wants
 from kd.engine.data import Data
 from kd.engine.seeds import derived_seed
 from kd.methods.contract import Batch, Method, Prepares
 from kd.schema.config import RandAugment, Recipe
+from kd.study.options import MIXING, option
+
+if TYPE_CHECKING:
+    from kd.data.mixing import Mixing
 
 
 @dataclass(frozen=True)
@@ -21,7 +25,7 @@ class BatchDraws:
     """What is drawn for one batch: how its images are augmented and mixed, and how each of their further views is."""
 
     augmentation: Draws
-    mixing: Mixing | None = None
+    mixing: "Mixing | None" = None
     views: Mapping[str, Draws] = field(default_factory=dict)
     own: Tensor | None = None
     """What the method drew to prepare it."""
@@ -122,10 +126,11 @@ class Feed:
         """Draw what happens to batches of so many images, batch by batch, and move it to the device at once."""
         side, recipe = self.data.image_size, self.recipe
         common, own, method = self._streams["augmentation"], self._streams["method images"], self.method
+        alphas = (recipe.mixup_alpha, recipe.cutmix_alpha)
         found = [
             BatchDraws(
                 self.data.augmenter.draw(size, side, side, common),
-                draw_mixing(size, side, side, recipe.mixup_alpha, recipe.cutmix_alpha, common),
+                option(MIXING).draw_mixing(size, side, side, *alphas, common) if any(alphas) else None,
                 {name: augmenter.draw(size, side, side, own) for name, augmenter in self._views.items()},
                 method.draw(side, own) if isinstance(method, Prepares) else None,
             )
@@ -137,7 +142,7 @@ class Feed:
         seen = self.data.augmenter.apply(images, drawn.augmentation)
         batch = Batch(seen, labels, positions, labels, 1.0, self.recipe.label_smoothing, group)
         if drawn.mixing is not None:
-            mixed = mix(seen, labels, drawn.mixing)
+            mixed = option(MIXING).mix(seen, labels, drawn.mixing)
             batch = replace(batch, images=mixed.images, other_labels=mixed.other_labels, mixing=mixed.lam)
         views = {name: augmenter.apply(images, drawn.views[name]) for name, augmenter in self._views.items()}
         fixed = (

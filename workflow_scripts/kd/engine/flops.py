@@ -1,13 +1,14 @@
 """Counting floating-point operations."""
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 
 from kd.engine.shortcuts import Watch
-from kd.models.winograd import flop_formulas
+from kd.study.options import WINOGRAD
 
 
 class FlopCounter(Watch):
@@ -23,13 +24,20 @@ class FlopCounter(Watch):
 
         super().__init__()
         attention = "_scaled_dot_product_flash_attention_for_cpu"  # of the kinds of attention, the one torch leaves out
-        self._formulas: Mapping[Any, Callable[..., int]] = {
+        self._formulas: dict[Any, Callable[..., int]] = {
             **flop_registry,
             getattr(torch.ops.aten, attention): sdpa_flop,
             getattr(torch.ops.aten, f"{attention}_backward"): sdpa_backward_flop,
-            **{operator: shape_wrapper(formula) for operator, formula in flop_formulas().items()},
         }
+        self._wrapped = shape_wrapper
         self.by_operator: Counter[Any] = Counter()
+
+    def __enter__(self) -> Self:
+        """Begin to count."""
+        if native := sys.modules.get(WINOGRAD):  # there are no operators of its own before somebody takes it
+            self._formulas |= {operator: self._wrapped(count) for operator, count in native.flop_formulas().items()}
+        entered: Self = super().__enter__()
+        return entered
 
     @property
     def total(self) -> int:

@@ -2,13 +2,17 @@
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from kd.engine.precision import Precision, choose_precision
+from kd.models.base import TappedModel
 from kd.schema.config import Recipe
+from kd.study.options import WINOGRAD as WINOGRAD_CODE
+from kd.study.options import option
 
 log = logging.getLogger(__name__)
 
@@ -70,3 +74,24 @@ def _mode(recipe: Recipe, device: torch.device, measured: Mapping[str, Any]) -> 
         channels_last=bool(found["channels_last"]),  # 'auto' too
         kernels=TORCH if found["kernels"] == AUTO else found["kernels"],
     )
+
+
+def make_trainable(model: TappedModel, mode: Mode, device: torch.device) -> None:
+    """Move a network to its device and layout and give it its convolutions, in place."""
+    model.to(device=device, memory_format=mode.memory_format)  # type: ignore[call-overload]
+    run_direct(model)
+    if mode.kernels == WINOGRAD:
+        option(WINOGRAD_CODE).use_winograd(model)
+
+
+def run_direct(model: nn.Module) -> None:
+    """Let every convolution of a model run as torch's, also one that ran in another way before (kd.models.winograd)."""
+    for module in model.modules():
+        if again := getattr(type(module), "run_direct", None):
+            again(module)
+
+
+def evaluation_mode(recipe: Recipe, device: torch.device) -> Mode:
+    """Return how finished weights are evaluated: by the recipe, never by what was measured, and never compiled."""
+    mode = choose_modes(recipe, device).frozen
+    return replace(mode, kernels=TORCH) if mode.kernels == COMPILED else mode

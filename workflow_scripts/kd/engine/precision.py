@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 
-from kd.engine.shortcuts import make_deterministic
 from kd.schema.config import Recipe
 from kd.tools.errors import UserError
 
@@ -63,6 +62,15 @@ def set_kernels(recipe: Recipe) -> None:
     """Ask torch for the kernels that a recipe means, once at the start of a job."""
     make_deterministic(recipe.deterministic)
     allow_tf32(recipe.precision == "tf32")
+
+
+def make_deterministic(enabled: bool) -> None:
+    """Ask for kernels that give the same bits every time."""
+    # not torch.use_deterministic_algorithms, which imports the compiler to tell it too: `Compiled` does that
+    torch.set_deterministic_debug_mode("warn" if enabled else "default")
+    # by default that also fills every new tensor with NaN, a pass over memory that no result depends on
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = not enabled
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -1,14 +1,20 @@
-"""What a finished network makes of a split: logits and features of every image."""
+"""A finished network, built from the file of its weights, and what it makes of a split: logits and features."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from kd.data.augment import Augmenter
 from kd.data.store import ImageStore
+from kd.engine.data import Data
 from kd.engine.precision import Precision
 from kd.models.base import TappedModel
+from kd.models.build import build_model
+from kd.models.reuse import redeploy
+from kd.models.weights import load_weights, read_state
+from kd.study.job_settings import JobSettings
 
 
 @dataclass(frozen=True)
@@ -18,6 +24,15 @@ class Predictions:
     logits: np.ndarray
     labels: np.ndarray
     features: np.ndarray
+
+
+def finished(job: JobSettings, data: Data, weights: Path) -> TappedModel:
+    """Return the network of an evaluation with finished weights, as it was deployed."""
+    assert job.student is not None, "an evaluation names its network"
+    model = build_model(job.student.model_copy(update={"pretrained": False}), data.num_classes, data.image_size)
+    model = redeploy(model, read_state(weights)[1], data.image_size)
+    load_weights(model, weights)
+    return model
 
 
 @torch.no_grad()

@@ -22,10 +22,9 @@ from kd.data.wants import Wants
 from kd.engine.checkpoint import ResumeFile
 from kd.engine.data import Data, cut
 from kd.engine.evaluation import evaluates_heads
-from kd.engine.jobs.length import stages_of_job
 from kd.engine.modes import choose_modes
 from kd.engine.precision import Precision, training_device
-from kd.engine.resolve import build_method
+from kd.engine.resolve import build_method, stages_of_job
 from kd.engine.teachers import FrozenForward
 from kd.engine.team import Team, equip, measure
 from kd.engine.training import Training

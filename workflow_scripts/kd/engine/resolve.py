@@ -12,19 +12,22 @@ from kd.methods.contract import (
     TRAIN,
     Context,
     Deploys,
+    Halved,
     Heads,
     Method,
     Momenta,
     Outputs,
     Prepares,
+    Pretrains,
     Progress,
     Scheduled,
+    Stage,
     Step,
     stages_of,
 )
 from kd.models.base import TappedModel
 from kd.schema.cards import MethodSettings, card
-from kd.study.job_settings import MethodPart
+from kd.study.job_settings import JobSettings, MethodPart
 from kd.tools.errors import UserError
 from kd.tools.own_code import is_own, module_at
 
@@ -52,6 +55,17 @@ def build_method(parts: Sequence[MethodPart], teachers: int) -> Method:
         settings: dict[str, Any] = part.settings
         built[card(part.card).name] = method_class(part.card)(card(part.card).resolve(settings, part.card), teachers)
     return next(iter(built.values())) if len(built) == 1 else Combined(built, teachers)
+
+
+def stages_of_job(job: JobSettings, method: Method) -> list[Stage]:
+    """Return the stages that a job trains: a pre-stage where there is no student, one half of a chain, or all."""
+    if job.student is None:
+        assert isinstance(method, Pretrains), f"{method.name} has no pre-stage"
+        return [method.pretrain_plan()]
+    if job.half is not None:
+        assert isinstance(method, Halved), f"{method.name} is no chain"
+        return [method.half_stage(job.half)]
+    return stages_of(method)
 
 
 class Combined(Method):

@@ -10,29 +10,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kd.engine.modes import COMPILED, TORCH, WINOGRAD, Mode
+from kd.engine.modes import COMPILED, TORCH, WINOGRAD, Mode, run_direct
 from kd.models.base import TappedModel
 from kd.models.folding import folded
-from kd.models.winograd import runs_winograd, use_direct, use_winograd
+from kd.study.options import WINOGRAD as WINOGRAD_CODE
+from kd.study.options import option
 
 log = logging.getLogger(__name__)
 
 Outputs = tuple[Tensor, dict[str, Tensor]]
 
 
-def make_trainable(model: TappedModel, mode: Mode, device: torch.device) -> None:
-    """Move a network to its device and layout and give it its convolutions, in place."""
-    model.to(device=device, memory_format=mode.memory_format)  # type: ignore[call-overload]
-    if mode.kernels == WINOGRAD:
-        use_winograd(model)
-    else:
-        use_direct(model)
-
-
 def as_run(model: TappedModel, mode: Mode, device: torch.device, frozen: bool = False) -> Mode:
     """Return a mode with torch's kernels in place of those that this network does not have on this machine."""
-    native = device.type == "cpu" and mode.precision == "fp32" and runs_winograd(model)
-    lost = mode.kernels == WINOGRAD and not native
+    lost = mode.kernels == WINOGRAD and not (
+        device.type == "cpu" and mode.precision == "fp32" and option(WINOGRAD_CODE).runs_winograd(model)
+    )
     lost = lost or (mode.kernels == COMPILED and (model.arch, frozen) in Compiled.failed)
     return replace(mode, kernels=TORCH) if lost else mode
 
@@ -57,9 +50,9 @@ class Runner:
         if use is model:
             use = copy.deepcopy(model).eval().requires_grad_(False)
         use.to(memory_format=mode.memory_format)  # type: ignore[call-overload]
-        use_direct(use)
+        run_direct(use)
         if mode.kernels == WINOGRAD and mode.precision == "fp32" and images.device.type == "cpu":
-            use_winograd(use, frozen=True)
+            option(WINOGRAD_CODE).use_winograd(use, frozen=True)
         return cls(use, mode, frozen=True)
 
     def __call__(self, images: Tensor, taps: Sequence[str]) -> Outputs:

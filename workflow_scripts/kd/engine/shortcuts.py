@@ -14,15 +14,6 @@ KERNELS = ("foreach", "fused", "capturable")
 """Options of torch's optimisers that say how a step is computed, and not which."""
 
 
-def make_deterministic(enabled: bool) -> None:
-    """Ask for kernels that give the same bits every time."""
-    # not torch.use_deterministic_algorithms, which imports the compiler to tell it too: `Compiled` does that
-    torch.set_deterministic_debug_mode("warn" if enabled else "default")
-    # by default that also fills every new tensor with NaN, a pass over memory that no result depends on
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.backends.cudnn.benchmark = not enabled
-
-
 class Watch(TorchDispatchMode):
     """A mode that sees every operator, of which torch does not ask its compiler whether to skip it."""
 

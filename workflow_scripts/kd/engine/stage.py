@@ -2,22 +2,26 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from kd.engine.ema import EMA, ema_decay
 from kd.engine.history import Row, Sums
 from kd.engine.optim import build_optimizer, lr_factor
-from kd.engine.plateau import Plateau
 from kd.engine.precision import Precision
 from kd.engine.team import Team
-from kd.engine.timetable import Timetable
+from kd.engine.timetable import Timetable, ema_decay
 from kd.methods.contract import STUDENT, Method, Momenta, Progress, Stage, Update
 from kd.schema.config import Recipe
 from kd.study.experiment import checked
+from kd.study.options import AVERAGE, PLATEAU, option
 from kd.tools.errors import UserError
+
+if TYPE_CHECKING:
+    from kd.engine.ema import EMA
+    from kd.engine.plateau import Plateau
+    from kd.models.base import TappedModel
 
 
 class StageRun:
@@ -44,8 +48,9 @@ class StageRun:
         self.scaler = precision.scaler()
         self.optimizers = {update.name: self._optimizer(update, carried.get(update.name)) for update in stage.updates}
         averaged = recipe.ema_decay is not None and STUDENT in self.trained
-        self.ema = EMA(team.models[STUDENT]) if averaged else None
-        self.plateau = Plateau(recipe) if recipe.schedule == "plateau" else None
+        self.ema: EMA[TappedModel] | None = option(AVERAGE).EMA(team.models[STUDENT]) if averaged else None
+        waits = recipe.schedule == "plateau"
+        self.plateau: Plateau | None = option(PLATEAU).Plateau(recipe) if waits else None
         self.epoch = 0
         self.flops: dict[int, float] = {}
         """What a step costs, by the number of images of its batch; known once there was one."""

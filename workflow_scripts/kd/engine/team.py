@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from kd.engine.modes import COMPILED, TORCH, Mode, Modes
+from kd.engine.modes import COMPILED, TORCH, Mode, Modes, make_trainable
 from kd.engine.precision import Precision
-from kd.engine.runner import Runner, as_run, make_trainable
+from kd.engine.runner import Runner, as_run
 from kd.methods.contract import EXTRA, STUDENT, Context, Deploys, Method, Output, Outputs, Stage, part
 from kd.models.base import TappedModel
 from kd.models.freezing import apply_freezing, keep_frozen_in_eval

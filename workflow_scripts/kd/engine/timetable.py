@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from kd.engine.ema import ema_decay
 from kd.engine.optim import clip_norm
 from kd.methods.contract import Method, Progress, Scheduled
 from kd.schema.config import Recipe
@@ -52,6 +51,14 @@ def schedules(method: Method, done: Sequence[Progress]) -> dict[str, Tensor]:
     """Return the columns of what a method's loss reads of its own schedules, by name; most have none."""
     found = [method.schedule(progress) for progress in done] if isinstance(method, Scheduled) else []
     return {name: _column([each[name] for each in found]) for name in (found[0] if found else ())}
+
+
+def ema_decay(recipe: Recipe, epoch: float) -> float:
+    """Return the decay at a fractional number of epochs done: a line from ema_start_decay over ema_warmup_epochs."""
+    full = recipe.ema_decay or 0.0
+    if recipe.ema_start_decay is None:
+        return full
+    return recipe.ema_start_decay + (full - recipe.ema_start_decay) * min(1.0, epoch / recipe.ema_warmup_epochs)
 
 
 def _column(values: Sequence[float]) -> Tensor:

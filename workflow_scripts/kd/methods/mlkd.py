@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd.data.wants import View, Wants
+from kd.data.randaugment import View
+from kd.data.wants import Wants
 from kd.methods._standardise import standardise
 from kd.methods.contract import Method, Step
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kd.models.base import Origin, TappedModel
-from kd.models.torch_files import read_torch_file
+from kd.study.options import TORCH_FILES, option
 from kd.tools.errors import UserError
 from kd.tools.files import atomic_path
 
@@ -93,7 +93,7 @@ def read_state(path: str | Path) -> tuple[State, dict[str, str]]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file of weights")
     if path.suffix != ".safetensors" and not _looks_like_safetensors(path):
-        state, entry = read_torch_file(path)
+        state, entry = option(TORCH_FILES).read_torch_file(path)
         return state, {"entry": entry} if entry else {}
     try:
         with safe_open(path, framework="pt") as file:

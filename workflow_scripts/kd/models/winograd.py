@@ -56,6 +56,11 @@ class WinogradConv2d(nn.Conv2d):
         y = _Convolution.apply(x, self.weight)
         return y if self.bias is None else y + self.bias[:, None, None]
 
+    def run_direct(self) -> None:
+        """Run as torch's again."""
+        self.kept = None
+        self.__class__ = nn.Conv2d  # type: ignore[assignment]
+
 
 def use_winograd(model: nn.Module, frozen: bool = False) -> int:
     """Let every convolution of a model that fits run as Winograd's; return how many do (0 without a C compiler).
@@ -76,14 +81,6 @@ def use_winograd(model: nn.Module, frozen: bool = False) -> int:
 def runs_winograd(model: nn.Module) -> bool:
     """Whether some convolution of a model can run as Winograd's here."""
     return any(isinstance(module, nn.Conv2d) and _fits(module) for module in model.modules()) and library() is not None
-
-
-def use_direct(model: nn.Module) -> None:
-    """Let every convolution of a model run as torch's again."""
-    for module in model.modules():
-        if isinstance(module, WinogradConv2d):
-            module.kept = None
-            module.__class__ = nn.Conv2d  # type: ignore[assignment]
 
 
 def _fits(module: nn.Conv2d) -> bool:

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from kd.engine.jobs.length import stages_of_job
 from kd.engine.jobs.workbench import Workbench
 from kd.engine.precision import allow_tf32, set_kernels, training_device
+from kd.engine.resolve import stages_of_job
 from kd.methods.contract import Stage
 from kd.speed.engine import Engine
 from kd.speed.measure import Memory, Progress, Stopwatch, in_turns, matrix_flops, now, seconds

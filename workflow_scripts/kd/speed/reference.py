@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms as T
 
 from kd.data import groups
+from kd.data.randaugment import View
 from kd.data.store import ImageStore
-from kd.data.wants import View
 from kd.engine.flops import FlopCounter
 from kd.engine.jobs.workbench import Workbench
 from kd.engine.optim import SplitMomentum, branch_totals, build_optimizer, descend_by_branch, lr_factor
+from kd.engine.precision import make_deterministic
 from kd.engine.seeds import derived_seed
-from kd.engine.shortcuts import make_deterministic
 from kd.engine.timetable import schedules
 from kd.methods.contract import (
     STUDENT,

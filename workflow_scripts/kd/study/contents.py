@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kd.formats.cifar import CIFARS, find_form
+from kd.formats.class_lists import listed_classes
 from kd.formats.trees import Visit, suffix_of, walk
 from kd.schema.config import DatasetSettings
 from kd.tools.errors import UserError
@@ -48,18 +49,6 @@ def contents_of(settings: DatasetSettings) -> Contents:
         return _cifar(settings, root)
     found = [_file(root / name, name) for name in IMAGENET32_FILES]
     return Contents(_digest(found) if any(found) else None, None)
-
-
-def listed_classes(path: str | Path) -> list[str]:
-    """Return the class folders that a class list names: the first word of each line, '#' begins a comment.
-
-    Errors: UserError for a file that cannot be read.
-    """
-    try:
-        lines = [line.split("#")[0].split() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"class_list {path} cannot be read: {error}") from error
-    return [fields[0] for fields in lines if fields]
 
 
 def _archives(settings: DatasetSettings) -> Contents:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from kd.data.folder_tree import find_layout, list_folder, tree_source
 from kd.data.source import Source
+from kd.formats.class_lists import listed_classes
 from kd.schema.config import DatasetSettings
-from kd.study.contents import listed_classes
 from kd.tools.errors import UserError, unknown
 
 

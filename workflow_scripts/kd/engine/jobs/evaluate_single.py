@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+import kd.models.torch_files  # noqa: F401  the weights may be any file that --config ckpt_path names
 from kd.engine.data import load_data
-from kd.engine.jobs.evaluate import evaluation_mode, finished
+from kd.engine.modes import evaluation_mode, make_trainable
 from kd.engine.precision import set_kernels, training_device
-from kd.engine.predict import predict
-from kd.engine.runner import make_trainable
+from kd.engine.predict import finished, predict
 from kd.study.job_settings import JobSettings
 
 

@@ -7,13 +7,11 @@ import torch
 from torch import Tensor
 
 from kd.engine.data import load_data
-from kd.engine.fixed_view import fixed_view
+from kd.engine.fixed_view import fixed_view, save_outputs
 from kd.engine.flops import FlopCounter
 from kd.engine.jobs.files import Files
-from kd.engine.kept_outputs import save_outputs
-from kd.engine.modes import choose_modes
+from kd.engine.modes import choose_modes, make_trainable
 from kd.engine.precision import Precision, set_kernels, training_device
-from kd.engine.runner import make_trainable
 from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.weights import load_weights

@@ -7,11 +7,9 @@ from typing import Any
 from torch import nn
 
 from kd.engine.checkpoint import ResumeFile
-from kd.engine.fixed_view import fixed_view
 from kd.engine.history import Result, Row
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.workbench import Workbench
-from kd.engine.kept_outputs import read_outputs
 from kd.engine.teachers import FrozenForward
 from kd.engine.training import OnEpoch, Training
 from kd.methods.contract import STUDENT, Stage, is_peer, teacher
@@ -23,6 +21,7 @@ from kd.record.run_json import run_record, write_settings
 from kd.study.digests import canonical, text_digest
 from kd.study.job_settings import JobSettings
 from kd.study.made import RESUME
+from kd.study.options import FIXED_VIEW, option
 from kd.tools.errors import UserError
 from kd.tools.files import write_json
 
@@ -66,9 +65,10 @@ def frozen_forward_of(bench: Workbench, files: Files) -> FrozenForward:
     data, team = bench.data, bench.team
     logits = images = None
     if files.outputs:
-        logits = read_outputs(files.outputs, data.digest).to(team.device)
+        asked = option(FIXED_VIEW)
+        logits = asked.read_outputs(files.outputs, data.digest).to(team.device)
         if bench.job.recipe.teacher_view == "fixed" and any(team.taps[teacher(k)] for k in range(len(logits))):
-            images = fixed_view(data.train, data.augmenter, bench.job.split_seed)
+            images = asked.fixed_view(data.train, data.augmenter, bench.job.split_seed)
     return FrozenForward(team, bench.precision, bench.wants, data.train, data.augmenter, logits, images)
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import kd.models.winograd  # noqa: F401  a choice, and so what reads it, is made by this code too
 from kd.engine.data import load_data
 from kd.engine.jobs.files import Files
 from kd.engine.modes import AUTO, COMPILED, TORCH, WINOGRAD, Mode, Modes

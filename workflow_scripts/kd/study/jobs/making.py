@@ -7,6 +7,7 @@ from typing import Any
 from kd.study.continual import ContinualRun
 from kd.study.digests import code_digest, text_digest
 from kd.study.job_plan import JobPlan, record_in
+from kd.study.options import options_of
 from kd.study.plan import Plan
 from kd.study.runs import NO_TEACHER, Run, Teacher
 from kd.study.user_files import file_digests
@@ -63,7 +64,7 @@ class Jobs:
         self, rule: str, folder: str, settings: str, modules: Iterable[str], files: Sequence[str] = (), **more: Any
     ) -> JobPlan:
         """Return a job of a rule that runs the given modules and starts from the given files of the user's."""
-        command, code = self.command(rule), code_digest(modules)
+        command, code = self.command(rule), code_digest({*modules, *options_of(settings)})
         given = file_digests(files, record_in(folder, rule)) if files else ()
         return JobPlan(rule, folder, settings, text_digest(code + command) if command else code, given=given, **more)
 

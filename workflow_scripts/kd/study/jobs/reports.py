@@ -14,6 +14,7 @@ from kd.study.job_plan import Files, JobPlan, all_before
 from kd.study.jobs.evaluations import steps
 from kd.study.jobs.making import Jobs, of_rule
 from kd.study.jobs.teachers import prepared
+from kd.study.options import OPTIONS
 from kd.study.plan import Plan
 from kd.study.resources import Work
 from kd.study.runs import NO_TEACHER, Run
@@ -81,7 +82,9 @@ def continual_report(jobs: Jobs) -> JobPlan:
 def benchmark(jobs: Jobs) -> JobPlan:
     """Return the measurement of this machine's speed, which has a folder of its own and is part of no experiment."""
     work = Work(minutes=240, mem_mb=16000)
-    return jobs.make("benchmark", "results/benchmark", jobs.asked.benchmark, {"benchmark"}, work=work)
+    # it may be asked to time any of them
+    modules = {"benchmark", *OPTIONS}
+    return jobs.make("benchmark", "results/benchmark", jobs.asked.benchmark, modules, work=work)
 
 
 def _report(
