@@ -326,13 +326,13 @@ def test_a_measurement_on_a_gpu_never_picks_tf32(monkeypatch):
 
 def test_only_long_trainings_that_leave_the_precision_open_ask_for_measurements(world):
     def tuned(here):
-        return Jobs(here.plan).student(here.run).inputs["tuned"]
+        return Jobs(here.plan).of("train_student", here.run).inputs["tuned"]
 
     assert tuned(world("kd")) == []
     long = world("kd", recipe={"epochs": 400})
     home = "results/unit/digits/tuned"
     assert tuned(long) == [f"{home}/resnet8/choice.json", f"{home}/wrn_16_1/choice.json"]
-    assert Jobs(long.plan).teacher("digits", "resnet14", 0).inputs["tuned"] == [f"{home}/resnet14/choice.json"]
+    assert Jobs(long.plan).of("train_teacher", "digits", "resnet14", 0).inputs["tuned"] == [f"{home}/resnet14/choice.json"]
     assert tuned(world("kd", recipe={"epochs": 400, "precision": "fp32"})) == []
 
 
