@@ -332,7 +332,8 @@ def test_only_long_trainings_that_leave_the_precision_open_ask_for_measurements(
     long = world("kd", recipe={"epochs": 400})
     home = "results/unit/digits/tuned"
     assert tuned(long) == [f"{home}/resnet8/choice.json", f"{home}/wrn_16_1/choice.json"]
-    assert Jobs(long.plan).of("train_teacher", "digits", "resnet14", 0).inputs["tuned"] == [f"{home}/resnet14/choice.json"]
+    teacher = Jobs(long.plan).of("train_teacher", "digits", "resnet14", 0)
+    assert teacher.inputs["tuned"] == [f"{home}/resnet14/choice.json"]
     assert tuned(world("kd", recipe={"epochs": 400, "precision": "fp32"})) == []
 
 
