@@ -1,4 +1,4 @@
-# What every rule says of its jobs: what they read and are told, what they take, and which of them are made again.
+# What rules have in common: what their jobs read and are told, what they take, and which of them are made again.
 # kd.study.jobs has one function a rule, of the rule's name, that says it for the wildcards.
 
 # Results say themselves what they were made from (kd.study.made), so that they are judged alike where Snakemake's notes
@@ -125,3 +125,16 @@ def command(script: str, arguments: str, **places: str) -> str:
     words = [f"--{name} {{{found.get(name, f'input.{name}:q')}}}" for name in arguments.split()]
     words += ["--made {params.made:q}", "--results {output:q}", "--log {log:q}"]
     return " ".join([f'python "$SCRIPTS/{script}.py"', *words])
+
+
+def experiment_file(_) -> str:
+    """Return the file of the checked experiment, as tables and pages show it."""
+    return text_file(canonical(reports.shown(PLAN)))
+
+
+def misfits() -> list[str]:
+    """Return what the check found not to fit, line by line, if that is why there are no results."""
+    job = JOBS.of("check_pairs")
+    refused = reason_of({"record": job.record, "identity": job.identity}) and Path(CHECK_LOG).is_file()
+    lines = Path(CHECK_LOG).read_text(encoding="utf-8", errors="replace").splitlines() if refused else []
+    return [line for line in lines if " ERROR " in line]

@@ -16,11 +16,6 @@ localrules:
     synergy,
 
 
-def experiment_file(_) -> str:
-    """Return the file of the checked experiment, as tables and pages show it."""
-    return text_file(canonical(reports.shown(PLAN)))
-
-
 rule collect:
     input:
         # with allow_missing the reasons of the runs that are not there may have changed
@@ -65,7 +60,7 @@ rule tables:
     params:
         **told("tables"),
         experiment=experiment_file,
-        folder=f"{FOLDER}/tables",
+        folder=lambda w, output: Path(output[0]).parent,
     shell:
         command("tables", "experiment runs statistics out", out="params.folder:q")
 
@@ -81,7 +76,8 @@ rule figures:
         ENVIRONMENT
     params:
         **told("figures"),
-        folder=f"{FOLDER}/figures",
+        # a figure lies in <out>/<data set>/<pair>/
+        folder=lambda w, output: Path(output[0]).parents[2],
     shell:
         command("figures", "runs statistics report out", report="params.settings:q", out="params.folder:q")
 

@@ -102,6 +102,7 @@ class World:
         self.labels = torch.arange(IMAGES) % CLASSES
         self.team, self.context = deploy(Team(models, CPU), self.method, self.size, self.labels, CLASSES)
         equip(self.team, self.method, self.context)
+        self.taps = dict(self.team.taps)
         self.fixed_logits = torch.randn(teachers, IMAGES, CLASSES)
 
     def updates(self) -> list[tuple[Stage, Update]]:
@@ -150,7 +151,7 @@ class World:
     def seen(self, update, batch):
         outputs = self.outputs(update, batch.images)
         views = {name: self.outputs(update, view) for name, view in batch.views.items()}
-        return Seen(outputs, views).narrowed(self.team.taps)
+        return Seen(outputs, views).narrowed(self.taps)
 
     def terms(self, update, batch, progress=HALF_WAY):
         """Return {term: (value, weight)} of one update."""

@@ -87,7 +87,7 @@ class StageRun:
     @property
     def last_factor(self) -> float:
         """Return the learning rate of the epoch's last step, as a share of the recipe's."""
-        return float(self.timetable.lr[-1])
+        return self.timetable.host["lr"][-1]
 
     def described(self) -> str:
         """Return how each network of the stage runs."""
@@ -111,7 +111,7 @@ class StageRun:
         if self.ema is None or self.recipe.ema_every != after:
             return
         decay = (
-            float(self.timetable.ema_decay[self.steps_done]) if after == "step" else ema_decay(self.recipe, self.epoch)
+            self.timetable.host["ema_decay"][self.steps_done] if after == "step" else ema_decay(self.recipe, self.epoch)
         )
         self.ema.update(self.team.models[STUDENT], decay)
 

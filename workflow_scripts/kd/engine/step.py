@@ -36,10 +36,10 @@ def _updates(run: StageRun, batch: Batch, known: Seen) -> None:
 
 def _update(run: StageRun, update: Update, batch: Batch, known: Seen) -> None:
     row, timetable = run.steps_done, run.timetable
-    set_lr(run.optimizers[update.name], float(timetable.lr[row]))
+    set_lr(run.optimizers[update.name], timetable.host["lr"][row])
     seen = _forward(run, update, batch, known)
     terms = run.method.loss(Step(update.name, batch, seen, run.team.extra, timetable.schedule(row)))
-    weighted = {term: float(timetable.weight(term)[row]) * value for term, value in terms.items()}
+    weighted = {term: timetable.weights(term)[row] * value for term, value in terms.items()}
     total = torch.stack(list(weighted.values())).sum()
     _descend(run, update, total, weighted)
     _add_up(run, update, batch, seen.outputs, terms, total)
@@ -58,7 +58,7 @@ def _forward(run: StageRun, update: Update, batch: Batch, known: Seen) -> Seen:
 
 
 def _descend(run: StageRun, update: Update, total: Tensor, weighted: Mapping[str, Tensor]) -> None:
-    optimizer, max_norm = run.optimizers[update.name], float(run.timetable.max_norm[run.steps_done])
+    optimizer, max_norm = run.optimizers[update.name], run.timetable.host["max_norm"][run.steps_done]
     if isinstance(optimizer, SplitMomentum):
         assert isinstance(run.method, Momenta)
         descend_by_branch(optimizer, branch_totals(weighted, run.method.momenta()), run.scaler, max_norm)

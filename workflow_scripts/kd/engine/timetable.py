@@ -14,7 +14,8 @@ class Timetable:
     """The columns of one epoch, filled ahead by the host: (steps,) float64, a row a step.
 
     So nothing in a step depends on a number that the host works out in between: a step knows its row, and that is all.
-    float64 keeps the numbers as they were worked out; whoever computes with them in float32 rounds them once.
+    float64 keeps the numbers as they were worked out; whoever computes with them in float32 rounds them once. The same
+    numbers stand in `host`, for steps that the host drives: reading a tensor would wait for its device.
     """
 
     def __init__(
@@ -27,9 +28,12 @@ class Timetable:
         """
         self.done, self._method = done, method
         epochs = [progress.epoch for progress in done]
-        self.lr = _column([factor(epoch) for epoch in epochs])
-        self.max_norm = _column([clip_norm(recipe, (before + epoch) / recipe.epochs) for epoch in epochs])
-        self.ema_decay = _column([ema_decay(recipe, epoch) for epoch in epochs])
+        self.host: dict[str, list[float]] = {
+            "lr": [factor(epoch) for epoch in epochs],
+            "max_norm": [clip_norm(recipe, (before + epoch) / recipe.epochs) for epoch in epochs],
+            "ema_decay": [ema_decay(recipe, epoch) for epoch in epochs],
+        }
+        self.lr, self.max_norm, self.ema_decay = map(_column, self.host.values())
         self._schedules = schedules(method, done)
         self._weights: dict[str, Tensor] = {}
 
@@ -39,8 +43,15 @@ class Timetable:
     def weight(self, term: str) -> Tensor:
         """Return the column of a term's weight; which terms there are is known once a step has been taken."""
         if term not in self._weights:
-            self._weights[term] = _column([self._method.weight(term, progress) for progress in self.done])
+            self._weights[term] = _column(self.weights(term))
         return self._weights[term]
+
+    def weights(self, term: str) -> list[float]:
+        """Return the same column as the host reads it."""
+        key = f"weight of {term}"
+        if key not in self.host:
+            self.host[key] = [self._method.weight(term, progress) for progress in self.done]
+        return self.host[key]
 
     def schedule(self, row: int) -> dict[str, Tensor]:
         """Return the scalars that the method's own schedules have for a step."""
