@@ -251,10 +251,10 @@ def test_a_kill_before_the_workflows_own_note_costs_no_training(tiny_copy):
     old = record.read_text(encoding="utf-8")
     # a script that ends only when it is killed, after its record is there
     script, waits = (
-        "workflow_scripts/train_student.py",
+        "workflow_scripts/kd/console/training_script.py",  # part of no digest
         "    import atexit, time\n\n    atexit.register(time.sleep, 600)\n",
     )
-    edit(tiny_copy, script, "    run_training(", f"{waits}    run_training(")
+    edit(tiny_copy, script, "    run(main, parser, rule)", f"{waits}    run(main, parser, rule)")
     with (tiny_copy / "killed.log").open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
             ["snakemake", "--cores", "1", target, "--configfile", CONFIG],
