@@ -324,7 +324,7 @@ def test_taps_of_the_white_box_loss_can_be_named():
     method, extra, batch, outputs = inner_world("cc", student_taps=["stage2"], teacher_taps=["embedding"])
     assert extra["student"][0].in_features == 2 * 4 * 4
     assert torch.isfinite(method.loss(STUDENT, batch, outputs, extra, Progress(0.0, 1))["inner"])
-    with pytest.raises(UserError, match="ckd_inter needs at least one tap"):
+    with pytest.raises(UserError, match="student_taps: must name at least one tap"):
         inner_world("cc", student_taps=[], teacher_taps=[])
 
 
