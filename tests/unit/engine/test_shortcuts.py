@@ -19,7 +19,7 @@ OURS = {
         for name in ("SGD", "Adam", "AdamW")
     },
     "flops": "from kd.engine.flops import FlopCounter\nwith FlopCounter(): torch.ones(2, 2) @ torch.ones(2, 2)",
-    "deterministic": "from kd.engine.shortcuts import make_deterministic; make_deterministic(True)",
+    "deterministic": "from kd.engine.precision import make_deterministic; make_deterministic(True)",
 }
 TORCHS = {
     "optimizers": f"o = torch.optim.SGD([p], lr=0.1); {MOVE}",

@@ -3,7 +3,7 @@
 A method says what it wants before networks exist, names the features that it reads and builds its modules from measured
 shapes, and returns named scalar terms; the engine runs networks, weighs and sums the terms, steps optimisers and logs.
 Neither knows the other's insides. Each question is asked once, in the order in which they stand in `Method`; what few
-methods are asked stands in protocols of its own, further down. `kd.methods.bases` has shorter forms for common methods.
+methods are asked stands in protocols of its own, further down. `kd.methods.logit_loss` and `tap_loss` are shorter.
 """
 
 from collections.abc import Mapping, Sequence
