@@ -4,12 +4,12 @@ import pytest
 from asib_world import method_of, settings_of
 
 from kd.asib import schedules
-from kd.asib.schedules import Clock, clock
+from kd.asib.schedules import clock
 from kd.methods.contract import Progress
 
 
 def at(share, total=10.0):
-    return Clock(share * total, total)
+    return Progress(share * total, total)
 
 
 @pytest.mark.parametrize("epochs", [0.0, 0.5, 1.0, 5.0])
@@ -22,11 +22,11 @@ def test_warm_up_is_above_zero_at_the_first_step_and_linear_to_one(epochs):
 
 def test_schedules_run_over_the_chain_where_they_span_it():
     progress = Progress(1.5, 4)
-    assert clock(settings_of(), progress) == Clock(1.5, 4.0)
+    assert clock(settings_of(), progress) == Progress(1.5, 4.0)
     spanning = settings_of().model_copy(update={"epochs_span": [8.0, 16.0]})
-    assert clock(spanning, progress) == Clock(9.5, 16.0)
+    assert clock(spanning, progress) == Progress(9.5, 16.0)
     stepped = spanning.model_copy(update={"kd_schedule_granularity": "epoch"})
-    assert clock(stepped, progress) == Clock(9.0, 16.0)
+    assert clock(stepped, progress) == Progress(9.0, 16.0)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_temperature(given, share, expected):
 
 def test_beta_follows_its_schedule_in_place_of_the_warm_up():
     settings = settings_of(ib_beta=0.5, beta_schedule=[0.1, 0.4, 3.0])
-    found = [schedules.ib_weight(settings, Clock(epoch, 10.0)) for epoch in (0.0, 1.0, 3.0, 8.0)]
+    found = [schedules.ib_weight(settings, Progress(epoch, 10.0)) for epoch in (0.0, 1.0, 3.0, 8.0)]
     assert found == pytest.approx([0.1, 0.2, 0.4, 0.4])
 
 

@@ -12,6 +12,7 @@ from kd.models.weights import save_weights
 from kd.schema.architectures import check_architecture, module_of, modules_of
 from kd.schema.config import ModelSettings
 from kd.tools.errors import UserError
+from kd.tools.own_code import module_at
 
 SMALL = "config/own/small_net.py:small_net"
 TEXT = """
@@ -168,3 +169,12 @@ def test_its_file_is_part_of_what_a_job_runs():
 def test_names_that_lead_nowhere_are_told(arch):
     with pytest.raises(UserError):
         check_architecture(arch)
+
+
+def test_looking_at_a_network_draws_nothing_from_the_stream_of_its_weights():
+    torch.manual_seed(0)
+    module_at("config/own/small_net.py").small_net(10)
+    after_its_weights = torch.get_rng_state()
+    torch.manual_seed(0)
+    build_model(ModelSettings(arch=SMALL), 10, 8)
+    assert torch.equal(torch.get_rng_state(), after_its_weights)

@@ -1,30 +1,16 @@
 """How weights and temperature move through an update, or through all updates of a kind."""
 
 import math
-from dataclasses import dataclass
 
 from kd.methods.contract import Progress
 from kd.schema.cards import MethodSettings
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Epochs done and their total on which schedules run: those of this half-stage, or of all of its kind."""
-
-    epoch: float
-    total: float
-
-    @property
-    def share(self) -> float:
-        """Return the share that is done, 0 to 1."""
-        return min(1.0, self.epoch / self.total)
-
-
-def clock(settings: MethodSettings, progress: Progress) -> Clock:
-    """Return where the schedules of a half-stage are."""
-    before, total = settings.epochs_span or (0.0, float(progress.epochs))
+def clock(settings: MethodSettings, progress: Progress) -> Progress:
+    """Return where the schedules of a half-stage are: in its own epochs, or in all of its kind (epochs_span)."""
+    before, total = settings.epochs_span or (0.0, progress.epochs)
     epoch = math.floor(progress.epoch) if settings.kd_schedule_granularity == "epoch" else progress.epoch
-    return Clock(before + epoch, total)
+    return Progress(before + epoch, total)
 
 
 def warm_up(epoch: float, epochs: float) -> float:
@@ -32,7 +18,7 @@ def warm_up(epoch: float, epochs: float) -> float:
     return min(1.0, (epoch + 1) / (epochs + 1))
 
 
-def ib_weight(settings: MethodSettings, at: Clock) -> float:
+def ib_weight(settings: MethodSettings, at: Progress) -> float:
     """Return beta: a line from a to b over E epochs where beta_schedule gives them, else ib_beta with its warm-up."""
     if settings.beta_schedule is not None:
         first, last, epochs = settings.beta_schedule
@@ -40,19 +26,19 @@ def ib_weight(settings: MethodSettings, at: Clock) -> float:
     return settings.ib_beta * warm_up(at.epoch, settings.ib_beta_warmup_epochs)
 
 
-def kd_share(settings: MethodSettings, at: Clock) -> float:
+def kd_share(settings: MethodSettings, at: Progress) -> float:
     """Return how far kd_alpha has moved to kd_alpha_final: 0 during the warm-up, then the power of a line to 1."""
     warm = settings.kd_warmup_frac
     return max(0.0, (at.share - warm) / (1 - warm)) ** settings.kd_sched_pow
 
 
-def kd_weight(settings: MethodSettings, at: Clock) -> float:
+def kd_weight(settings: MethodSettings, at: Progress) -> float:
     """Return the weight of the synergy's distillation term."""
     first, last = settings.kd_alpha, settings.kd_alpha_final
     return first if last is None else first + (last - first) * kd_share(settings, at)
 
 
-def temperature(settings: MethodSettings, at: Clock) -> float:
+def temperature(settings: MethodSettings, at: Progress) -> float:
     """Return the temperature of every distillation term but cccp, between tau_start and tau_end."""
     first = settings.tau_start
     last = first if settings.tau_end is None else settings.tau_end
@@ -81,7 +67,7 @@ def student_pull(settings: MethodSettings, term: str, progress: Progress) -> flo
     return settings.cccp_alpha * warm_up(progress.epoch - settings.synergy_only_epochs, settings.cccp_ramp_epochs)
 
 
-def latent_weight(settings: MethodSettings, at: Clock) -> float:
+def latent_weight(settings: MethodSettings, at: Progress) -> float:
     """Return latent_alpha, reached on a line from 0 over a share of the epochs."""
     warm = settings.latent_warmup_frac
     return settings.latent_alpha * (min(1.0, at.share / warm) if warm > 0 else 1.0)

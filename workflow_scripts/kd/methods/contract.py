@@ -107,10 +107,10 @@ TRAIN = Stage("train", (Update(STUDENT, (STUDENT, EXTRA)),))
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training is: fractional epochs done and their total in this stage."""
+    """Where training is: fractional epochs done and their total, in this stage unless said otherwise."""
 
     epoch: float
-    epochs: int
+    epochs: float
 
     @property
     def share(self) -> float:
