@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kd.analysis.statistics import Summary, holm, paired_difference, sign_flip_p, summarise, t_quantile
+from kd.analysis.statistics import Summary, holm, holm_by, paired_difference, sign_flip_p, summarise, t_quantile
 
 quarters = st.integers(-40, 40).map(lambda value: value / 4)
 
@@ -97,6 +97,11 @@ def test_holm_by_hand():
     assert holm([0.5, 0.6]) == [1.0, 1.0]
     assert holm([0.04]) == [0.04]
     assert holm([]) == []
+
+
+def test_what_has_no_p_value_corrects_nothing():
+    assert holm_by({"a": 0.02, "b": None, "c": 0.5}) == {"a": 0.04, "c": 0.5}
+    assert holm_by({"a": None}) == {}
 
 
 @settings(max_examples=60, deadline=None)

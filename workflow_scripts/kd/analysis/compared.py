@@ -14,9 +14,9 @@ from kd.analysis.statistics import (
     FLIP_SEED,
     RANDOM_FLIPS,
     PairedDifference,
-    holm,
+    holm_by,
+    over_seeds,
     paired_difference,
-    summarise,
 )
 from kd.schema.config import Reporting
 from kd.tools.errors import UserError
@@ -178,7 +178,6 @@ def _record(rows: Sequence[RunRow], measure: Measure, confidence: float) -> Meth
     first = rows[0]
     assert len({row.seed for row in rows}) == len(rows), f"two runs of {first.method} share a seed"
     values = seed_values(rows, measure)
-    summary = summarise(list(values.values()), confidence)
     return MethodRecord(
         dataset=first.dataset,
         pair=first.pair,
@@ -188,15 +187,8 @@ def _record(rows: Sequence[RunRow], measure: Measure, confidence: float) -> Meth
         teachers=first.teachers,
         student=first.student,
         n_planned=len(rows),
-        n_used=summary.n,
         complete=len(values) == len(rows),
-        mean=summary.mean,
-        sd=summary.sd,
-        half_width=summary.half_width,
-        low=summary.low,
-        high=summary.high,
-        seeds=list(values),
-        values=list(values.values()),
+        **over_seeds(values, confidence),
         unused=[Lost(seed=row.seed, status=row.status, reason=row.reason) for row in rows if row.status != "ok"],
         is_best=False,
         tied_with_best=None,
@@ -238,8 +230,7 @@ def _differences(records: Sequence[MethodRecord], report: Reporting) -> list[Dif
 
 def _differences_to(reference: MethodRecord, others: Sequence[MethodRecord], confidence: float) -> list[Difference]:
     pairs = [(other, paired_difference(other.by_seed, reference.by_seed, confidence)) for other in others]
-    tested = {other.method: paired.p for other, paired in pairs if paired.p is not None}
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    adjusted = holm_by({other.method: paired.p for other, paired in pairs})
     return [
         Difference(
             **vars(paired),
@@ -249,7 +240,7 @@ def _differences_to(reference: MethodRecord, others: Sequence[MethodRecord], con
             reference=reference.method,
             n_planned=max(other.n_planned, reference.n_planned),
             p_holm=adjusted.get(other.method),
-            holm_over=len(tested) if other.method in tested else 0,
+            holm_over=len(adjusted) if other.method in adjusted else 0,
         )
         for other, paired in pairs
     ]

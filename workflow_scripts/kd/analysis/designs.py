@@ -7,7 +7,7 @@ from typing import Any
 from kd.analysis import measures
 from kd.analysis.compared import Against, seed_values
 from kd.analysis.rows import RunRow
-from kd.analysis.statistics import PairedDifference, holm, paired_difference, summarise
+from kd.analysis.statistics import PairedDifference, holm_by, over_seeds, paired_difference, summarise
 from kd.schema.config import Reporting
 from kd.study.designs import Design, Point
 
@@ -69,7 +69,6 @@ def _record(
     difference: PointDifference | None,
     confidence: float,
 ) -> PointRecord:
-    summary = summarise(list(values.values()), confidence)
     return PointRecord(
         pair=point.pair,
         method=point.method,
@@ -78,14 +77,7 @@ def _record(
         base_method=rows[0].base_method if rows else point.method,
         teachers=rows[0].teachers if rows else "",
         n_planned=len(rows),
-        n_used=summary.n,
-        mean=summary.mean,
-        sd=summary.sd,
-        half_width=summary.half_width,
-        low=summary.low,
-        high=summary.high,
-        seeds=list(values),
-        values=list(values.values()),
+        **over_seeds(values, confidence),
         difference=difference,
     )
 
@@ -103,8 +95,7 @@ def _differences(design: Design, values: Sequence[dict[int, float]], confidence:
         for number, (point, own) in enumerate(zip(design.points, values, strict=True))
         if point.against is not None
     }
-    tested = {number: one.p for number, one in paired.items() if one.p is not None}
-    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+    adjusted = holm_by({number: one.p for number, one in paired.items()})
     return [
         PointDifference(
             **vars(paired[number]),

@@ -1,11 +1,14 @@
 """What several seeds allow to be said: t intervals, paired differences, exact tests, Holm."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
+
+Key = TypeVar("Key", bound=Hashable)
 
 EXACT_UP_TO = 16
 RANDOM_FLIPS = 10_000
@@ -94,6 +97,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = running
     return adjusted
+
+
+def holm_by(p_values: Mapping[Key, float | None]) -> dict[Key, float]:
+    """Return Holm's adjusted p values by key; what has none is left out and corrects nothing."""
+    known = {key: p for key, p in p_values.items() if p is not None}
+    return dict(zip(known, holm(list(known.values())), strict=True))
+
+
+def over_seeds(values: Mapping[int, float], confidence: float) -> dict[str, Any]:
+    """Return what a record says of its seeds: how many, their mean and interval, and the values in the order given."""
+    summary = summarise(list(values.values()), confidence)
+    told = {name: value for name, value in vars(summary).items() if name != "n"}
+    return {"n_used": summary.n, **told, "seeds": list(values), "values": list(values.values())}
 
 
 def paired_difference(

@@ -35,8 +35,8 @@ def caption_of(
         *given_sentences(meta, teachers),
         _order(students) + _bold(students),
         *_links(lines),
-        "Times, memory and FLOPs are means a run; total time and FLOPs include the teachers and the pre-stage in full, "
-        "and a multiply-add counts as two FLOPs.",
+        "Times, memory and FLOPs are means per run; total time and FLOPs include the teachers and the pre-stage in "
+        "full, and a multiply-add counts as two FLOPs.",
         *_devices(students),
         *_formats(students),
         *_published(lines),
