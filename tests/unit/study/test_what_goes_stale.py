@@ -65,6 +65,7 @@ EDITS = {
         set(),
     ),
     "text of an error": ("kd/data/splits.py", re.compile(r'(UserError\(\s*f?")'), r"\1sadly, ", set()),
+    "text of an error that a helper makes": ("kd/models/base.py", 'unknown(f"tap of', 'unknown(f"feature of', set()),
     "docstring": ("kd/engine/jobs/student.py", '"""Train a student', '"""Train one student', set()),
     "comment": ("kd/methods/crd.py", "\n\n\nclass ", "\n\n\n# a remark\nclass ", set()),
     "hardware in the record": ("kd/record/provenance.py", '"device": device.type,', '"kind": device.type,', set()),

@@ -134,6 +134,13 @@ class _Computing(ast.NodeTransformer):
         node.msg = None
         return self.generic_visit(node)
 
+    def visit_Raise(self, node: ast.Raise) -> ast.AST:
+        """Empty the texts of what is raised, also where a helper makes the error of them."""
+        self.generic_visit(node)
+        if isinstance(node.exc, ast.Call):
+            node.exc.args = [_Wordless().visit(argument) for argument in node.exc.args]
+        return node
+
     def visit_Call(self, node: ast.Call) -> ast.AST:
         """Empty the texts of errors, wherever they are made, and drop the help of arguments."""
         self.generic_visit(node)
