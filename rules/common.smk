@@ -20,7 +20,7 @@ from kd.study.believed import SEEN, TRAININGS, bring_to_the_present, is_due, loo
 from kd.study.digests import canonical
 from kd.study.experiment import check_experiment, workflow_configuration
 from kd.study.jobs import Asked, JobPlan, Jobs, reports
-from kd.study.lengths import lengths_beyond
+from kd.study.lengths import lengths_beyond, unscaled_lengths
 from kd.study.made import drop_finished, reason_of
 from kd.study.plan import Plan
 from kd.study.planned import Targets
@@ -54,7 +54,11 @@ LOCAL = STARTED and workflow.resource_settings.nodes is None
 
 # Allowed, and hardly meant.
 if STARTED:
-    for sentence in [f"Longer than the training: {one}" for one in lengths_beyond(EXPERIMENT)] + PLAN.continual.idle:
+    for sentence in [
+        *(f"Longer than the training: {one}" for one in lengths_beyond(EXPERIMENT)),
+        *(f"More than a tenth of the training: {one}" for one in unscaled_lengths(EXPERIMENT)),
+        *PLAN.continual.idle,
+    ]:
         logger.warning(f"{sentence}.")
 
 

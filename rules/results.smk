@@ -53,6 +53,7 @@ rule tables:
         reads("tables"),
     output:
         report(expand(f"{FOLDER}/tables/{{name}}", name=layout.table_files()), category="Tables"),
+        f"{FOLDER}/tables/{layout.REFERENCES}",
     log:
         f"{LOGS}/tables.log",
     conda:

@@ -1,28 +1,35 @@
-"""Write the comparison as CSV, Markdown, LaTeX and JSON."""
+"""Write the comparison as CSV, Markdown, LaTeX and JSON, and its methods' papers as BibTeX."""
 
 import argparse
 from pathlib import Path
 
 from kd.console.entry import run
+from kd.reporting.bibliography import bibliography
+from kd.reporting.layout import REFERENCES
 from kd.reporting.tables import write_tables
+from kd.schema.cards import card
 from kd.schema.config import Experiment
 from kd.study.plan import Plan
 from kd.study.variant import cards_of
-from kd.tools.files import read_json
+from kd.tools.files import atomic_write, read_json
 
 
 def main(arguments: argparse.Namespace) -> None:
-    """Write tables/comparison.*."""
+    """Write tables/comparison.* and tables/references.bib."""
     experiment = Experiment.model_validate(read_json(arguments.experiment))
     plan = Plan(experiment)
+    cards = cards_of(plan.variants.values())
     write_tables(
         arguments.runs,
         arguments.statistics,
         arguments.out,
         experiment.report,
-        cards_of(plan.variants.values()),
+        cards,
         plan.meta(),
     )
+    # teachers stand in the table too, and are trained with cross-entropy
+    shown = {"ce", *(card(name).name for variant in plan.variants.values() for name, _ in variant.parts)}
+    atomic_write(arguments.out / REFERENCES, bibliography(cards[name] for name in sorted(shown)))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import pytest
 
 from kd.schema.cards import card, card_names
 from kd.study.experiment import check_experiment
-from kd.study.lengths import lengths_beyond
+from kd.study.lengths import lengths_beyond, unscaled_lengths
 from kd.tools.errors import UserError
 
 
@@ -137,3 +137,43 @@ def test_every_setting_that_counts_epochs_says_of_what_and_within_which(name):
     for key, setting in settings.items():
         if setting.epochs is not None:
             assert {*setting.epochs.needs, setting.epochs.within} - {""} <= settings.keys(), key
+
+
+@pytest.mark.parametrize("name", [name for name in card_names() if not card(name).chain])
+def test_every_length_in_the_recipes_epochs_says_of_which_training(name):
+    """A switch is no number of epochs, and the chain's lengths are its own."""
+    for key, setting in card(name).settings.items():
+        if setting.epochs is not None and not setting.epochs.within and setting.type != "bool":
+            assert setting.epochs.recipe is not None, key
+
+
+HINT = {"name": "two", "method": "hint", "two_stage": True}
+COUNTED = {
+    "dkd": ("dkd", "methods.dkd.warmup_epochs: 20 of 100 epochs"),
+    "reviewkd": ("reviewkd", "methods.reviewkd.warmup_epochs: 20 of 100 epochs"),
+    "ab": ("ab", "methods.ab.init_epochs: 30 of 100 epochs"),
+    "fsp": ("fsp", "methods.fsp.init_epochs: 30 of 100 epochs"),
+    "ft": ("ft", "methods.ft.paraphraser_epochs: 30 of 100 epochs"),
+    "hint": (HINT, "methods.two.hint_epochs: 30 of 100 epochs"),
+    "combined": ({"name": "both", "combine": ["dkd", "at"]}, "methods.both.dkd.warmup_epochs: 20 of 100 epochs"),
+    "given": ({"method": "ctkd", "ramp_epochs": 11}, "methods.ctkd.ramp_epochs: 11 of 100 epochs"),
+}
+
+
+@pytest.mark.parametrize(("method", "sentence"), COUNTED.values(), ids=COUNTED.keys())
+def test_more_than_a_tenth_of_a_training_is_told_with_both_numbers(method, sentence):
+    told = f"{sentence}, which the card counts in a training of 240: recipe.schedule_epochs scales it"
+    assert unscaled_lengths(experiment(method, epochs=100)) == [told]
+    assert unscaled_lengths(experiment(method, epochs=100, recipe={"schedule_epochs": 240})) == []
+
+
+@pytest.mark.parametrize("method", ["ctkd", "hint", {"method": "dkd", "dkd_weight": 0.0}, ASIB, "ca_mkd", "kd"])
+def test_a_tenth_and_what_is_off_or_no_length_of_a_recipe_is_not_told(method):
+    assert unscaled_lengths(experiment(method, epochs=100)) == []
+
+
+def test_what_does_not_fit_is_told_once():
+    assert unscaled_lengths(experiment("dkd", "ctkd", HINT)) == []
+    assert len(lengths_beyond(experiment("dkd", "ctkd", HINT))) == 3
+    scaled = experiment("dkd", "ctkd", HINT, recipe={"schedule_epochs": 240})
+    assert lengths_beyond(scaled) == []

@@ -7,6 +7,8 @@ from kd.study.designs import Design
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 TABLE_FORMATS = ("csv", "md", "tex", "json")
+REFERENCES = "references.bib"
+"""Beside the tables: the papers of their methods."""
 FIGURES = ("learning_curves", "accuracy", "differences", "cost")
 FIGURE_FORMATS = ("png", "pdf")
 

@@ -95,12 +95,13 @@ def published(entries: Iterable[Published]) -> str:
 def section(card: Card) -> str:
     """Return a method's paper, settings, notes and the sources of its published numbers."""
     title = f"[{card.paper.title}]({card.paper.url})" if card.paper.url else card.paper.title
+    where = card.paper.proceedings or card.paper.journal
     rows = [setting_row(name, setting) for name, setting in card.settings.items()]
     sources = sorted({entry.source for entry in card.published})
     lines = [
         f"## {card.name}",
         "",
-        f"{card.title}: {card.paper.authors}, {title}, {card.paper.year}.",
+        f"{card.title}: {card.paper.authors}, {title}, {f'{where}, ' if where else ''}{card.paper.year}.",
         "",
         table(("Setting", "Default", "Allowed", "Meaning"), rows),
         *([card.notes.strip(), ""] if card.notes else []),
@@ -127,7 +128,8 @@ def allowed(setting: Setting) -> str:
     bounds = {"above": setting.above, "from": setting.min, "to": setting.max}
     stated = [words, *(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)]
     stated += ["or null"] if setting.optional else []
-    return " ".join(stated) + (", or one a stage" if setting.per_stage else "")
+    counted = f", of {setting.epochs.recipe} epochs" if setting.epochs and setting.epochs.recipe else ""
+    return " ".join(stated) + counted + (", or one a stage" if setting.per_stage else "")
 
 
 def write(path: Path = README) -> None:

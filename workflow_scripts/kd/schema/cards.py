@@ -7,10 +7,10 @@ receives.
 
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from kd.schema.config import LONGEST_NAME, NAME_PATTERN, Name, Strict
 from kd.schema.plain import plain_error
@@ -60,6 +60,9 @@ class Length(Strict):
     """Whether they pass in the whole chain (epochs_span) where schedules run through it."""
     needs: list[str] = []
     """Settings without which, off or 0, it does nothing."""
+    recipe: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Epochs of the published training that its default belongs to: what `recipe.schedule_epochs` scales; null: a
+    length of its own, which nothing scales."""
 
 
 class Setting(Strict):
@@ -94,6 +97,12 @@ class Setting(Strict):
     choices: list[str] | None = None
     """Of a text: what is allowed."""
 
+    @model_validator(mode="after")
+    def _scales_a_number(self) -> Self:
+        if self.epochs is not None and self.epochs.recipe is not None and self.type not in {"int", "float"}:
+            raise ValueError(f"epochs.recipe scales a number of epochs, found type {self.type}")
+        return self
+
     def annotation(self) -> Any:
         """Return the type that pydantic checks."""
         if self.choices:
@@ -123,8 +132,18 @@ class Paper(Strict):
     """Initials and names."""
     year: int
     """Of the conference or journal, before that of a preprint."""
+    proceedings: str = ""
+    """The conference's or book's name; empty of a preprint."""
+    journal: str = ""
+    """In place of proceedings: the journal's name."""
     url: str = ""
     """A stable one: arXiv, DOI."""
+
+    @model_validator(mode="after")
+    def _published_once(self) -> Self:
+        if self.proceedings and self.journal:
+            raise ValueError("give proceedings or journal, found both")
+        return self
 
 
 class Published(Strict):

@@ -207,6 +207,9 @@ class Recipe(Strict):
     epochs: int = Field(ge=1, le=100_000)
     """Passes over the training images; under schedule plateau the most there can be. The stages of a method and the
     halves of ASIB divide them, or bring their own."""
+    schedule_epochs: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Epochs of the recipe in which methods count their warm-ups and first stages (240: the field's). Each of those,
+    given or a card's default, then lasts its share of it: 20 of 240 is 1 of 12. null: as many epochs as it says."""
     batch_size: int = Field(default=64, ge=2, le=1_000_000)
     """Images per update; the last batch of an epoch is smaller where they do not divide evenly."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"

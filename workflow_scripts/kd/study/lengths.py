@@ -1,6 +1,7 @@
 """Lengths in epochs that do not fit the training: warm-ups that never end, first stages longer than all the rest.
 
-They are allowed, for a short trial of a long recipe has them, and told before the first job.
+They are allowed, for a short trial of a long recipe has them, and told before the first job. So are those that fit and
+take more of the training than anybody would give them who knew (`recipe.schedule_epochs` scales them).
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from kd.schema.cards import Length, card
 from kd.schema.config import Experiment, Recipe
 from kd.study.chain import HALVES, stage_settings, stages
 from kd.study.experiment import merged_recipe, model_settings, student_recipe, variants
+from kd.study.schedule_epochs import in_epochs_of
 from kd.study.variant import Variant
 
 
@@ -22,12 +24,34 @@ def lengths_beyond(experiment: Experiment) -> list[str]:
     for name in dict.fromkeys(name for pair in experiment.pairs for name in pair.teachers):
         own = model_settings(experiment, name).recipe
         found += _of_recipe(merged_recipe(base, own, ""), f"models.{name}.recipe") if own else []
+    for variant, recipe in _trained(experiment):
+        found += _of_recipe(recipe, f"methods.{variant.name}: recipe") if recipe != experiment.recipe else []
+        for place, settings, key, length in _of_variant(variant, recipe):
+            end = _end(settings, key, length, recipe)
+            found += [f"{place}: {end}"] if end else []
+    return list(dict.fromkeys(found))
+
+
+def unscaled_lengths(experiment: Experiment) -> list[str]:
+    """Return one sentence for each length in epochs of a card's recipe that takes more than a tenth of a training.
+
+    Those of `lengths_beyond` are told there. With schedule_epochs they have the share that they were published with.
+    """
+    found = [
+        f"{place}: {_value(settings, key):g} of {recipe.epochs} epochs, which the card counts in a training of "
+        f"{length.recipe}: recipe.schedule_epochs scales it"
+        for variant, recipe in _trained(experiment)
+        for place, settings, key, length in _of_variant(variant, recipe)
+        if recipe.schedule_epochs is None and _exceeds_a_tenth(settings, key, length, recipe)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _trained(experiment: Experiment) -> Iterator[tuple[Variant, Recipe]]:
+    """Yield every variant with each recipe that its students have."""
     for variant in variants(experiment):
         for student in dict.fromkeys(pair.student for pair in experiment.pairs):
-            recipe = student_recipe(experiment, student, variant)
-            found += _of_recipe(recipe, f"methods.{variant.name}: recipe") if recipe != experiment.recipe else []
-            found += _of_variant(variant, recipe)
-    return list(dict.fromkeys(found))
+            yield variant, student_recipe(experiment, student, variant)
 
 
 def _of_recipe(recipe: Recipe, where: str) -> Iterator[str]:
@@ -41,9 +65,11 @@ def _of_recipe(recipe: Recipe, where: str) -> Iterator[str]:
         yield f"{where}.ema_warmup_epochs: {recipe.ema_warmup_epochs:g} of {recipe.epochs} epochs, so it never ends"
 
 
-def _of_variant(variant: Variant, recipe: Recipe) -> Iterator[str]:
-    for name, settings in variant.parts:
-        resolved = [settings]
+def _of_variant(variant: Variant, recipe: Recipe) -> Iterator[tuple[str, Mapping[str, Any], str, Length]]:
+    """Yield the lengths of a variant: where they stand, among which settings, by which key, of what."""
+    for name, given in variant.parts:
+        settings = in_epochs_of(recipe, name, given)
+        resolved: list[Mapping[str, Any]] = [settings]
         if card(name).chain:
             numbers = range(1, stages(settings) + 1)
             resolved = [stage_settings(settings, stage, half, recipe.epochs) for stage in numbers for half in HALVES]
@@ -51,16 +77,15 @@ def _of_variant(variant: Variant, recipe: Recipe) -> Iterator[str]:
         lengths = {key: setting.epochs for key, setting in card(name).settings.items() if setting.epochs is not None}
         for one in resolved:
             for key, length in lengths.items():
-                if key in one and (end := _end(one, key, length, recipe)):
-                    yield f"methods.{owner}.{key}: {end}"
+                if key in one:
+                    yield f"methods.{owner}.{key}", one, key, length
 
 
 def _end(settings: Mapping[str, Any], key: str, length: Length, recipe: Recipe) -> str:
     """Return what becomes of a length in epochs, empty where it fits or does nothing."""
-    value = settings[key][-1] if isinstance(settings[key], list) else settings[key]
-    value = int(not value) if isinstance(value, bool) else value
+    value = _value(settings, key)
     within = settings.get(length.within) if length.within else recipe.epochs
-    if not value or within is None or not all(_on(settings[other]) for other in length.needs):
+    if not value or within is None or not _counts(settings, length):
         return ""
     if length.spans and "epochs_span" in settings:
         within = settings["epochs_span"][1]
@@ -71,6 +96,23 @@ def _end(settings: Mapping[str, Any], key: str, length: Length, recipe: Recipe) 
     if length.of == "stage" and value > within:
         return f"{value:g} epochs before or between the recipe's own {within:g}"
     return ""
+
+
+def _exceeds_a_tenth(settings: Mapping[str, Any], key: str, length: Length, recipe: Recipe) -> bool:
+    counted = length.recipe is not None and _counts(settings, length)
+    value = _value(settings, key) or 0
+    return counted and 10 * value > recipe.epochs and not _end(settings, key, length, recipe)
+
+
+def _value(settings: Mapping[str, Any], key: str) -> Any:
+    """Return a length as it is given, its last value where it is a list; of a switch 1 while it is off."""
+    value = settings[key][-1] if isinstance(settings[key], list) else settings[key]
+    return int(not value) if isinstance(value, bool) else value
+
+
+def _counts(settings: Mapping[str, Any], length: Length) -> bool:
+    """Whether all that a length needs is on."""
+    return all(_on(settings[other]) for other in length.needs)
 
 
 def _on(value: Any) -> bool:

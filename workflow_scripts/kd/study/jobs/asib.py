@@ -4,7 +4,7 @@ from kd.study.chain import HALVES, STUDENT_UPDATE, TEACHER_UPDATE, stage_setting
 from kd.study.job_plan import JobPlan
 from kd.study.job_settings import MethodPart
 from kd.study.jobs.making import Jobs, of_rule
-from kd.study.jobs.training import method_modules, network_modules, on_images, train
+from kd.study.jobs.training import method_modules, method_parts, network_modules, on_images, train
 from kd.study.runs import Run
 
 
@@ -22,8 +22,8 @@ def asib_student_update(jobs: Jobs, run: Run, stage: int) -> JobPlan:
 
 def _half(jobs: Jobs, run: Run, stage: int, half: str) -> JobPlan:
     plan = jobs.plan
-    ((name, settings),) = plan.variants[run.method].parts
     recipe = plan.recipe_of(run)
+    ((name, settings),) = [(part.card, part.settings) for part in method_parts(plan, run.method, recipe)]
     # from the first one on: each asks for those before it, a hundred stages deep
     earlier = _halves(jobs, run, 2 * (stage - 1) + HALVES.index(half))
     return train(

@@ -14,6 +14,7 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
     """Return a student's training, alone or beside others: the result is the same."""
     plan = jobs.plan
     pretrained, outputs = prepared(jobs, run)
+    recipe = plan.recipe_of(run)
     return train(
         jobs,
         "train_student",
@@ -21,10 +22,10 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
         plan.taught(run),
         {"train_student", "train_students", *method_modules(plan, run.method)},
         dataset=run.dataset,
-        recipe=plan.recipe_of(run),
+        recipe=recipe,
         outputs=outputs,
         pretrained=pretrained,
-        method=method_parts(plan, run.method),
+        method=method_parts(plan, run.method, recipe),
         seed=run.seed,
         split_seed=plan.teacher_seed(run.seed),
     )

@@ -50,7 +50,8 @@ def teacher_outputs(jobs: Jobs, dataset: str, teacher: str, seed: int) -> JobPla
 def pretrain_method(jobs: Jobs, dataset: str, teacher: str, method: str, seed: int) -> JobPlan:
     """Return a method's pre-stage; the seed is the teacher's."""
     plan = jobs.plan
-    parts = [part for part in method_parts(plan, method) if card(part.card).pretrain]
+    recipe = _pretrain_recipe(plan, method)
+    parts = [part for part in method_parts(plan, method, recipe) if card(part.card).pretrain]
     return train(
         jobs,
         "pretrain_method",
@@ -58,7 +59,7 @@ def pretrain_method(jobs: Jobs, dataset: str, teacher: str, method: str, seed: i
         Taught(None, (plan.teacher(dataset, teacher, seed),)),
         {"pretrain_method", *(card(part.card).module for part in parts)},
         dataset=dataset,
-        recipe=_pretrain_recipe(plan, method),
+        recipe=recipe,
         method=parts,
         seed=seed,
         split_seed=seed,

@@ -15,6 +15,7 @@ from kd.study.jobs.making import Jobs, of_rule
 from kd.study.plan import Plan
 from kd.study.resources import Work, training_work
 from kd.study.runs import Taught
+from kd.study.schedule_epochs import in_epochs_of
 from kd.study.user_files import check_weights
 from kd.tools.memo import remembered
 
@@ -51,7 +52,8 @@ def train(
         environment=environment(plan),
         student=learning(plan, taught.student) if taught.student else None,
         teachers=[plan.built(teacher.network) for teacher in taught.teachers],
-        recipe=recipe,
+        # methods are told their lengths as they come of it
+        recipe=recipe.model_copy(update={"schedule_epochs": None}),
         **told,
     )
     tuned = measurements(jobs, dataset, taught) if tunes and recipe.precision == "auto" else []
@@ -183,10 +185,10 @@ def reading_recipe(plan: Plan) -> Recipe:
     return Recipe(epochs=1, **{key: getattr(plan.experiment.recipe, key) for key in same})
 
 
-@remembered
-def method_parts(plan: Plan, method: str) -> list[MethodPart]:
-    """Return the losses of a variant with all of their settings."""
-    return [MethodPart(card=name, settings=settings) for name, settings in plan.variants[method].parts]
+def method_parts(plan: Plan, method: str, recipe: Recipe) -> list[MethodPart]:
+    """Return the losses of a variant with all of their settings, in epochs of the training's recipe."""
+    parts = plan.variants[method].parts
+    return [MethodPart(card=name, settings=in_epochs_of(recipe, name, settings)) for name, settings in parts]
 
 
 # --- code and files -----------------------------------------------------------------------------
