@@ -9,14 +9,15 @@ from kd.engine.timetable import ema_decay
 from kd.schema.config import Recipe
 
 
-def test_ema_moves_by_its_decay_and_copies_buffers():
+@pytest.mark.parametrize("step", [1 - 0.9, torch.tensor(1 - 0.9, dtype=torch.float64)], ids=["number", "tensor"])
+def test_ema_moves_by_its_decay_and_copies_buffers(step):
     model = nn.BatchNorm1d(2)
     ema = EMA(model)
     with torch.no_grad():
         model.weight.fill_(2.0)
         model.running_mean.fill_(3.0)
-    ema.update(model, 0.9)
-    assert torch.allclose(ema.model.weight, torch.full((2,), 1.1))
+    ema.update(model, step)
+    assert torch.equal(ema.model.weight, torch.ones(2).lerp(model.weight.detach(), 1 - 0.9))
     assert torch.equal(ema.model.running_mean, model.running_mean)
 
 

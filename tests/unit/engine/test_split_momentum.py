@@ -68,7 +68,7 @@ def run(optimizer, lrs, first=0):
 
 
 def build(own, momenta=DOT, **recipe):
-    return build_optimizer(Recipe(**RECIPE | recipe), [([*own[:2]], 1.0), ([own[2]], 1.0)], CPU, momenta)
+    return build_optimizer(Recipe(**RECIPE | recipe), [([*own[:2]], 1.0), ([own[2]], 1.0)], False, momenta)
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.075])
@@ -98,7 +98,7 @@ def test_without_offsets_it_is_sgd():
 def test_groups_have_their_own_learning_rate():
     own = parameters()
     before = [p.detach().clone() for p in own]
-    optimizer = build_optimizer(Recipe(**RECIPE | {"weight_decay": 0.0}), [(own[:2], 1.0), (own[2:], 10.0)], CPU, DOT)
+    optimizer = build_optimizer(Recipe(**RECIPE | {"weight_decay": 0.0}), [(own[:2], 1.0), (own[2:], 10.0)], False, DOT)
     found = as_tensors(gradients(0))
     optimizer.step(found)
     assert torch.allclose(own[PROJECTOR], before[PROJECTOR] - 1.0 * found[1][PROJECTOR])
@@ -170,7 +170,7 @@ class Toy(nn.Module):
 
 
 def optimizer_of(toy):
-    return build_optimizer(Recipe(**RECIPE), [(toy.parameters(), 1.0)], CPU, DOT)
+    return build_optimizer(Recipe(**RECIPE), [(toy.parameters(), 1.0)], False, DOT)
 
 
 def test_each_branch_has_the_gradient_of_its_own_loss():
@@ -203,7 +203,7 @@ def test_clipping_shrinks_every_branch_by_the_norm_of_their_sum(share):
     rows = branch_gradients(plain.totals(0), list(plain.parameters()))
     sums = [sum(g for g in pair if g is not None) for pair in zip(*rows, strict=True)]
     norm = torch.stack([g.norm() for g in sums]).norm().item()
-    descend_by_branch(optimizer_of(toy), toy.totals(0), UNSCALED, share * norm)
+    descend_by_branch(optimizer_of(toy), toy.totals(0), UNSCALED, torch.tensor(share * norm))
     for p, before, gradient in zip(toy.parameters(), plain.parameters(), sums, strict=True):
         moved = before - 0.1 * (min(1.0, share) * gradient + 0.01 * before)
         torch.testing.assert_close(p, moved, rtol=1e-5, atol=1e-7)
@@ -212,8 +212,8 @@ def test_clipping_shrinks_every_branch_by_the_norm_of_their_sum(share):
 def test_scaled_losses_give_the_same_step_and_an_overflow_gives_none():
     scaled, plain = Toy(), Toy()
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    descend_by_branch(optimizer_of(plain), plain.totals(0), UNSCALED, 0.5)
-    descend_by_branch(optimizer_of(scaled), scaled.totals(0), scaler, 0.5)
+    descend_by_branch(optimizer_of(plain), plain.totals(0), UNSCALED, torch.tensor(0.5))
+    descend_by_branch(optimizer_of(scaled), scaled.totals(0), scaler, torch.tensor(0.5))
     for found, wanted in zip(scaled.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(found, wanted)
     before = [p.detach().clone() for p in scaled.parameters()]

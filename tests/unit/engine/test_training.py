@@ -428,7 +428,7 @@ def test_a_later_unfreeze_trains_with_a_gpus_optimisers_too(world, monkeypatch):
     """Fused kernels, which exist on a CPU as well, get momenta of some parameters and none of those set free."""
 
     def fused(recipe, groups, device, momenta):
-        return optim.build_optimizer(recipe, groups, torch.device("cuda"), momenta)
+        return optim.build_optimizer(recipe, groups, True, momenta)
 
     monkeypatch.setattr("kd.engine.stage.build_optimizer", fused)
     short = {**ASIB, "teacher_adapt_epochs": 1, "student_epochs": 1}

@@ -4,7 +4,7 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -16,9 +16,9 @@ class EMA(Generic[Network]):
         self.model: Network = copy.deepcopy(model).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, model: nn.Module, decay: float) -> None:
-        """Take one step of 1 - decay towards the trained network."""
+    def update(self, model: nn.Module, step: Tensor | float) -> None:
+        """Go a step of 1 - decay, a scalar, towards the trained network."""
         for shadow, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
-            shadow.lerp_(parameter, 1 - decay)
+            shadow.lerp_(parameter, step.to(shadow.dtype) if isinstance(step, Tensor) else step)
         for kept, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             kept.copy_(buffer)

@@ -12,6 +12,9 @@ from kd.tools.errors import DivergenceError
 
 Row = dict[str, Any]
 
+NOTHING = -0.0
+"""What changes no number that it is added to, not even the sign of a zero."""
+
 
 @dataclass
 class Result:
@@ -39,37 +42,58 @@ class Result:
 
 
 class Sums:
-    """Sums over an epoch that stay on the device until they are read, so that no step waits for the host."""
+    """Sums over an epoch that stay on the device until they are read, so that no step waits for the host.
+
+    They stay in the memory where they began, and a step adds to them in the same way whatever was before.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._values: dict[str, Tensor] = {}
-        self._images: dict[str, int] = {}
-        self._bad_step: dict[str, Tensor] = {}
+        self._sums: dict[tuple[str, ...], Tensor] = {}
+        """By the names that are added together, (names + 1,): what they come to, and at last the items behind it."""
+        self._bad_rows: dict[tuple[str, ...], Tensor] = {}
+        self._one = torch.ones((), device=device)
 
-    def add(self, name: str, mean: Tensor, images: int) -> None:
-        """Add a batch mean over so many images."""
-        value = mean.detach().double() * images
-        self._values[name] = self._values[name] + value if name in self._values else value
-        self._images[name] = self._images.get(name, 0) + images
+    def begin(self) -> None:
+        """Set everything to nothing."""
+        for values in self._sums.values():
+            values.fill_(NOTHING)
+        for rows in self._bad_rows.values():
+            rows.fill_(torch.inf)
 
-    def watch(self, name: str, value: Tensor, step: int) -> None:
-        """Remember the first step at which a loss was not finite."""
-        here = torch.where(torch.isfinite(value.detach()), torch.inf, float(step))
-        self._bad_step[name] = torch.minimum(self._bad_step[name], here) if name in self._bad_step else here
+    def add(self, means: Mapping[str, Tensor], items: int) -> None:
+        """Add means over so many items, scalars by name."""
+        names = tuple(means)
+        added = torch.stack([*(value.detach() for value in means.values()), self._one]).double() * items
+        if names not in self._sums:
+            self._sums[names] = torch.full_like(added, NOTHING)
+        self._sums[names].add_(added)
+
+    def watch(self, values: Mapping[str, Tensor], row: Tensor) -> None:
+        """Remember the first row, (1,), at which a loss was not finite, scalars by name."""
+        names = tuple(values)
+        finite = torch.stack([value.detach() for value in values.values()]).isfinite()
+        found = torch.where(finite, torch.inf, row.double())
+        if names not in self._bad_rows:
+            self._bad_rows[names] = torch.full_like(found, torch.inf)
+        self._bad_rows[names].copy_(torch.minimum(self._bad_rows[names], found))
 
     def means(self) -> dict[str, float]:
         """Read the means of the epoch."""
-        return {name: float(value) / self._images[name] for name, value in self._values.items()}
+        found: dict[str, float] = {}
+        for names, values in self._sums.items():
+            *sums, items = values.tolist()
+            found |= {name: value / items for name, value in zip(names, sums, strict=True)}
+        return found
 
     def check(self, epoch: int, steps: int) -> None:
         """Raise a DivergenceError if a loss was not finite in this epoch."""
-        for name, bad in self._bad_step.items():
-            if (step := float(bad)) < float("inf"):
-                raise DivergenceError(
-                    f"training diverged: loss {name} was not finite at step {int(step) + 1} of {steps} "
-                    f"in epoch {epoch}; lower recipe.lr or set recipe.grad_clip"
-                )
+        for names, rows in self._bad_rows.items():
+            for name, row in zip(names, rows.tolist(), strict=True):
+                if row < float("inf"):
+                    raise DivergenceError(
+                        f"training diverged: loss {name} was not finite at step {int(row) + 1} of {steps} "
+                        f"in epoch {epoch}; lower recipe.lr or set recipe.grad_clip"
+                    )
 
 
 class Clock:

@@ -38,10 +38,7 @@ def lr_factor(recipe: Recipe, epoch: float) -> float:
 
 
 def clip_norm(recipe: Recipe, share: float) -> float:
-    """Return the largest gradient norm at a share of training: grad_clip, held, then on a line to grad_clip_final.
-
-    0 is no clipping.
-    """
+    """Return the largest gradient norm at a share of training: grad_clip, held, then on a line to grad_clip_final."""
     if recipe.grad_clip_final is None or share <= recipe.grad_clip_hold:
         return recipe.grad_clip
     way = (share - recipe.grad_clip_hold) / (1 - recipe.grad_clip_hold)
@@ -51,12 +48,13 @@ def clip_norm(recipe: Recipe, share: float) -> float:
 def build_optimizer(
     recipe: Recipe,
     groups: Iterable[tuple[Iterable[nn.Parameter], float]],
-    device: torch.device,
+    replayable: bool,
     momenta: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """Return the recipe's optimiser over (parameters, learning-rate scale) groups; weight decay acts on all of them.
 
-    With `momenta` of terms (Method.momenta) it is a SplitMomentum with one branch for each entry of `branches`.
+    One that is `replayable` takes its learning rates from tensors on the device (fused kernels). With `momenta` of
+    terms (Method.momenta) it is a SplitMomentum with one branch for each entry of `branches`.
     """
     listed = [
         {"params": list(parameters), "lr": recipe.lr * scale, "base_lr": recipe.lr * scale}
@@ -64,32 +62,44 @@ def build_optimizer(
     ]
     if momenta:
         return _split_momentum(recipe, listed, branches(momenta))
-    fused = device.type == "cuda" or None
+    fused = replayable or None
     if recipe.optimizer == "sgd":
         return SGD(
             listed, momentum=recipe.momentum, nesterov=recipe.nesterov, weight_decay=recipe.weight_decay, fused=fused
         )
     kind = AdamW if recipe.optimizer == "adamw" else Adam
-    return kind(listed, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=fused)
+    return kind(listed, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=fused, capturable=replayable)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set every group to its base learning rate times a factor."""
+def set_lr(optimizer: torch.optim.Optimizer, factor: Tensor | float) -> None:
+    """Set every group to its base learning rate times a factor; a tensor stays one, in what fused kernels read."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
+        lr = group["base_lr"] * factor
+        group["lr"] = lr.float() if isinstance(lr, Tensor) else lr
 
 
 def descend(
-    optimizer: torch.optim.Optimizer, total: Tensor, scaler: torch.amp.GradScaler, max_norm: float = 0.0
+    optimizer: torch.optim.Optimizer, total: Tensor, scaler: torch.amp.GradScaler, max_norm: Tensor | None = None
 ) -> None:
-    """Take one step down a scalar loss, scaled for fp16 where the scaler is enabled; `max_norm` above 0 clips it."""
+    """Take one step down a scalar loss, scaled where the scaler is enabled (fp16), clipped where there is a norm."""
     optimizer.zero_grad(set_to_none=True)
     scaler.scale(total).backward()
-    if max_norm > 0:
+    if max_norm is not None:
         scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if gradients:
+            torch._foreach_mul_(gradients, shrinkage(gradients, max_norm))
     scaler.step(optimizer)
     scaler.update()
+
+
+def shrinkage(gradients: Sequence[Tensor], max_norm: Tensor) -> Tensor:
+    """Return by how much gradients are multiplied so that their norm is at most `max_norm`, both scalars.
+
+    As torch.nn.utils.clip_grad_norm_ to the last bit, which would ask the host for the norm that is allowed.
+    """
+    norm = torch.nn.utils.get_total_norm(gradients)
+    return ((norm + 1e-6).reciprocal() * max_norm.to(norm.dtype)).clamp(max=1.0)
 
 
 # --- momentum by term ---------------------------------------------------------------------------------
@@ -121,6 +131,10 @@ class SplitMomentum(Eager):
     `branch_gradients`; p.grad is not read.
     """
 
+    # what torch.amp.GradScaler asks: it then tells of an overflow in `found_inf`, and does not read it itself
+    _step_supports_amp_scaling = True
+    found_inf: Tensor
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -144,7 +158,10 @@ class SplitMomentum(Eager):
 
     @torch.no_grad()
     def step(self, gradients: Gradients) -> None:  # type: ignore[override]
-        """Move the parameters, given one list of gradients a branch (None: the branch does not reach the parameter)."""
+        """Move the parameters, given one list of gradients a branch (None: the branch does not reach the parameter).
+
+        The gradients are unscaled; nothing moves where a scaler found that they are not finite.
+        """
         by_parameter = list(zip(*gradients, strict=True))
         assert len(by_parameter) == len(self.parameters), "one gradient or None a parameter and branch"
         start = 0
@@ -161,16 +178,24 @@ class SplitMomentum(Eager):
         branch: int,
         momentum: float,
         decay: float,
-        lr: float,
+        lr: Tensor | float,
         parameters: list[Tensor],
         gradients: list[Tensor],
     ) -> None:
         buffers = [self._buffer(p, branch) for p in parameters]
+        may_overflow = hasattr(self, "found_inf")
+        before = [value.clone() for value in (*buffers, *parameters)] if may_overflow else []
         torch._foreach_mul_(buffers, momentum)
         torch._foreach_add_(buffers, gradients)
         if decay:
             torch._foreach_add_(buffers, parameters, alpha=decay)
-        torch._foreach_add_(parameters, buffers, alpha=-lr)
+        if isinstance(lr, Tensor):
+            torch._foreach_sub_(parameters, torch._foreach_mul(buffers, lr))
+        else:
+            torch._foreach_add_(parameters, buffers, alpha=-lr)
+        if may_overflow:
+            for value, old in zip((*buffers, *parameters), before, strict=True):
+                value.copy_(torch.where(self.found_inf > 0, old, value))
 
     def _buffer(self, parameter: Tensor, branch: int) -> Tensor:
         state, key = self.state[parameter], f"momentum_{branch}"
@@ -213,24 +238,28 @@ def branch_gradients(totals: Sequence[Tensor | None], parameters: Sequence[nn.Pa
 
 
 def descend_by_branch(
-    optimizer: SplitMomentum, totals: Sequence[Tensor | None], scaler: torch.amp.GradScaler, max_norm: float = 0.0
+    optimizer: SplitMomentum,
+    totals: Sequence[Tensor | None],
+    scaler: torch.amp.GradScaler,
+    max_norm: Tensor | None = None,
 ) -> None:
     """Take one step down the branches' totals, scalars, scaled for fp16 where the scaler is enabled.
 
-    `max_norm` above 0 clips the norm of the gradient summed over branches, so all branches shrink by the same factor.
+    A `max_norm` clips the norm of the gradient summed over branches, so all branches shrink by the same factor.
     """
     parameters = optimizer.parameters
     scaled = [None if total is None else scaler.scale(total) for total in totals]
     gradients = branch_gradients(scaled, parameters)
-    if scaler.is_enabled() or max_norm > 0:
+    if scaler.is_enabled() or max_norm is not None:
         for parameter, own in zip(parameters, zip(*gradients, strict=True), strict=True):
             reached = [gradient for gradient in own if gradient is not None]
             parameter.grad = torch.stack(reached).sum(dim=0) if reached else None
-        gradients = _scaled(gradients, 1 / scaler.get_scale())
+        # a loss of one, scaled, is the scale; asking the scaler for it would wait for the device
+        gradients = _scaled(gradients, scaler.scale(parameters[0].new_ones(())).reciprocal())
         scaler.unscale_(optimizer)
-    if max_norm > 0:
-        norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
-        gradients = _scaled(gradients, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    if max_norm is not None:
+        summed = [p.grad for p in parameters if p.grad is not None]
+        gradients = _scaled(gradients, shrinkage(summed, max_norm))
     scaler.step(optimizer, gradients)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)

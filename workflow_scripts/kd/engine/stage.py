@@ -11,7 +11,7 @@ from kd.engine.history import Row, Sums
 from kd.engine.optim import build_optimizer, lr_factor
 from kd.engine.precision import Precision
 from kd.engine.team import Team
-from kd.engine.timetable import Timetable, ema_decay
+from kd.engine.timetable import EMA_STEP, LR, Timetable, ema_decay
 from kd.methods.contract import STUDENT, Method, Momenta, Progress, Stage, Update
 from kd.schema.config import Recipe
 from kd.study.experiment import checked
@@ -35,8 +35,13 @@ class StageRun:
         recipe: Recipe,
         precision: Precision,
         carried: Mapping[str, dict[str, Any]],
+        replayable: bool,
     ) -> None:
-        """Make a stage ready, with optimisers that go on from the states `carried` by the names of updates."""
+        """Make a stage ready, with optimisers that go on from the states `carried` by the names of updates.
+
+        Steps of one that is `replayable` read no number from the host.
+        """
+        self.replayable = replayable
         self.stage, self.team, self.method, self.precision = stage, team, method, precision
         self.epochs = int(stage.recipe.get("epochs", recipe.epochs))
         self.before, total = stage.span or (0.0, self.epochs)
@@ -51,6 +56,7 @@ class StageRun:
         self.ema: EMA[TappedModel] | None = option(AVERAGE).EMA(team.models[STUDENT]) if averaged else None
         waits = recipe.schedule == "plateau"
         self.plateau: Plateau | None = option(PLATEAU).Plateau(recipe) if waits else None
+        self.timetable, self.sums = Timetable(recipe, method, team.device), Sums(team.device)
         self.epoch = 0
         self.flops: dict[int, float] = {}
         """What a step costs, by the number of images of its batch; known once there was one."""
@@ -61,7 +67,7 @@ class StageRun:
         if not groups:
             raise UserError(f"update {update.name} has nothing to train: every parameter of it is frozen")
         momenta = self.method.momenta() if isinstance(self.method, Momenta) else {}
-        optimizer = build_optimizer(self.recipe, groups, self.team.device, momenta)
+        optimizer = build_optimizer(self.recipe, groups, self.replayable, momenta)
         if carried is not None:
             hyper = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
             optimizer.load_state_dict(carried)
@@ -87,7 +93,7 @@ class StageRun:
     @property
     def last_factor(self) -> float:
         """Return the learning rate of the epoch's last step, as a share of the recipe's."""
-        return self.timetable.host["lr"][-1]
+        return self.timetable.host[LR][-1]
 
     def described(self) -> str:
         """Return how each network of the stage runs."""
@@ -98,8 +104,9 @@ class StageRun:
     def begin_epoch(self, steps: int) -> None:
         """Write the timetable of an epoch of so many steps, and set its sums to nothing."""
         done = [Progress(self.epoch + step / steps, self.epochs) for step in range(steps)]
-        self.timetable = Timetable(self.recipe, self.method, done, self.before, self._lr_factor)
-        self.sums, self.steps_done = Sums(self.team.device), 0
+        self.timetable.fill(done, self.before, self._lr_factor)
+        self.sums.begin()
+        self.steps_done = 0
 
     def _lr_factor(self, epoch: float) -> float:
         if self.plateau is None:
@@ -110,10 +117,8 @@ class StageRun:
         """Take the trained weights into the averaged ones, if that is to happen after each "step" or "epoch"."""
         if self.ema is None or self.recipe.ema_every != after:
             return
-        decay = (
-            self.timetable.host["ema_decay"][self.steps_done] if after == "step" else ema_decay(self.recipe, self.epoch)
-        )
-        self.ema.update(self.team.models[STUDENT], decay)
+        step = self.timetable[EMA_STEP] if after == "step" else 1 - ema_decay(self.recipe, self.epoch)
+        self.ema.update(self.team.models[STUDENT], step)
 
     def end_epoch(self, row: Row) -> None:
         """Count an epoch; under a plateau keep the best state, or go back to it with a lower learning rate."""

@@ -84,7 +84,10 @@ class Training:
             self.result.seconds = self.clock.seconds()
             return
         stage = self.stages[index]
-        self.stage_run = run = StageRun(stage, self.team, self.method, self.recipe, self.precision, self.carried)
+        replayable = self.team.device.type == "cuda"
+        self.stage_run = run = StageRun(
+            stage, self.team, self.method, self.recipe, self.precision, self.carried, replayable
+        )
         self.feed.enter(run.recipe)
         if state is not None:
             self.load_state_dict(state)
@@ -120,7 +123,13 @@ class Training:
 
     def step(self, batch: Batch, known: Seen, cost: float) -> None:
         """Train on a batch, of which `known` is what the roles that are not trained make, at a cost in operations."""
-        self.result.flops += take_step(self.stage_run, batch, known) + cost
+        take_step(self.stage_run, batch, known)
+        self.stepped(len(batch.labels), cost)
+
+    def stepped(self, images: int, cost: float) -> None:
+        """Count a step on so many images, beside which the roles that are not trained cost so many operations."""
+        self.stage_run.steps_done += 1
+        self.result.flops += self.stage_run.flops[images] + cost
 
     def end_epoch(self) -> None:
         """Read the sums, validate, select and save; the last epoch of a stage leads to the next stage."""

@@ -147,7 +147,7 @@ class Reference:
         groups_ = [(self.team.parameters(role), update.lr_scale.get(role, 1.0)) for role in update.trains]
         groups_ = [(parameters, scale) for parameters, scale in groups_ if parameters]
         if momenta:
-            return build_optimizer(recipe, groups_, self.device, momenta)
+            return build_optimizer(recipe, groups_, replayable=False, momenta=momenta)
         listed = [{"params": parameters, "lr": recipe.lr * scale} for parameters, scale in groups_]
         return torch.optim.SGD(listed, lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
 
