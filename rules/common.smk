@@ -25,6 +25,7 @@ from kd.study.made import drop_finished, reason_of
 from kd.study.plan import Plan
 from kd.study.planned import Targets
 from kd.study.texts import drop_old_texts, text_file
+from kd.study.together import together
 from kd.tools.errors import UserError
 from kd.tools.files import atomic_write, remove_leftovers
 

@@ -27,13 +27,18 @@ def leave_comparing_to_us() -> None:
     settings.force_incomplete = True
 
 
-def reads(rule: str, fresh: bool = True, **more):
+def job_of(rule: str, wildcards, which: dict) -> JobPlan:
+    """Return the job of a rule for its wildcards; `which` names what its files have no wildcard for."""
+    return JOBS.named(rule, {**wildcards, **which})
+
+
+def reads(rule: str, fresh: bool = True, which: dict = {}, **more):
     """Return the input function of a rule: the files of its job, and what makes it run again (or not `fresh`)."""
 
     def inputs(wildcards) -> dict:
         leave_comparing_to_us()
         refuse_what_is_not_planned()
-        job = JOBS.named(rule, wildcards)
+        job = job_of(rule, wildcards, which)
         return {**there(job), **more, "asked": judged(job, fresh), "checked": checked(job)}
 
     return unpack(inputs)
@@ -70,11 +75,11 @@ def checked(job: JobPlan) -> list[str]:
     return [CHECKED] if STARTED and job.rule in TRAININGS and is_due(job) else []
 
 
-def told(rule: str, as_file: bool = False) -> dict:
+def told(rule: str, as_file: bool = False, which: dict = {}) -> dict:
     """Return what the command of a rule is told; `as_file` for settings that may be longer than an argument."""
 
     def param(say):
-        return lambda wildcards: say(JOBS.named(rule, wildcards))
+        return lambda wildcards: say(job_of(rule, wildcards, which))
 
     return {
         "settings": param(lambda job: text_file(job.settings) if as_file else job.settings),
@@ -84,11 +89,11 @@ def told(rule: str, as_file: bool = False) -> dict:
     }
 
 
-def work(rule: str) -> dict:
+def work(rule: str, which: dict = {}) -> dict:
     """Return the resource functions of a rule: minutes and MB grow with the work and with each attempt."""
 
     def asked(wildcards, attempt):
-        return JOBS.named(rule, wildcards).work.at(attempt)
+        return job_of(rule, wildcards, which).work.at(attempt)
 
     return {
         "runtime": lambda wildcards, attempt: asked(wildcards, attempt).minutes,

@@ -23,23 +23,30 @@ rule train_student:
         command("train_student", "settings data teachers outputs pretrained out tuned code gpus threads")
 
 
-if EXPERIMENT.co_train:
+# Those of co_train: a rule for each set of methods and seeds that one job trains.
+TOGETHER = together(EXPERIMENT)
+for NUMBER, SHARED in enumerate(TOGETHER, 1):
+    FIRST = {"method": SHARED.methods[0], **({"seed": SHARED.seeds[0]} if SHARED.seeds else {})}
+    NUMBERED = f"_{NUMBER}" if len(TOGETHER) > 1 else ""
+    FOLDERS = expand(RUN_FOLDER, method=SHARED.methods, seed=SHARED.seeds or "{seed}", allow_missing=True)
 
     rule train_students:
+        name:
+            f"train_students{NUMBERED}"
         input:
-            reads("train_students"),
+            reads("train_students", which=FIRST),
         output:
-            expand(f"{RUN_FOLDER}/{{file}}", method=EXPERIMENT.co_train, file=TRAINED.values(), allow_missing=True),
+            [f"{folder}/{file}" for folder in FOLDERS for file in TRAINED.values()],
         log:
-            f"{LOGS}/train_students/{{dataset}}_{{team}}_seed{{seed}}.log",
+            f"{LOGS}/train_students/{{dataset}}_{{team}}{NUMBERED}{'' if SHARED.seeds else '_seed{seed}'}.log",
         conda:
             ENVIRONMENT
         threads: THREADS
         resources:
-            **work("train_students"),
+            **work("train_students", which=FIRST),
             gpu=GPUS,
         params:
-            runs=lambda w: text_file(JOBS.named("train_students", w).settings),
+            runs=told("train_students", which=FIRST, as_file=True)["settings"],
         shell:
             'python "$SCRIPTS/train_students.py" --runs {params.runs:q} --data {input.data:q}'
             " --teachers {input.teachers:q} --gpus {resources.gpu} --threads {threads} --results {output:q} --log {log:q}"

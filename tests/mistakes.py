@@ -70,6 +70,7 @@ RIGHT: dict[str, Any] = {
     "threads": 2,
     "cache": "results/.cache",
     "co_train": ["kd", "kd_t2"],
+    "students_per_job": 2,
     "continual": {
         "student": "small",
         "teacher": "resnet20",

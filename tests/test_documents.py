@@ -87,6 +87,8 @@ COUNTED = {
         "train_students": 2,
         "train_student": 16 - 6,
     },
+    "python3 envs/task.py exec snakemake --cores 2 -n --config 'co_train=[kd, hint, crd]' students_per_job=6"
+    " teacher_seed=0": {"train_students": 1, "train_student": 16 - 6},
 }
 """Jobs that a document says a command lists."""
 

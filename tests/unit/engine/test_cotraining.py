@@ -10,8 +10,10 @@ from told import told
 
 from kd.analysis.collect import row_of
 from kd.analysis.rows import PlannedRun
+from kd.engine.jobs import students
 from kd.engine.jobs.student import train_student
 from kd.engine.jobs.students import train_students
+from kd.engine.jobs.workbench import prepare
 from kd.engine.teachers import FrozenForward
 from kd.study.digests import SCRIPTS
 from kd.study.job_settings import parse_settings
@@ -40,6 +42,19 @@ def together(worlds, name, on_epoch=lambda row: None):
     return train_students([here.job() for here in worlds], files_of(worlds, name), on_epoch)
 
 
+def stop_at(count, train):
+    """Interrupt a training when it has told of so many epochs."""
+    told = []
+
+    def stop(row):
+        told.append(row)
+        if len(told) == count:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(stop)
+
+
 def assert_equal_runs(worlds, first, second):
     for number, here in enumerate(worlds):
         for kept in ("best", "last"):
@@ -60,19 +75,30 @@ def test_each_run_ends_bit_identical_to_a_run_alone(worlds):
     assert [result.flops for result in results] == pytest.approx(flops)
 
 
+def test_seeds_side_by_side_end_as_alone_and_share_images_and_teachers(world, monkeypatch):
+    """Each has its own order of images; one of two methods is interrupted in the middle of the group."""
+    kd, hint = world("kd"), world("hint")
+    jobs = [here.job().model_copy(update={"seed": seed}) for seed in (0, 5) for here in (kd, hint)]
+    together_in, alone_in = ([kd.files(f"{name}/{number}") for number in range(4)] for name in ("together", "alone"))
+    stop_at(5, lambda on_epoch: train_students(jobs, together_in, on_epoch))
+    benches = []
+    monkeypatch.setattr(students, "prepare", lambda *given: benches.append(prepare(*given)) or benches[-1])
+    train_students(jobs, together_in, lambda row: None)
+    first, *others = benches
+    assert all(bench.data is first.data for bench in others)
+    assert all(bench.team.models["teacher0"] is first.team.models["teacher0"] for bench in others)
+    for job, files in zip(jobs, alone_in, strict=True):
+        train_student(job, files, lambda row: None)
+    assert_equal_runs([kd] * 4, "together", "alone")
+    weights = [load_file(files.folder / "checkpoints" / "last.safetensors") for files in alone_in]
+    assert not all(torch.equal(value, weights[2][key]) for key, value in weights[0].items()), "seeds differ"
+
+
 @pytest.mark.parametrize("epochs_told", [1, 3, 6])
 def test_an_interrupted_group_ends_bit_identical(worlds, epochs_told):
     """The interruption falls between two methods' ends of an epoch, so that some are ahead when they go on."""
     together(worlds, "whole")
-    told = []
-
-    def stop(row):
-        told.append(row)
-        if len(told) == epochs_told:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        together(worlds, "broken", stop)
+    stop_at(epochs_told, lambda on_epoch: together(worlds, "broken", on_epoch))
     together(worlds, "broken")
     assert_equal_runs(worlds, "whole", "broken")
 

@@ -16,7 +16,7 @@ from kd.study.jobs.evaluations import steps
 from kd.study.jobs.images import images_of
 from kd.study.jobs.reports import rows
 from kd.study.plan import Plan
-from kd.study.resources import UNKNOWN_SOURCE
+from kd.study.resources import COMPANION_MB, UNKNOWN_SOURCE
 from kd.tools.files import write_json
 
 BASE = {
@@ -152,13 +152,26 @@ def changed(before: Jobs, after: Jobs) -> set[str]:
         ({"report": {"weights": "last"}}, set()),
         ({"threads": 2}, set()),
         ({"co_train": ["kd", "hint"]}, set()),
+        ({"co_train": ["kd", "hint"], "students_per_job": 2}, set()),
         ({"seeds": [0, 1]}, set()),
         ({"recipe": {"epochs": 401}}, {"ce", "kd", "hint", "asib"}),
         ({"teacher_recipe": {"epochs": 3}}, {"kd", "hint", "asib"}),
         ({"datasets": {"digits": {"source": "digits", "split_seed": 1}}}, {"ce", "kd", "hint", "asib"}),
         ({"models": {"wrn_16_1": {"arch": "wrn_16_1", "recipe": {"lr": 0.01}}}}, {"asib"}),
     ],
-    ids=["nothing", "words", "report", "threads", "co_train", "seed", "epochs", "teacher", "packing", "one teacher"],
+    ids=[
+        "nothing",
+        "words",
+        "report",
+        "threads",
+        "co_train",
+        "per_job",
+        "seed",
+        "epochs",
+        "teacher",
+        "packing",
+        "one teacher",
+    ],
 )
 def test_what_changes_what_a_result_is_made_from(changes, stale):
     methods = ["ce", "kd", "hint", {"method": "asib", "num_stages": 2}]
@@ -284,3 +297,27 @@ def test_leave_to_fetch_images_changes_no_job(tmp_path, source):
     )
     assert given.of("prepare_data", "digits").identity == fetched.of("prepare_data", "digits").identity
     assert student(given, "kd").identity == student(fetched, "kd").identity
+
+
+def test_a_job_of_several_students_is_the_same_whichever_of_its_runs_names_it():
+    """Each part is told what it is told alone, and reads the one teacher that all seeds share."""
+    side = {"co_train": ["kd", "hint"], "students_per_job": 6, "teacher_seed": 7, "seeds": [0, 1, 2]}
+    jobs = jobs_of("ce", "kd", "hint", **side)
+    runs = [run for run in jobs.plan.runs if run.method in side["co_train"]]
+    shared = {jobs.of("train_students", run).settings for run in runs}
+    assert len(shared) == 1
+    job = jobs.of("train_students", runs[0])
+    order = [(method, seed) for seed in (0, 1, 2) for method in ("kd", "hint")]
+    assert [part.folder for part in job.parts] == [
+        f"{HOME}/resnet20--resnet8/{method}/seed{seed}" for method, seed in order
+    ]
+    assert job.inputs["teachers"] == [f"{HOME}/teachers/resnet20/seed7/{BEST}"]
+    told = json.loads(job.settings)
+    assert [one["settings"] for one in told] == [jobs.of("train_student", run).settings for run in shared_runs(jobs)]
+    assert job.work.mem_mb == job.parts[0].work.mem_mb + 5 * COMPANION_MB
+
+
+def shared_runs(jobs: Jobs) -> list:
+    return sorted(
+        (run for run in jobs.plan.runs if run.method != "ce"), key=lambda run: (run.seed, run.method == "hint")
+    )

@@ -46,6 +46,7 @@ COUNTS: dict[str, Place] = {
     "gpus": ("gpus",),
     "jobs_per_gpu": ("jobs_per_gpu",),
     "threads": ("threads",),
+    "students_per_job": ("students_per_job",),
     "teacher_seed": ("teacher_seed",),
     "num_tasks": ("continual", "num_tasks"),
     "replay": ("continual", "strategies", 1, "replay_capacity"),
@@ -339,7 +340,8 @@ CONTRADICTIONS: dict[str, tuple[Place, Any, str]] = {
     "seeds_none": (("seeds",), [], "seeds"),
     "teachers_twice": (("pairs", 0, "teachers"), ["resnet20", "resnet20"], "teachers of a pair must differ"),
     "gpus": (("gpus",), 0, "jobs_per_gpu 2 needs gpus 1"),
-    "co_train_one": (("co_train",), ["kd"], "co_train"),
+    "co_train_one": (("co_train",), ["kd"], "co_train names two methods or more"),
+    "students_per_job_one": (("students_per_job",), 1, "students_per_job: must be at least 2"),
     "combine_keys": (
         ("methods", 4, "combine"),
         {"kd": 1, "at": {"at_weight": 1.0}},

@@ -459,6 +459,9 @@ class Experiment(Strict):
     co_train: list[Name] = []
     """Methods with the same teachers whose students are trained side by side, one job per seed: they share images and
     their teachers' passes, and the results are those of separate jobs, bit for bit."""
+    students_per_job: int | None = Field(default=None, ge=2, le=1000)
+    """How many students of `co_train` one job trains at most. null: all of a seed. With a number for `teacher_seed`, a
+    job that may have more than all of a seed takes further seeds too; a single method in `co_train` then is enough."""
     continual: dict[str, Any] | None = None
     """Class-incremental runs; pairs and methods may be left out beside them. null: none."""
     strict_environment: bool = False
@@ -479,8 +482,12 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _co_trained_distinct(self) -> Self:
-        if len(self.co_train) == 1 or len(set(self.co_train)) != len(self.co_train):
-            raise ValueError(f"co_train names two methods or more, each once, found {self.co_train}")
+        alone = len(self.co_train) == 1 and not (self.students_per_job and self.teacher_seed != "same")
+        if alone or len(set(self.co_train)) != len(self.co_train):
+            raise ValueError(
+                f"co_train names two methods or more, each once, found {self.co_train}; one is enough where "
+                "students_per_job and a number for teacher_seed let its seeds share a job"
+            )
         return self
 
     @model_validator(mode="after")

@@ -137,7 +137,8 @@ def report_text(plan: Plan) -> str:
 @remembered
 def shown(plan: Plan) -> dict[str, Any]:
     """Return what tables and pages show of the experiment: not how its jobs are run."""
-    return plan.experiment.model_dump(mode="json", exclude={"gpus", "jobs_per_gpu", "threads", "cache", "co_train"})
+    how = {"gpus", "jobs_per_gpu", "threads", "cache", "co_train", "students_per_job"}
+    return plan.experiment.model_dump(mode="json", exclude=how)
 
 
 def _cards(plan: Plan) -> str:

@@ -7,6 +7,7 @@ from kd.study.jobs.teachers import prepared
 from kd.study.jobs.training import method_modules, method_parts, train
 from kd.study.resources import work_together
 from kd.study.runs import Run
+from kd.study.together import together
 
 
 @of_rule
@@ -32,9 +33,10 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
 
 
 @of_rule
-def train_students(jobs: Jobs, team: Run) -> JobPlan:
-    """Return the training of a team's co-trained students in one process: each is what it would be alone."""
-    parts = [jobs.of("train_student", Run(**{**vars(team), "method": name})) for name in jobs.plan.experiment.co_train]
+def train_students(jobs: Jobs, run: Run) -> JobPlan:
+    """Return the training of a run's student with those of its job, in one process: each is what it would be alone."""
+    (shared,) = (one for one in together(jobs.plan.experiment) if one.holds(run))
+    parts = [jobs.of("train_student", one) for one in shared.runs(run)]
     told = [
         {
             **{"settings": job.settings, "code": job.code, "folder": job.folder},
