@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from parity import asib, features, logits, methods, relational, review
+from parity import asib, features, logits, methods, relational, review, stages
 
 ADAPTERS = {
     name: adapter
-    for module in (methods, logits, features, relational, review, asib)
+    for module in (methods, logits, features, relational, review, stages, asib)
     for name, adapter in module.ADAPTERS.items()
 }
 

@@ -31,6 +31,11 @@ PUBLISHED = {
     "mlkd": {"ce_weight": 0.1},
     "kd_logit_std": {"ce_weight": 0.1, "kd_weight": 9, "temperature": 2},
     "ca_mkd": {"ce_weight": 1, "kd_weight": 1, "feature_weight": 50},
+    "ickd": {"ce_weight": 1, "ickd_weight": 2.5, "kd_weight": 1, "temperature": 4},
+    "wkd_f": {"wkd_f_weight": 0.08, "mean_std_ratio": 4, "grid": 1, "decay_from": 150 / 240, "connector": "bottleneck"},
+    "srd": {"ce_weight": 1, "srd_weight": 1, "kd_weight": 1, "exponent": 4, "bn_eps": 1e-4},
+    "vkd": {"ce_weight": 1, "vkd_weight": 1, "kd_weight": 1, "temperature": 1},
+    "mgd": {"ce_weight": 1, "mgd_weight": 0.0012, "mask_ratio": 0.15},
     # the few-sample protocol of CKD
     "ckd": {"cls_weight": 1, "kd_weight": 0, "rel_weight": 1, "pos_and_neg": 3, "max_rel_samples": 100000},
     "ckd_inter": {"cls_weight": 1, "kd_weight": 0, "rel_weight": 1, "inner_scale": 1, "pos_and_neg": 3},
