@@ -220,6 +220,11 @@ def docs(extra: list[str]) -> int:
     return every(*(("python", "-m", f"kd.reporting.{name}") for name in ("manual", "method_table")))
 
 
+def export(extra: list[str]) -> int:
+    """Write the student of a finished RUN, its folder, to take away: weights for timm, torch.export, ONNX."""
+    return call("python", "workflow_scripts/export.py", *extra)
+
+
 def slurm_profile(extra: list[str]) -> int:
     """Link config/profiles/slurm to where `snakemake --profile slurm` looks for it."""
     link = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "snakemake" / "slurm"
@@ -263,6 +268,7 @@ TASKS: dict[str, Callable[[list[str]], int]] = {
     "report": report,
     "bench": bench,
     "docs": docs,
+    "export": export,
     "slurm-profile": slurm_profile,
     "pin": pin,
     "exec": execute,

@@ -41,6 +41,9 @@ UNTRIED = {
     "source .venv/bin/activate": "the environment that runs this test",
     "python3 envs/task.py quickstart": "run by tests/workflow/test_quickstart.py",
     "python3 envs/task.py test": "this very suite",
+    "python3 envs/task.py export results/quickstart/digits/resnet14--resnet8/kd/seed0": (
+        "reads a finished run: tests/workflow/test_quickstart.py"
+    ),
     "python3 envs/task.py report quickstart": "reads finished runs: Snakemake has no dry run of it",
 }
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -103,3 +105,21 @@ def test_synergy_and_teachers_are_reported_for_each_half_stage(rows, quickstart_
             assert [half["half"] for half in halves] == ["teacher_update", "student_update"] * 2
             for half in halves[::2]:
                 assert {"val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"} <= half["validation"].keys()
+
+
+@pytest.mark.parametrize("run", ["resnet14--resnet8/kd/seed0", "resnet14+wrn_16_1--resnet8/asib/seed0"])
+def test_a_student_can_be_taken_away(run, results, quickstart_run, tmp_path):
+    script = [
+        sys.executable,
+        "workflow_scripts/export.py",
+        str(results / "digits" / run),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(script, cwd=quickstart_run, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads((tmp_path / "out" / "student.json").read_text(encoding="utf-8"))
+    evaluated = json.loads((results / "digits" / run / "evaluation.json").read_text(encoding="utf-8"))
+    assert facts["test_top1"] == evaluated["best"]["test_top1"]
+    assert facts["classes"] == [str(digit) for digit in range(10)]
+    assert set(facts["files"]) == {"weights.safetensors", "student.pt2", "student.onnx"}

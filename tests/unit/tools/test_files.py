@@ -31,6 +31,22 @@ def test_files_are_whole_or_absent(tmp_path):
         read_json(target)
 
 
+@pytest.mark.parametrize("mask", [0o022, 0o027, 0o007])
+def test_a_file_has_the_permissions_that_any_new_file_gets(tmp_path, mask):
+    """Also one whose writer, as safetensors does, makes it for its owner alone."""
+    before = os.umask(mask)
+    try:
+        (tmp_path / "plain").write_text("", encoding="utf-8")
+        with atomic_path(tmp_path / "written") as temporary:
+            temporary.write_text("x", encoding="utf-8")
+            temporary.chmod(0o600)
+        assert os.umask(mask) == mask, "asking for the mask has not changed it"
+    finally:
+        os.umask(before)
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert found == {"plain": 0o666 & ~mask, "written": 0o666 & ~mask}
+
+
 def test_content_reaches_the_disk_before_the_name_and_the_name_before_the_return(tmp_path, monkeypatch):
     order, opened = [], {}
     kept = {name: getattr(os, name) for name in ("open", "fsync", "replace")}

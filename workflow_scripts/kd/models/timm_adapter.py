@@ -1,10 +1,11 @@
 """Any timm model as a TappedModel: taps, stems for small images, pretrained weights, blocks for freezing."""
 
+import copy
 import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ def build(arch: str, num_classes: int, pretrained: bool | str, small_input: bool
     EfficientNet and ConvNeXt families so that it keeps the resolution; other nets stay as they are.
     """
     name = arch.removeprefix(TIMM_PREFIX)
-    net = _create(name, num_classes, pretrained is True, image_size)
+    net, _ = _create(name, num_classes, pretrained is True, image_size)
     change: Change = shrink_stem if small_input else _unchanged
     origin = None
     if isinstance(pretrained, str):
@@ -192,7 +193,7 @@ def _shrink_resnet(net: ResNet, trained: bool) -> list[str]:
     A trained kernel becomes the 3x3 one that answers to a picture as the 7x7 one does to the same picture enlarged
     (the pseudo-inverse resize of FlexiViT, Beyer et al. 2023): what is behind it goes on seeing what it learnt on.
     """
-    adapted = []
+    adapted: list[str] = []
     if isinstance(net.conv1, nn.Sequential):
         for layer in net.conv1:
             if isinstance(layer, nn.Conv2d):
@@ -235,18 +236,66 @@ def _shrink_convnext(net: ConvNeXt, trained: bool) -> list[str]:
     return ["stem.1"]
 
 
-def _create(name: str, num_classes: int, pretrained: bool, image_size: int) -> nn.Module:
-    """Return timm's model, told the image size if it takes one (transformers do, most CNNs do not)."""
-    options: dict[str, Any] = {"num_classes": num_classes, "pretrained": pretrained}
+@dataclass(frozen=True)
+class Plain:
+    """A network as timm alone makes it: `timm.create_model(name, **options)`, then some lines that change it."""
+
+    net: nn.Module
+    """With the weights of the network that it stands for."""
+    name: str
+    options: dict[str, Any]
+    changes: list[str]
+    """Lines of Python, in which the network is `net` and torch.nn is `nn`."""
+
+
+def as_timm(model: TimmModel, image_size: int) -> Plain | None:
+    """Return the network as plain timm makes it, for who does not have this library; None where it has more in it."""
+    name, own, changes = model.arch.removeprefix(TIMM_PREFIX), dict(model.net.named_modules()), []
+    net, options = _create(name, model.num_classes, False, image_size)
+    for path, module in list(net.named_modules()):
+        found = own.get(path)
+        found = found.activation if isinstance(found, Watched) else found
+        if found is None:
+            return None
+        if list(module.children()) or _written(found) == _written(module):
+            continue
+        changes.append(_change(path, found, module))
+        net.set_submodule(path, copy.deepcopy(found))
+    state = {name.replace(".activation.", "."): value for name, value in model.net.state_dict().items()}
+    if first_difference(net.state_dict(), state):
+        return None
+    net.load_state_dict(state)
+    return Plain(net, name, options, changes)
+
+
+def _change(path: str, found: nn.Module, before: nn.Module) -> str:
+    """Return the line that makes of a module of timm's network the one that was found in its place."""
+    if type(found) is type(before) and isinstance(found, nn.Conv2d):
+        same = ("kernel_size", "in_channels", "out_channels", "padding", "groups", "dilation")
+        if all(getattr(found, key) == getattr(before, key) for key in same):
+            return f'net.get_submodule("{path}").stride = {found.stride}'
+    return f'net.set_submodule("{path}", nn.{_written(found)})'
+
+
+def _written(module: nn.Module) -> str:
+    """Return a module as Python writes it, whether it works in place left out."""
+    text = re.sub(r"(, )?inplace=(True|False)", "", repr(module))
+    return re.sub(r"padding=(same|valid)", r'padding="\1"', text)
+
+
+def _create(name: str, num_classes: int, pretrained: bool, image_size: int) -> tuple[nn.Module, dict[str, Any]]:
+    """Return timm's model and what it is told beside `pretrained`: the image size where it takes one."""
+    options: dict[str, Any] = {"num_classes": num_classes}
     if pretrained and not timm.is_model_pretrained(name):
         raise UserError(f"pretrained: timm has no weights for {name}; give the path of a file or false")
     try:
         try:
-            return timm.create_model(name, **options, img_size=image_size)
+            sized = {**options, "img_size": image_size}
+            return timm.create_model(name, pretrained=pretrained, **sized), sized
         except TypeError as error:
             if "img_size" not in str(error):
                 raise
-            return timm.create_model(name, **options)
+            return timm.create_model(name, pretrained=pretrained, **options), options
     except (AssertionError, ValueError, RuntimeError, OSError, ZeroDivisionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         task = "fetching its weights" if pretrained else f"building it for {image_size}x{image_size} images"
@@ -305,8 +354,8 @@ def _fetched(net: nn.Module, num_classes: int, adapted: Sequence[str]) -> Origin
 
 def _within(origin: Origin, prefix: str) -> Origin:
     """Return the same with the names that the weights have within a larger module."""
-    names = {key: tuple(prefix + name for name in getattr(origin, key)) for key in ("not_loaded", "adapted")}
-    return replace(origin, **names)
+    fresh, adapted = (tuple(prefix + name for name in names) for names in (origin.not_loaded, origin.adapted))
+    return replace(origin, not_loaded=fresh, adapted=adapted)
 
 
 def _feature_modules(net: nn.Module) -> list[str]:

@@ -71,6 +71,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        os.chmod(temporary, 0o666 & ~_umask())  # safetensors writes files that nobody else may read
         sync(temporary)
         os.replace(temporary, target)
         sync(target.parent)
@@ -81,6 +82,13 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """Return which permissions this process takes away from new files; there is no way to ask but to set them."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def sync(path: Path) -> None:
