@@ -23,12 +23,13 @@ from kd.methods.contract import (
     Seen,
     Stage,
     Step,
+    Surveys,
     Update,
     peer,
     stages_of,
     teacher,
 )
-from kd.models.base import StagedNet, TappedModel, conv_bn
+from kd.models.base import Keep, StagedNet, TappedModel, conv_bn
 from kd.schema.cards import Card, card, card_names
 
 OWN = sorted((Path(__file__).parents[2] / "config" / "own").glob("*.yaml"))
@@ -37,6 +38,15 @@ ASKED = [path for path in os.environ.get("KD_CARDS", "").split(os.pathsep) if pa
 REFERENCES = {card(one).name: one for one in (ASKED or [*card_names(), *map(str, OWN)])}
 CARDS: dict[str, Card] = {name: card(one) for name, one in REFERENCES.items() if card(one).alone}
 """Every method that stands alone, by name."""
+
+MEASURED = [
+    name for name, card in CARDS.items() if card.pretrain and issubclass(method_class(REFERENCES[name]), Surveys)
+]
+"""Methods whose pre-stage measures the teacher; that of the others trains."""
+PHASES = [(name, False) for name in CARDS] + [
+    (name, True) for name, card in CARDS.items() if card.pretrain and name not in MEASURED
+]
+"""Every method, and every pre-stage that trains."""
 
 CLASSES, IMAGES, SIZE, BATCH = 4, 16, 8, 6
 CPU = torch.device("cpu")
@@ -66,8 +76,27 @@ NETS = {
 }
 
 
+class TwoHeaded(StagedNet):
+    """A tiny network with a head for labels and one for a teacher, whose mean it predicts."""
+
+    def __init__(self):
+        widths = (2, 4)
+        super().__init__("two_headed", CLASSES, conv_bn(3, 2, 3), [nn.Sequential(conv_bn(*widths, 3))], widths[-1])
+        self.tap_names = (*self.tap_names, "head", "head_dist")
+        self.fc_dist = nn.Linear(widths[-1], CLASSES)
+
+    def compute(self, x, taps, keep):
+        inner = Keep((*taps, "embedding"))
+        first = super().compute(x, inner.taps, inner)
+        for name, value in inner.kept.items():
+            keep(name, value)
+        return (keep("head", first) + keep("head_dist", self.fc_dist(inner.kept["embedding"]))) / 2
+
+
 EQUAL_WIDTHS = {"fsp", "kdsvd"}
 """Methods that compare networks of equal widths only."""
+TWO_HEADS = [name for name, card in CARDS.items() if card.networks == "two_heads"]
+"""Methods whose student has two heads, as no small-image net has."""
 
 
 @dataclass
@@ -95,6 +124,8 @@ class World:
         student, target = NETS[self.nets] if isinstance(self.nets, str) else self.nets
         if self.name in EQUAL_WIDTHS and self.nets == "tiny":
             target = student
+        if self.name in TWO_HEADS and isinstance(self.nets, str):
+            student = TwoHeaded
         models = {teacher(k): target() for k in range(teachers)}
         if not self.pretrain:
             peers = {peer(k): student() for k in range(1, self.wants.peers + 1)}
@@ -104,6 +135,8 @@ class World:
         equip(self.team, self.method, self.context)
         self.taps = dict(self.team.taps)
         self.fixed_logits = torch.randn(teachers, IMAGES, CLASSES)
+        if self.name in MEASURED and not self.pretrain:
+            self.team.extra.load_state_dict(World(self.name, self.settings, self.nets, True, self.size).survey())
 
     def updates(self) -> list[tuple[Stage, Update]]:
         """Return every different update with a stage that holds it."""
@@ -114,6 +147,20 @@ class World:
             return stages_of(self.method)
         assert isinstance(self.method, Pretrains)
         return [self.method.pretrain_plan()]
+
+    def survey(self) -> dict[str, torch.Tensor]:
+        """Return what a pre-stage that measures leaves for trainings."""
+        assert isinstance(self.method, Surveys)
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(IMAGES, 3, self.size, self.size, generator=generator)
+        self.team.enter(Stage("survey", ()))
+
+        def look(positions, augmented=False):
+            seen = images[positions].flip(-1) if augmented else images[positions]
+            return self.team.forward(seen, self.precision, roles=[teacher(0)])[teacher(0)]
+
+        self.method.survey(self.team.extra, self.labels, look)
+        return self.state()[EXTRA]
 
     def batch(self, seed: int = 0, mixing: float = 1.0) -> Batch:
         generator = torch.Generator().manual_seed(seed)

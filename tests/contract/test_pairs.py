@@ -33,6 +33,7 @@ OUTCOMES = {
     "pre_activations": ("ytn", "tyn", "nnn"),
     "pooled_map": ("yyn", "yyn", "nnn"),
     "map_sizes": ("yyy", "yyy", "nty"),
+    "two_heads": ("nnn", "nnn", "nnn"),
 }
 EXCEPTIONS = {"fsp": {("vit", "vit"): "t"}}
 """FSP begins at the stem, which transformers have no tap of."""
@@ -106,7 +107,11 @@ def pairs_stages(card):
     return len(taps) == 2 and all("stages" in (names or ()) for names in taps)
 
 
-CASES = [(name, {}, pairs_stages(card)) for name, card in CARDS.items() if card.teachers != "none"]
+CASES = [
+    (name, {}, pairs_stages(card))
+    for name, card in CARDS.items()
+    if card.teachers != "none" and card.networks != "two_heads"
+]
 CASES += [("ckd_inter", {"inner": "vid"}, True)] if "ckd_inter" in CARDS else []
 
 

@@ -9,11 +9,12 @@ from steps import loss_of
 from torch import nn
 
 from kd.engine.resolve import method_class
+from kd.methods._classes import other_classes, target_or_not
 from kd.methods._standardise import standardise
 from kd.methods.contract import STUDENT, Batch, Context, Output, Progress, teacher
 from kd.methods.ctkd import Temperature, ctkd_loss, ramp
 from kd.methods.dist import correlation_loss, dist_loss
-from kd.methods.dkd import dkd_loss, other_classes, target_or_not
+from kd.methods.dkd import dkd_loss
 from kd.methods.kd import kd_loss
 from kd.methods.kd_logit_std import kd_logit_std_loss
 from kd.methods.mlkd import Views, described_levels, gram_rows, instance_rows, masks, released_levels, unsure_half

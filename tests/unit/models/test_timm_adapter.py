@@ -284,3 +284,29 @@ def test_real_imagenet_weights_from_a_wheel(caplog):
     assert head.classifier.weight.shape == (10, 1280)
     assert head.net.conv_stem.stride == (1, 1)
     assert torch.equal(head.net.conv_stem.weight, theirs[0][1])
+
+
+@pytest.mark.parametrize(
+    "arch", ["deit_tiny_distilled_patch16_224", "levit_128s", "pit_ti_distilled_224", "swiftformer_xs"]
+)
+def test_the_heads_of_a_distilled_network_are_those_that_timm_trains(arch):
+    size = 224 if "levit" in arch or "pit" in arch else 64
+    model = build(f"timm:{arch}", size=size)
+    images = torch.randn(2, 3, size, size)
+    assert model.tap_names[-3:] == ("head", "head_dist", "embedding")
+    model.train()
+    for module in model.modules():
+        if not list(module.children()):
+            module.eval()  # neither dropout nor batch statistics, so that two passes agree
+    model.net.set_distilled_training(True)
+    expected = model.net(images)
+    model.net.set_distilled_training(False)
+    for training in (True, False):
+        model.net.training = training
+        logits, heads = model(images, ("head", "head_dist"))
+        assert (model.net.training, model.net.distilled_training) == (training, False), "its mode is as it was"
+        for found, own in zip(heads.values(), expected, strict=True):
+            torch.testing.assert_close(found, own)
+        torch.testing.assert_close(logits, (expected[0] + expected[1]) / 2)
+        torch.testing.assert_close(model(images)[0], logits)
+    assert not torch.allclose(*expected)

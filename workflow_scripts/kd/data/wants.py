@@ -42,10 +42,14 @@ class Wants:
         if len(groups) > 1:
             found = ", ".join(sorted(f"{group.kind} of {group.size}" for group in groups))
             raise UserError(f"methods that draw different groups of images cannot be combined, found {found}")
+        views = tuple(dict.fromkeys(self.views + other.views))
+        if len({view.name for view in views}) < len(views):
+            found = ", ".join(f"{view.name} of {view.ops} at {view.magnitude}" for view in views)
+            raise UserError(f"methods that see different views of one name cannot be combined, found {found}")
         return Wants(
             peers=max(self.peers, other.peers),
             groups=next(iter(groups), None),
-            views=tuple(dict.fromkeys(self.views + other.views)),
+            views=views,
             fixed_teacher=self.fixed_teacher or other.fixed_teacher,
             live_teacher=self.live_teacher or other.live_teacher,
         )

@@ -14,8 +14,10 @@ from kd.methods.contract import (
     Deploys,
     Halved,
     Heads,
+    Look,
     Method,
     Momenta,
+    Output,
     Outputs,
     Prepares,
     Pretrains,
@@ -23,7 +25,9 @@ from kd.methods.contract import (
     Scheduled,
     Stage,
     Step,
+    Surveys,
     stages_of,
+    teacher,
 )
 from kd.models.base import TappedModel
 from kd.schema.cards import MethodSettings, card
@@ -58,8 +62,13 @@ def build_method(parts: Sequence[MethodPart], teachers: int) -> Method:
 
 
 def stages_of_job(job: JobSettings, method: Method) -> list[Stage]:
-    """Return the stages that a job trains: a pre-stage where there is no student, one half of a chain, or all."""
+    """Return the stages that a job trains: a pre-stage where there is no student, one half of a chain, or all.
+
+    A pre-stage that measures trains none.
+    """
     if job.student is None:
+        if isinstance(method, Surveys):
+            return []
         assert isinstance(method, Pretrains), f"{method.name} has no pre-stage"
         return [method.pretrain_plan()]
     if job.half is not None:
@@ -83,12 +92,17 @@ class Combined(Method):
         mixing = [name for name, method in methods.items() if isinstance(method, Prepares)]
         if mixing:
             raise UserError(f"{', '.join(mixing)} changes batches for its own loss and cannot be combined with others")
+        trained = [name for name, method in methods.items() if isinstance(method, Pretrains)]
+        measured = [name for name, method in methods.items() if isinstance(method, Surveys)]
+        if trained and len(trained) + len(measured) > 1:
+            raise UserError(f"{', '.join(trained + measured)} have pre-stages of their own and cannot be combined")
         self._named: dict[str, dict[str, tuple[str, ...]]] = {}
         for hook, name, own in (
             (Deploys, "deployed", self._deployed),
             (Heads, "heads", self._heads),
             (Momenta, "momenta", self._momenta),
             (Scheduled, "schedule", self._schedule),
+            (Surveys, "survey", self._survey),
         ):
             if any(isinstance(method, hook) for method in methods.values()):
                 setattr(self, name, own)
@@ -157,6 +171,17 @@ class Combined(Method):
             if isinstance(method, Scheduled)
             for key, value in method.schedule(progress).items()
         }
+
+    def _survey(self, extra: nn.ModuleDict, labels: Tensor, look: Look) -> None:
+        """Let each method that measures do so; it sees the taps that it named, and its own modules."""
+        for name, method in self.methods.items():
+            if isinstance(method, Surveys):
+                named = {teacher(0): self._named[name].get(teacher(0), ())}
+
+                def own(positions: Tensor, augmented: bool = False, named: dict[str, Any] = named) -> Output:
+                    return Outputs({teacher(0): look(positions, augmented)}).narrowed(named).teacher
+
+                method.survey(_own(extra, name), labels, own)
 
 
 def _of(name: str, named: Mapping[str, Tensor]) -> dict[str, Tensor]:

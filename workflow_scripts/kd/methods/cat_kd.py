@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kd.methods._features import EMBEDDING, last_layer, unit
+from kd.methods._features import last_layer, unit
+from kd.methods._pooled import pooled_maps
 from kd.methods.contract import STUDENT, Context, Method, Output, Step, teacher
-from kd.models.reuse import Pooled, pooled_feature
-from kd.tools.errors import UserError
+from kd.models.reuse import Pooled
 
 
 def activation_maps(feature: Tensor, weight: Tensor) -> Tensor:
@@ -42,16 +42,9 @@ class CatKD(Method):
     """The map whose average a network's classifier reads, by role; known once the networks have been seen."""
 
     def taps(self, context: Context) -> dict[str, tuple[str, ...]]:
-        """Find the maps whose average the classifiers read; a network without such a tap is a UserError."""
-        found = {role: pooled_feature(context.models[role], context.image_size) for role in (STUDENT, teacher(0))}
-        for role, feature in found.items():
-            if feature.tap == EMBEDDING:
-                raise UserError(
-                    f"method cat_kd needs a map whose average the classifier reads, but no tap of the {role} "
-                    f"({context.models[role].arch}) is one"
-                )
-        self.pooled = found
-        return {role: (feature.tap,) for role, feature in found.items()}
+        """Find the maps whose averages the classifiers read; a network without such a tap is a UserError."""
+        self.pooled = pooled_maps(self.name, context)
+        return {role: (feature.tap,) for role, feature in self.pooled.items()}
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the loss of the activation maps."""

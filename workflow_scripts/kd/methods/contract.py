@@ -362,6 +362,27 @@ class Pretrains(Protocol):
         """Return that stage."""
 
 
+class Look(Protocol):
+    """What the first teacher makes of training images, asked by position."""
+
+    def __call__(self, positions: Tensor, augmented: bool = False) -> Output:
+        """Return its logits and the taps that the method named, without gradients, in the order of the positions.
+
+        `positions` (n,) lie on the CPU. The images are as they are, or as the recipe augments them, drawn anew.
+        """
+
+
+@runtime_checkable
+class Surveys(Protocol):
+    """Has a pre-stage that measures the teacher on the training images and trains nothing (card: pretrain).
+
+    The job keeps the extra modules' state, which `build` of a student's job finds in modules of the same names.
+    """
+
+    def survey(self, extra: nn.ModuleDict, labels: Tensor, look: Look) -> None:
+        """Write into buffers of the extra modules what was found; labels (N,) are those of the images by position."""
+
+
 @runtime_checkable
 class Halved(Protocol):
     """Is trained as a chain of jobs, two halves a stage (methods whose card says chain)."""

@@ -1,29 +1,13 @@
 """Decoupled knowledge distillation (Zhao, Cui, Song, Qiu and Liang 2022)."""
 
-import math
-
-import torch
 from torch import Tensor, nn
 
+from kd.methods._classes import other_classes, target_or_not
 from kd.methods._divergence import softened_kl
 from kd.methods._standardise import standardise
+from kd.methods._warmup import warmed_up
 from kd.methods.contract import Context, Method, Progress, Step
 from kd.tools.errors import UserError
-
-
-def other_classes(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the logits (B,C-1) of every class but the label (B,), in order."""
-    columns = torch.arange(logits.shape[1] - 1, device=logits.device)
-    return logits.gather(1, columns + (columns >= labels[:, None]).long())
-
-
-def target_or_not(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return logits (B,2) of "the label" and "any other class"; their softmax holds the two probabilities.
-
-    The logarithm of a sum of exponentials stands for the other classes, so that nothing saturates.
-    """
-    target = logits.gather(1, labels[:, None])
-    return torch.cat([target, other_classes(logits, labels).logsumexp(dim=1, keepdim=True)], dim=1)
 
 
 def dkd_loss(
@@ -66,4 +50,4 @@ class DKD(Method):
         full = super().weight(term, progress)
         if term != "dkd":
             return full
-        return full * min(1.0, (math.floor(progress.epoch) + 1) / self.settings.warmup_epochs)
+        return full * warmed_up(progress, self.settings.warmup_epochs)

@@ -39,6 +39,7 @@ Change = Callable[[nn.Module, bool], list[str]]
 
 _STEM = re.compile(r"stem|conv_stem|conv1|bn1|act1|features\.(conv|norm)0")
 _UNMATCHED = "?"  # no parameter has this name, so timm's matcher files it where it files the head
+HEADS = ("head", "head_dist")
 _LARGE_CONVNEXT = 192  # channels of the first stage from ConvNeXt-L on
 
 
@@ -67,7 +68,8 @@ class TimmModel(TappedModel):
 
     Stages are timm's features in their order: resolutions for CNNs and hierarchical transformers, blocks for plain
     ViTs, whose tokens are given as maps (B, C, H, W) without class and register tokens. ResNets also have twins
-    "<tap>.pre"; in other families a stage ends in no activation, or in several.
+    "<tap>.pre"; in other families a stage ends in no activation, or in several. Distilled networks also have the logits
+    (B, classes) of their two heads, "head" and "head_dist", whose mean their own logits are.
     """
 
     def __init__(self, arch: str, num_classes: int, net: nn.Module) -> None:
@@ -75,7 +77,8 @@ class TimmModel(TappedModel):
         stem = ["stem"] if features and _STEM.match(features[0]) else []
         self_taps = [*stem, *stage_names(len(features) - len(stem))]
         watched = _watch(net, self_taps) if isinstance(net, ResNet) else {}
-        super().__init__(arch, num_classes, [*(with_twins(self_taps) if watched else self_taps), "embedding"])
+        heads = HEADS if _is_distilled(net) else ()
+        super().__init__(arch, num_classes, [*(with_twins(self_taps) if watched else self_taps), *heads, "embedding"])
         self.net = net
         self._index = {name: index for index, name in enumerate(self_taps)}
         self._ends = watched
@@ -95,7 +98,10 @@ class TimmModel(TappedModel):
         for name, (parent, activation) in self._ends.items():
             keep(f"{name}.pre", getattr(net.get_submodule(parent), activation).take())
         linear = self.classifier
-        if len(_classifiers(net)) > 1:  # distilled transformers join two heads in a way of their own
+        if any(name in HEADS for name in taps):
+            first, second = _both_heads(net, last)
+            return (keep("head", first) + keep("head_dist", second)) / 2
+        if len(_classifiers(net)) > 1:  # distilled transformers, and a few more, join heads in a way of their own
             return net.forward_head(last)
         return linear(embedding[..., None, None]).flatten(1) if isinstance(linear, nn.Conv2d) else linear(embedding)
 
@@ -370,6 +376,26 @@ def _classifiers(net: Any) -> list[nn.Module]:
     listed = list(found) if isinstance(found, tuple | list | nn.ModuleList) else [found]
     # A few nets return their whole head, pooling included.
     return [part.fc if hasattr(part, "global_pool") and hasattr(part, "fc") else part for part in listed]
+
+
+def _is_distilled(net: Any) -> bool:
+    """Whether a net has a head for labels and one for a teacher, and predicts with their mean."""
+    heads = net.get_classifier() if hasattr(net, "distilled_training") else ()
+    return isinstance(heads, tuple) and len(heads) == len(HEADS) and all(isinstance(head, nn.Module) for head in heads)
+
+
+def _both_heads(net: Any, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the logits of a distilled net's two heads, which each family finds in a way of its own.
+
+    timm's nets give them apart only where they train with distillation. The mode is set of the net alone, and not of
+    its layers.
+    """
+    before = net.training, net.distilled_training
+    try:
+        net.training = net.distilled_training = True
+        return net.forward_head(last)
+    finally:
+        net.training, net.distilled_training = before
 
 
 def _layer_groups(net: Any) -> list[list[nn.Module]]:

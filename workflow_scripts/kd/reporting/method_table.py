@@ -24,6 +24,7 @@ NETWORKS = {
     "pre_activations": "small-image nets and timm's ResNets, which have features before their activations; taps are to "
     "be listed where the numbers of stages differ",
     "pooled_map": "CNNs whose classifier reads the average of a tapped map",
+    "two_heads": "students with a second head: timm's distilled transformers",
 }
 """Which networks a method can train, by what its card says."""
 

@@ -59,7 +59,7 @@ class Length(Strict):
     spans: bool = False
     """Whether they pass in the whole chain (epochs_span) where schedules run through it."""
     needs: list[str] = []
-    """Settings without which, off or 0, it does nothing."""
+    """Settings without which, off or 0, it does nothing; 'KEY=VALUE' is a choice that it is for."""
     recipe: Annotated[int, Field(ge=1, le=100_000)] | None = None
     """Epochs of the published training that its default belongs to: what `recipe.schedule_epochs` scales; null: a
     length of its own, which nothing scales."""
@@ -195,11 +195,13 @@ class Card(Strict):
     """Whether it is a loss of its own, and not a change to the methods that it is combined with."""
     uncombined: str = ""
     """Why its loss cannot be added to another's, if it cannot: what the method does."""
-    networks: Literal["any", "stages", "map_sizes", "equal_widths", "pre_activations", "pooled_map"] = "any"
+    networks: Literal["any", "stages", "map_sizes", "equal_widths", "pre_activations", "pooled_map", "two_heads"] = (
+        "any"
+    )
     """Which pairs of student and teacher it can train. stages: any, but taps are to be listed where the numbers of
     stages differ; map_sizes: student maps at least half as large as the teacher's; equal_widths: equal widths at the
     taps; pre_activations: networks with features before their activations; pooled_map: CNNs whose classifier reads the
-    average of a tapped map."""
+    average of a tapped map; two_heads: students with a second head, as timm's distilled transformers have."""
     mixed_labels: bool = True
     """Whether the loss is defined for MixUp and CutMix batches."""
     settings: dict[str, Setting]

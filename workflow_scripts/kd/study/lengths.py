@@ -111,8 +111,9 @@ def _value(settings: Mapping[str, Any], key: str) -> Any:
 
 
 def _counts(settings: Mapping[str, Any], length: Length) -> bool:
-    """Whether all that a length needs is on."""
-    return all(_on(settings[other]) for other in length.needs)
+    """Whether all that a length needs is on, or is what it is for."""
+    needs = [need.partition("=") for need in length.needs]
+    return all(settings[other] == choice if choice else _on(settings[other]) for other, _, choice in needs)
 
 
 def _on(value: Any) -> bool:

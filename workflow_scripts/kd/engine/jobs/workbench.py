@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kd.data.wants import Wants
 from kd.engine.checkpoint import load_state
@@ -112,12 +112,18 @@ def _models(job: JobSettings, files: Files, data: Data, peers: int) -> dict[str,
 
 
 def _load_pretrained(job: JobSettings, extra: nn.ModuleDict, path: Path) -> None:
-    """Load what a pre-stage trained into the modules of the same names; a combination keeps them under the method's."""
-    owner = next(card(part.card).name for part in job.method if card(part.card).pretrain)
-    modules = extra if len(job.method) == 1 else extra[owner]
+    """Load what a pre-stage made into the modules of the same names; a combination keeps them under the method's."""
     state, _ = read_state(path)
-    names = {key.split(".", 1)[0] for key in state}
-    for name in sorted(names):
+    owners = [card(part.card).name for part in job.method if card(part.card).pretrain]
+    for owner in owners:
+        # the pre-stage of several methods is a combination itself
+        prefix = f"{owner}." if len(owners) > 1 else ""
+        made = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        _load_made(owner, made, extra if len(job.method) == 1 else extra[owner], path)
+
+
+def _load_made(owner: str, state: Mapping[str, Tensor], modules: nn.Module, path: Path) -> None:
+    for name in sorted({key.split(".", 1)[0] for key in state}):
         own = {key.split(".", 1)[1]: value for key, value in state.items() if key.startswith(f"{name}.")}
         try:
             modules[name].load_state_dict(own)  # type: ignore[operator, index]

@@ -1,0 +1,27 @@
+"""Logits seen from the label: the label's own, and those of all other classes."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def other_classes(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the logits (B,C-1) of every class but the label (B,), in order."""
+    columns = torch.arange(logits.shape[1] - 1, device=logits.device)
+    return logits.gather(1, columns + (columns >= labels[:, None]).long())
+
+
+def target_or_not(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return logits (B,2) of "the label" and "any other class"; their softmax holds the two probabilities.
+
+    The logarithm of a sum of exponentials stands for the other classes, so that nothing saturates.
+    """
+    target = logits.gather(1, labels[:, None])
+    return torch.cat([target, other_classes(logits, labels).logsumexp(dim=1, keepdim=True)], dim=1)
+
+
+def target_term(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the batch mean of the label's -p_t log p_s at temperature 1, for logits (B,C) and labels (B,)."""
+    own = F.log_softmax(student_logits, dim=1).gather(1, labels[:, None])
+    known = F.softmax(teacher_logits.detach(), dim=1).gather(1, labels[:, None])
+    return -(known * own).mean()
