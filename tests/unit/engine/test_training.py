@@ -36,6 +36,8 @@ METHODS = {
     "dml": "dml",
     "ft": {"method": "ft", "paraphraser_epochs": 1},
     "combined": {"name": "both", "combine": [{"method": "crd", "negatives": 32}, {"method": "kd", "ce_weight": 0.0}]},
+    "wkd_l": "wkd_l",
+    "combined_survey": {"name": "wkd_kd", "combine": [{"method": "wkd_l", "distances": "classifier"}, "kd"]},
     "combined_pre_stage": {"name": "ft_kd", "combine": [{"method": "ft", "paraphraser_epochs": 1}, "kd"]},
 }
 

@@ -136,7 +136,8 @@ def test_every_setting_that_counts_epochs_says_of_what_and_within_which(name):
     assert {key for key in counting if settings[key].epochs is None} == set()
     for key, setting in settings.items():
         if setting.epochs is not None:
-            assert {*setting.epochs.needs, setting.epochs.within} - {""} <= settings.keys(), key
+            needs = {need.partition("=")[0] for need in setting.epochs.needs}
+            assert {*needs, setting.epochs.within} - {""} <= settings.keys(), key
 
 
 @pytest.mark.parametrize("name", [name for name in card_names() if not card(name).chain])
@@ -156,6 +157,7 @@ COUNTED = {
     "ft": ("ft", "methods.ft.paraphraser_epochs: 30 of 100 epochs"),
     "hint": (HINT, "methods.two.hint_epochs: 30 of 100 epochs"),
     "combined": ({"name": "both", "combine": ["dkd", "at"]}, "methods.both.dkd.warmup_epochs: 20 of 100 epochs"),
+    "choice": ({"method": "sdd", "base": "dkd"}, "methods.sdd.warmup_epochs: 20 of 100 epochs"),
     "given": ({"method": "ctkd", "ramp_epochs": 11}, "methods.ctkd.ramp_epochs: 11 of 100 epochs"),
 }
 
@@ -167,7 +169,7 @@ def test_more_than_a_tenth_of_a_training_is_told_with_both_numbers(method, sente
     assert unscaled_lengths(experiment(method, epochs=100, recipe={"schedule_epochs": 240})) == []
 
 
-@pytest.mark.parametrize("method", ["ctkd", "hint", {"method": "dkd", "dkd_weight": 0.0}, ASIB, "ca_mkd", "kd"])
+@pytest.mark.parametrize("method", ["ctkd", "hint", {"method": "dkd", "dkd_weight": 0.0}, "sdd", ASIB, "ca_mkd", "kd"])
 def test_a_tenth_and_what_is_off_or_no_length_of_a_recipe_is_not_told(method):
     assert unscaled_lengths(experiment(method, epochs=100)) == []
 

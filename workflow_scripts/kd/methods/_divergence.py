@@ -13,3 +13,10 @@ def softened_kl(logits: Tensor, target_logits: Tensor, temperature: float) -> Te
     own = F.log_softmax(logits / temperature, dim=1)
     target = F.log_softmax(target_logits.detach() / temperature, dim=1)
     return F.kl_div(own, target, reduction="batchmean", log_target=True)
+
+
+def kl_rows(logits: Tensor, target_logits: Tensor) -> Tensor:
+    """Return KL(softmax(target_logits) || softmax(logits)) of every row, (B,); the target is detached."""
+    own = F.log_softmax(logits, dim=1)
+    target = F.log_softmax(target_logits.detach(), dim=1)
+    return F.kl_div(own, target, reduction="none", log_target=True).sum(dim=1)
