@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from operators import recorded
 from torch.nn import functional as F
 
 from kd.data import augment
 from kd.data.augment import Augmenter
 from kd.data.mixing import draw_box, draw_mixing, mix
-from kd.data.randaugment import LEVELS, OPERATIONS, apply_operations, draw_operations, rand_augment
+from kd.data.randaugment import LEVELS, OPERATIONS, apply_operations, draw_operations, everywhere, rand_augment
 from kd.schema.config import Augmentation, RandAugment
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
@@ -197,6 +198,18 @@ def test_operations_of_a_mixed_batch_stay_with_their_images(reference):
         assert (ours[row] != expected).float().mean() <= 0.01
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40), (2, 2)])
+@pytest.mark.parametrize("magnitude", [0, 9, 30])
+def test_operations_run_everywhere_give_the_pictures_of_operations_run_where_they_were_drawn(magnitude, height, width):
+    images = torch.cat([pictures(60, height, width), torch.full((4, 3, height, width), 77, dtype=torch.uint8)])
+    choice, negative = draw_operations(64, 1, generator(1)).squeeze(1).unbind(1)
+    assert choice.unique().tolist() == list(range(len(OPERATIONS)))
+    everywhere_made = everywhere(images, choice, negative, magnitude)
+    assert torch.equal(everywhere_made, apply_operations(images, choice, negative, magnitude))
+    # once the tables of this size are made, the host is told nothing
+    assert recorded(lambda: everywhere(images, choice, negative, magnitude)).unfit == []
+
+
 def test_operations_and_signs_match_torchvision():
     from torchvision.transforms import RandAugment as Reference
 
@@ -224,6 +237,17 @@ def test_mixup_is_the_convex_combination():
     assert torch.equal(mixed.labels, labels)
 
 
+@pytest.mark.parametrize("alphas", [(0.4, 0), (0, 1.0)])
+def test_mixing_is_drawn_ahead_and_read_as_tensors_alone(alphas):
+    images, labels = torch.rand(16, 3, 8, 8), torch.arange(16)
+    first, second = (draw_mixing(16, 8, 8, *alphas, generator(seed)) for seed in (1, 2))
+    assert first.share.dtype == torch.float64
+    assert first.share != second.share
+    records = [recorded(lambda drawn=drawn: mix(images, labels, drawn)) for drawn in (first, second)]
+    assert records[0].calls == records[1].calls
+    assert records[0].unfit == []
+
+
 def test_cutmix_has_priority_and_lam_is_the_area_kept():
     images = torch.arange(16.0).view(16, 1, 1, 1).expand(16, 3, 9, 14).contiguous()
     for seed in range(20):
@@ -231,7 +255,7 @@ def test_cutmix_has_priority_and_lam_is_the_area_kept():
         own = mixed.images == images
         kept = own.flatten(1).float().mean(1)
         moved = mixed.other_labels != mixed.labels
-        torch.testing.assert_close(kept[moved], torch.full_like(kept[moved], mixed.lam))
+        torch.testing.assert_close(kept[moved], mixed.lam.float().expand_as(kept[moved]))
         assert ((mixed.images == images[mixed.other_labels]) | own).all()
 
 

@@ -36,8 +36,8 @@ class Draws:
     """(B,2) int64: row and column at which the blank square begins, outside of the image too."""
 
     def on_device(self) -> dict[str, Tensor]:
-        """Return by name what was drawn and is read where the images are: the host sorts them by operation itself."""
-        found = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "operations"}
+        """Return by name what was drawn, all of which is read where the images are."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
         return {name: drawn for name, drawn in found.items() if drawn is not None}
 
 

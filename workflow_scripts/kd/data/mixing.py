@@ -12,21 +12,24 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class Mixed:
-    """A mixed batch: `lam` of each image's target is `labels`, the rest `other_labels`."""
+    """A mixed batch: `lam`, a scalar in float64, of each image's target is `labels`, the rest `other_labels`."""
 
     images: Tensor
     labels: Tensor
     other_labels: Tensor
-    lam: float
+    lam: Tensor
 
 
 @dataclass(frozen=True)
 class Mixing:
-    """How a batch is to be mixed: the share that images keep, the partner (B,) of each, and for CutMix the box."""
+    """How a batch is to be mixed, all tensors, so that a device can replay a step with other draws."""
 
-    share: float
+    share: Tensor
+    """What images keep: a scalar in float64, the precision in which it was drawn."""
     partners: Tensor
-    box: Box | None = None
+    """(B,) int64: which image of the batch each is mixed with."""
+    box: Tensor | None = None
+    """(4,) int64, for CutMix: what is pasted; it leaves `share` of the image."""
 
 
 def draw_mixing(
@@ -40,21 +43,33 @@ def draw_mixing(
         return None
     share = _draw_beta(cutmix_alpha if cutmix_alpha > 0 else mixup_alpha, generator)
     partners = torch.randperm(count, generator=generator)
-    return Mixing(share, partners, draw_box(height, width, share, generator) if cutmix_alpha > 0 else None)
+    if cutmix_alpha <= 0:
+        return Mixing(torch.tensor(share, dtype=torch.float64), partners)
+    box = draw_box(height, width, share, generator)
+    return Mixing(torch.tensor(kept(box, height, width), dtype=torch.float64), partners, torch.tensor(box))
 
 
 def mix(images: Tensor, labels: Tensor, drawn: Mixing) -> Mixed:
     """Mix float images (B, 3, H, W) with a permutation of themselves."""
-    partners, lam = drawn.partners, drawn.share
-    others = images.index_select(0, partners)
+    others = images.index_select(0, drawn.partners)
     if drawn.box is None:
-        return Mixed(torch.lerp(others, images, lam), labels, labels[partners], lam)
-    height, width = images.shape[-2:]
-    top, bottom, left, right = drawn.box
-    pasted = images.clone()
-    pasted[:, :, top:bottom, left:right] = others[:, :, top:bottom, left:right]
-    kept = 1 - (bottom - top) * (right - left) / (height * width)
-    return Mixed(pasted, labels, labels[partners], kept)
+        mixed = torch.lerp(others, images, drawn.share.to(images.dtype))
+    else:
+        mixed = torch.where(inside(drawn.box, *images.shape[-2:]), others, images)
+    return Mixed(mixed, labels, labels[drawn.partners], drawn.share)
+
+
+def inside(box: Tensor, height: int, width: int) -> Tensor:
+    """Return which pixels (H,W) a box (4,) covers, without reading it back to the host."""
+    top, bottom, left, right = box
+    rows, columns = torch.arange(height, device=box.device)[:, None], torch.arange(width, device=box.device)
+    return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
+
+
+def kept(box: Box, height: int, width: int) -> float:
+    """Return the share of an image that a box leaves."""
+    top, bottom, left, right = box
+    return 1 - (bottom - top) * (right - left) / (height * width)
 
 
 def draw_box(height: int, width: int, lam: float, generator: Generator) -> Box:

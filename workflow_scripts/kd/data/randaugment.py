@@ -52,37 +52,57 @@ def draw_operations(count: int, ops: int, generator: Generator) -> Tensor:
 
 
 def rand_augment(images: Tensor, operations: Tensor, magnitude: int) -> Tensor:
-    """Apply operations (B,n,2), drawn and kept on the CPU, to uint8 images (B,3,H,W); magnitudes go from 0 to 30."""
+    """Apply operations (B,n,2), on the device of the images, to uint8 images (B,3,H,W); magnitudes go from 0 to 30."""
     for choice, negative in (drawn.unbind(1) for drawn in operations.unbind(1)):
         images = apply_operations(images, choice, negative, magnitude)
     return images
 
 
 def apply_operations(images: Tensor, choice: Tensor, negative: Tensor, magnitude: int) -> Tensor:
-    """Apply to each image the operation `choice` (B,), reversed where `negative` (B,) is 1; both on the CPU.
+    """Apply to each image the operation `choice` (B,), reversed where `negative` (B,) is 1.
 
-    Images are sorted by operation, so that each operation runs once, on all images that drew it.
+    The CPU runs each operation on the images that drew it. A GPU, which would have to tell the host how many those are,
+    runs every operation on all images; the results are the same.
     """
+    run = by_operation if images.device.type == "cpu" else everywhere
+    return run(images, choice, negative, magnitude)
+
+
+def by_operation(images: Tensor, choice: Tensor, negative: Tensor, magnitude: int) -> Tensor:
+    """Sort images by operation, run each operation once on those that drew it, and put them back in order."""
     order = choice.argsort(stable=True)
     sizes = choice.bincount(minlength=len(OPERATIONS)).tolist()
     sizes = [sum(sizes[:GEOMETRIC]), *sizes[GEOMETRIC:]]
-    rows = order.to(images.device, non_blocking=True)
     done = []
-    parts = images.index_select(0, rows).split(sizes)
+    parts = images.index_select(0, order).split(sizes)
     drawn = zip(choice[order].split(sizes), negative[order].split(sizes), strict=True)
     for operation, part, (chosen, sign) in zip(_BATCHED, parts, drawn, strict=True):
         if len(part):
             done.append(operation(part, chosen, sign, magnitude))
-    return torch.cat(done).index_select(0, order.argsort().to(images.device, non_blocking=True))
+    return torch.cat(done).index_select(0, order.argsort())
 
 
+def everywhere(images: Tensor, choice: Tensor, negative: Tensor, magnitude: int) -> Tensor:
+    """Run every operation on all images and take of each image the one that it drew, reading nothing of the draws."""
+    drew = choice.view(-1, 1, 1, 1)
+    moved = _move(images, choice.clamp(max=GEOMETRIC - 1), negative, magnitude)
+    done = torch.where(drew < GEOMETRIC, moved, images)
+    for number, operation in enumerate(_BATCHED[1:-1], start=GEOMETRIC):  # the last leaves images as they are
+        done = torch.where(drew == number, operation(images, choice, negative, magnitude), done)
+    return done
+
+
+@functools.cache
 def _level(low: float, high: float, magnitude: int) -> float:
     return float(torch.linspace(low, high, LEVELS)[magnitude])
 
 
 @functools.lru_cache(maxsize=8)
-def _matrices(magnitude: int, height: int, width: int) -> Tensor:
-    """Return (operation, sign, 2, 3): from a pixel of the result to its origin, both in pixels about the centre."""
+def _matrices(magnitude: int, height: int, width: int, device: torch.device) -> Tensor:
+    """Return (operation, sign, 3, 2): from a pixel of the result, about the centre, to its origin in -1..1.
+
+    A point (x,y,1) in pixels is multiplied from the left.
+    """
     shear, degrees = _level(0.0, 0.3, magnitude), _level(0.0, 30.0, magnitude)
     across, down = (int(_level(0.0, 150 / 331 * length, magnitude)) for length in (width, height))
     matrices = []
@@ -98,13 +118,13 @@ def _matrices(magnitude: int, height: int, width: int) -> Tensor:
                 [[cos, -sin, 0.0], [sin, cos, 0.0]],  # counter-clockwise for a positive angle, y pointing down
             ]
         )
-    return torch.tensor(matrices).transpose(0, 1).contiguous()
+    table = torch.tensor(matrices).transpose(0, 1).transpose(2, 3) / torch.tensor([0.5 * width, 0.5 * height])
+    return table.to(device)
 
 
 def _move(images: Tensor, choice: Tensor, negative: Tensor, magnitude: int) -> Tensor:
     height, width = images.shape[-2:]
-    matrix = _matrices(magnitude, height, width)[choice, negative].to(images.device, non_blocking=True)
-    matrix = matrix.transpose(1, 2) / matrix.new_tensor([0.5 * width, 0.5 * height])
+    matrix = _matrices(magnitude, height, width, images.device)[choice, negative]
     x = torch.arange(width, device=images.device) - (width - 1) / 2
     y = torch.arange(height, device=images.device) - (height - 1) / 2
     points = torch.stack([x.expand(height, -1), y[:, None].expand(-1, width), x.new_ones(height, width)], dim=-1)
@@ -115,9 +135,9 @@ def _move(images: Tensor, choice: Tensor, negative: Tensor, magnitude: int) -> T
 
 def _blend(images: Tensor, other: Tensor | float, negative: Tensor, magnitude: int) -> Tensor:
     """Return factor * images + (1 - factor) * other, where factor is 1 plus or minus the strength."""
-    strength = _level(0.0, 0.9, magnitude)
-    factors = torch.tensor([1 + strength, 1 - strength], dtype=torch.float64)[negative].view(-1, 1, 1, 1)
-    factor, rest = (part.float().to(images.device, non_blocking=True) for part in (factors, 1 - factors))
+    strength, reverse = _level(0.0, 0.9, magnitude), negative.view(-1, 1, 1, 1) > 0
+    up, down = 1 + strength, 1 - strength
+    factor, rest = torch.where(reverse, down, up), torch.where(reverse, 1 - down, 1 - up)
     return (factor * images + rest * other).clamp_(0, 255).to(torch.uint8)
 
 

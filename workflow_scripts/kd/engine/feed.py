@@ -160,20 +160,29 @@ def on_device(draws: Sequence[BatchDraws], device: torch.device) -> list[BatchDr
     if device.type == "cpu":
         return list(draws)
     augmentation = _moved([drawn.augmentation for drawn in draws], device)
-    mixing = [drawn.mixing for drawn in draws]
-    partners = _split([mixed.partners for mixed in mixing if mixed is not None], device)
+    mixing = _mixing_on([drawn.mixing for drawn in draws if drawn.mixing is not None], device)
     drawn_by_method = [drawn.own for drawn in draws if drawn.own is not None]
     own = torch.stack(drawn_by_method).to(device).unbind() if drawn_by_method else ()
     views = {name: _moved([drawn.views[name] for drawn in draws], device) for name in draws[0].views}
     return [
         BatchDraws(
             augmentation[place],
-            None if mixed is None else replace(mixed, partners=partners[place]),
+            mixing[place] if mixing else None,
             {name: moved[place] for name, moved in views.items()},
             own[place] if own else None,
         )
-        for place, mixed in enumerate(mixing)
+        for place in range(len(draws))
     ]
+
+
+def _mixing_on(drawn: "Sequence[Mixing]", device: torch.device) -> "list[Mixing]":
+    if not drawn:
+        return []
+    shares, partners = torch.stack([one.share for one in drawn]).to(device), _split([d.partners for d in drawn], device)
+    boxes = [one.box for one in drawn if one.box is not None]
+    moved = torch.stack(boxes).to(device).unbind() if boxes else [None] * len(drawn)
+    parts = zip(drawn, shares, partners, moved, strict=True)
+    return [replace(one, share=share, partners=own, box=box) for one, share, own, box in parts]
 
 
 def _moved(draws: Sequence[Draws], device: torch.device) -> list[Draws]:

@@ -53,7 +53,7 @@ class MinNorm(nn.Module):
         identity = torch.eye(vectors, dtype=gram.dtype, device=gram.device)
         system[:, :vectors, :vectors] = torch.where(self.free[:, :, None], gram, identity)
         system[:, :vectors, vectors] = self.free.to(gram.dtype)
-        system[:, vectors, :vectors] = 1.0
+        system[:, vectors, :vectors].fill_(1.0)
         right = torch.cat([self.fixed, self.fixed.new_ones(patterns, 1)], dim=1)
         return torch.linalg.solve_ex(system, right)[0][:, :vectors]
 

@@ -1,5 +1,6 @@
 """Comparative knowledge distillation: differences of groups of images match the teacher's (Wilf et al. 2023, 2025)."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,7 +40,9 @@ def ckd_loss(student: Tensor, target: Tensor, criterion: str = "kl", temperature
 
 def label_vectors(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
     """Return labels (...) as vectors (...,C): one-hot, a share `smoothing` spread over all classes."""
-    return F.one_hot(labels, num_classes) * (1 - smoothing) + smoothing / num_classes
+    # torch's one_hot reads the labels back to check them
+    hot = labels[..., None] == torch.arange(num_classes, device=labels.device)
+    return hot * (1 - smoothing) + smoothing / num_classes
 
 
 class CKD(Method):

@@ -3,7 +3,7 @@
 import torch
 from torch import Generator, Tensor
 
-from kd.data.mixing import draw_box
+from kd.data.mixing import draw_box, inside
 from kd.methods.mixup import Mixup
 
 
@@ -12,12 +12,10 @@ def pasted(images: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
 
     `box` (4,) is top, bottom, left and right in pixels. It is not read back to the host.
     """
-    (first, second), (top, bottom, left, right) = images.unbind(dim=1), box
-    height, width = images.shape[-2:]
-    rows, columns = torch.arange(height, device=images.device)[:, None], torch.arange(width, device=images.device)
-    inside = (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
-    other = inside.sum(dtype=torch.float64) / (height * width)
-    return torch.where(inside, second, first), torch.stack([1 - other, other]).float()
+    first, second = images.unbind(dim=1)
+    covered = inside(box, *images.shape[-2:])
+    other = covered.sum(dtype=torch.float64) / covered.numel()
+    return torch.where(covered, second, first), torch.stack([1 - other, other]).float()
 
 
 class CutMix(Mixup):
