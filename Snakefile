@@ -41,6 +41,7 @@ rule all:
     input:
         [rules.tables.output, rules.figures.output, rules.page.output] if PLAN.runs else [],
         rules.analysis.output if PLAN.designs else [],
+        expand(rules.sink.output, sink=EXPERIMENT.report.sinks) if PLAN.runs else [],
         rules.continual_report.output if PLAN.continual.runs else [],
 
 

@@ -8,6 +8,7 @@ localrules:
     statistics,
     tables,
     figures,
+    sink,
     page,
     asib_result,
     all,
@@ -103,6 +104,23 @@ if PLAN.designs:
             experiment=experiment_file,
         shell:
             command("analysis", "experiment runs out")
+
+
+rule sink:
+    input:
+        reads("sink"),
+    output:
+        f"{FOLDER}/sinks/{{sink}}/index.json",
+    log:
+        f"{LOGS}/sink_{{sink}}.log",
+    wildcard_constraints:
+        sink=any_of(EXPERIMENT.report.sinks),
+    conda:
+        ENVIRONMENT
+    params:
+        **told("sink"),
+    shell:
+        command("sinks", "settings runs statistics out", out="output:q")
 
 
 rule page:

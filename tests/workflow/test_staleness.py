@@ -1,5 +1,6 @@
 """What an edit makes stale, seen in the dry run of a finished experiment: that and what follows, nothing else."""
 
+import csv
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from kd.tools.files import read_json
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("staleness")]
 
 CONFIG = "tests/workflow/tiny.yaml"
-RESULTS = {"collect", "statistics", "tables", "figures", "page"}
+RESULTS = {"collect", "statistics", "tables", "figures", "page", "sink"}
 LIBRARY = "workflow_scripts/kd"
 
 
@@ -85,6 +86,24 @@ def test_touching_every_source_reruns_nothing(tiny_copy):
     for path in [*tiny_copy.glob("workflow_scripts/**/*.py"), *tiny_copy.glob("config/**/*.yaml")]:
         path.touch()
     assert stale(tiny_copy) == []
+
+
+def test_a_sink_more_is_all_that_is_made_for_it(tiny_copy):
+    reconfigure(tiny_copy, lambda content: content["report"]["sinks"].append("wandb"))
+    assert [(job.rule, job.wildcards) for job in stale(tiny_copy)] == [("sink", {"sink": "wandb"})]
+    reconfigure(tiny_copy, lambda content: content["report"].update(sinks=[]))
+    assert stale(tiny_copy) == []
+
+
+def test_sinks_hold_every_run(tiny_run):
+    folder = tiny_run / "results" / "tiny" / "sinks"
+    with (tiny_run / "results" / "tiny" / "runs.csv").open(encoding="utf-8") as file:
+        paths = {row["path"] for row in csv.DictReader(file)}
+    written = read_json(folder / "tensorboard" / "index.json")["runs"]
+    assert written.keys() == paths
+    assert all((folder / "tensorboard" / "runs" / place).is_file() for place in written.values())
+    summary = read_json(folder / "results_list" / "experiment_summary.json")
+    assert summary["pairs"].keys() == {"first/resnet14+wrn_16_1--resnet8", "second/resnet14+wrn_16_1--resnet8"}
 
 
 def test_one_methods_loss_reruns_that_method_and_what_follows(tiny_copy):

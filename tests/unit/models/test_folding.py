@@ -17,6 +17,7 @@ NETS = [
     "ShuffleV1",
     "ShuffleV2",
     "ResNet50",
+    "MultiBranchNet",
     "timm:resnet18",
 ]
 

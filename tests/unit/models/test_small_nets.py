@@ -17,7 +17,9 @@ from kd.tools.errors import UserError
 REFERENCE = json.loads((Path(__file__).parents[2] / "data" / "small_image_nets.json").read_text(encoding="utf-8"))[
     "models"
 ]
-ONE_OF_EACH = ("resnet8", "ResNet50", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2")
+BRANCHES = "MultiBranchNet"
+"""A network of no published table: its numbers are worked out by hand."""
+ONE_OF_EACH = ("resnet8", "ResNet50", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", BRANCHES)
 
 
 def build(arch, classes=100, device="cpu"):
@@ -27,7 +29,7 @@ def build(arch, classes=100, device="cpu"):
 
 
 def test_the_table_and_the_reference_name_the_same_nets():
-    assert set(SMALL_NETS) == set(REFERENCE)
+    assert set(SMALL_NETS) == {*REFERENCE, BRANCHES}
 
 
 @pytest.mark.parametrize("arch", REFERENCE)
@@ -55,7 +57,7 @@ def test_taps_change_nothing_and_come_in_the_order_asked(arch):
     torch.testing.assert_close(model.classifier(features["embedding"]), logits)
 
 
-@pytest.mark.parametrize("arch", [arch for arch in ONE_OF_EACH if arch not in ("wrn_16_1", "vgg8")])
+@pytest.mark.parametrize("arch", [arch for arch in ONE_OF_EACH if arch not in ("wrn_16_1", "vgg8", BRANCHES)])
 def test_staged_nets_equal_a_forward_by_hand(arch):
     model = build(arch, 10).eval()
     images = torch.randn(2, 3, 16, 16)
@@ -83,6 +85,35 @@ def test_vgg_equals_a_forward_by_hand():
             torch.testing.assert_close(features[name], x)
             x = nn.MaxPool2d(2)(x) if number < 3 else x
         torch.testing.assert_close(logits, model.fc(x.mean((2, 3))))
+
+
+def test_branches_have_the_sizes_worked_out_by_hand():
+    model = build(BRANCHES)
+    convolutions = 9 * (3 * 64 + 64 * 128 + 128 * 256 + 256 * 512)
+    norms, gates, linear = 2 * (64 + 128 + 256 + 512), 3 + 5 + 5 + 5, 960 * 100 + 100
+    assert sum(p.numel() for p in model.parameters()) == convolutions + norms + gates + linear
+    _, features = model(torch.zeros(2, 3, 32, 32), model.tap_names)
+    shapes = {name: tuple(value.shape[1:]) for name, value in features.items()}
+    maps = {"stage1": (64, 32, 32), "stage2": (128, 16, 16), "stage3": (256, 8, 8), "stage4": (512, 4, 4)}
+    assert shapes == {**maps, "embedding": (960,)}
+
+
+def test_branches_equal_a_forward_by_hand_with_timms_channel_attention():
+    from timm.layers import EcaModule
+
+    model, x = build(BRANCHES, 10).eval(), torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        logits, features = model(x, model.tap_names)
+        total, weights = model.fc.bias.clone(), model.fc.weight.split([64, 128, 256, 512], dim=1)
+        for number, (name, stage, weight) in enumerate(zip(model.stage_taps, model.stages, weights, strict=True)):
+            convolution, norm, _, attention = stage
+            gate = EcaModule(norm.num_features)
+            assert gate.conv.weight.shape == attention.conv.weight.shape
+            gate.load_state_dict(attention.state_dict())
+            x = gate(F.relu(norm(convolution(nn.MaxPool2d(2)(x) if number else x))))
+            torch.testing.assert_close(features[name], x)
+            total = total + x.mean((2, 3)) @ weight.T  # the branch's own classifier
+        torch.testing.assert_close(logits, total)
 
 
 def test_wrn_taps_raw_sums_and_their_normalised_twins():
@@ -153,7 +184,7 @@ def test_an_unknown_tap_names_model_and_taps():
 
 
 @pytest.mark.parametrize("size", [8, 16, 64])
-@pytest.mark.parametrize("arch", ["resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2"])
+@pytest.mark.parametrize("arch", ["resnet8", "wrn_16_1", "vgg8", "MobileNetV2", "ShuffleV1", "ShuffleV2", BRANCHES])
 def test_other_image_sizes(arch, size):
     model = build_model(ModelSettings(arch=arch), 10, size)
     assert model.training

@@ -28,16 +28,17 @@ _FAMILIES: dict[str, tuple[str, ...]] = {
     "mobilenetv2": ("MobileNetV2",),
     "shufflenetv1": ("ShuffleV1",),
     "shufflenetv2": ("ShuffleV2",),
+    "multibranch": ("MultiBranchNet",),
 }
 
 SMALL_NETS: dict[str, str] = {arch: module for module, archs in _FAMILIES.items() for arch in archs}
 """Architecture name -> module of kd.models that builds it."""
 
 _BLOCKS = {
-    **dict.fromkeys(("resnet_cifar", "wrn", "shufflenetv1", "shufflenetv2"), 4),
+    **dict.fromkeys(("resnet_cifar", "wrn", "shufflenetv1", "shufflenetv2", "multibranch"), 4),
     **dict.fromkeys(("resnet_imagenet", "vgg", "mobilenetv2"), 5),
 }
-"""What freezing counts as blocks of the networks of a module: stem and stages."""
+"""What freezing counts as blocks of the networks of a module: stem, where there is one, and stages."""
 
 _REGISTERED = re.compile(r"^@register_model\b[^\n]*\n(?:@[^\n]*\n)*def (\w+)\(", re.MULTILINE)
 _DEPRECATED = re.compile(r"^register_model_deprecations\(__name__, \{(.*?)^\}\)", re.MULTILINE | re.DOTALL)

@@ -401,6 +401,9 @@ class Analysis(Strict):
         return self
 
 
+Sink = Literal["tensorboard", "wandb", "results_list"]
+
+
 class Reporting(Strict):
     """What the tables and figures show."""
 
@@ -412,11 +415,22 @@ class Reporting(Strict):
     """Of every interval, and of the tests that decide what is bold."""
     analysis: Analysis | None = None
     """One question of the experiment's own: sensitivity, ladder, sweep of a setting, overlap of the teachers."""
+    sinks: list[Sink] = []
+    """What else is written of all finished runs, into results/EXPERIMENT/sinks/. tensorboard: every epoch of every run,
+    for `tensorboard --logdir`; wandb: the same for Weights & Biases, offline unless WANDB_MODE says otherwise, and sent
+    by `wandb sync`; results_list: one plain row per method, the teacher's lead in points and percent, and a summary."""
+    wandb_project: str | None = Field(default=None, min_length=1, max_length=128)
+    """The project that sink wandb names; null: the experiment's name."""
+    wandb_entity: str | None = Field(default=None, min_length=1, max_length=128)
+    """The user or team that sink wandb names; null: whose key it is."""
 
     @model_validator(mode="after")
-    def _references_distinct(self) -> Self:
-        if len(set(self.references)) != len(self.references):
-            raise ValueError(f"references must differ, found {self.references}")
+    def _consistent(self) -> Self:
+        for key in ("references", "sinks"):
+            if len(set(getattr(self, key))) != len(getattr(self, key)):
+                raise ValueError(f"{key} must differ, found {getattr(self, key)}")
+        if (self.wandb_project or self.wandb_entity) and "wandb" not in self.sinks:
+            raise ValueError(f"wandb_project and wandb_entity belong to sink wandb, found sinks {self.sinks}")
         return self
 
 

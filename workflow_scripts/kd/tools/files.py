@@ -84,6 +84,29 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `folder` that takes its place on success and goes away on failure.
+
+    Errors: UserError for whatever keeps it from being written.
+    """
+    target = Path(folder)
+    temporary = staging_name(target)
+    try:
+        _make_folder(temporary)
+        yield temporary
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+        sync(target.parent)
+    except Exception as error:
+        if (trouble := disk_trouble(error)) is None:
+            raise
+        raise UserError(f"cannot write {target}: {trouble}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _umask() -> int:
     """Return which permissions this process takes away from new files; there is no way to ask but to set them."""
     mask = os.umask(0o077)

@@ -5,10 +5,8 @@ not the network's own is an error.
 """
 
 import logging
-import shutil
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +30,7 @@ from kd.schema.architectures import is_timm
 from kd.study.job_settings import JobSettings
 from kd.study.made import MANIFEST, manifest_digest, read_record
 from kd.tools.errors import UserError
-from kd.tools.files import atomic_path, read_json, staging_name, write_json
+from kd.tools.files import atomic_folder, atomic_path, atomic_write, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +76,7 @@ def export(run: Path, weights: str, out: Path, formats: tuple[str, ...]) -> dict
     _check_out(out)
     _check_libraries(formats)
     student = read_student(run, weights)
-    with torch.no_grad(), _whole_folder(out) as folder:
+    with torch.no_grad(), atomic_folder(out) as folder:
         expected = student.model(student.images)[0]
         files, loading = {}, _write_weights(student, folder, expected) if "weights" in formats else {}
         if "weights" in formats:
@@ -89,7 +87,7 @@ def export(run: Path, weights: str, out: Path, formats: tuple[str, ...]) -> dict
             files[ONNX] = _write_onnx(student, folder, expected)
         facts = {**student.facts, **loading, "files": files, "latency": latency(student)}
         write_json(folder / FACTS, facts)
-        (folder / "README.md").write_text(manual(facts, student), encoding="utf-8")
+        atomic_write(folder / "README.md", manual(facts, student))
     return facts
 
 
@@ -275,7 +273,7 @@ def _milliseconds(model: nn.Module, images: Tensor) -> float:
     return round(1000 * median(taken), 3)
 
 
-# --- the folder ----------------------------------------------------------------------------------
+# --- what can be refused at once -----------------------------------------------------------------
 
 
 def _check_out(out: Path) -> None:
@@ -291,20 +289,6 @@ def _check_libraries(formats: tuple[str, ...]) -> None:
     if "onnx" in formats and missing:
         rest = " ".join(name for name in FORMATS if name != "onnx")
         raise UserError(f"ONNX needs {', '.join(missing)}: install it, or give --formats {rest}")
-
-
-@contextmanager
-def _whole_folder(out: Path) -> Iterator[Path]:
-    """Yield a folder that takes the place of `out` once all is written, and goes away otherwise."""
-    folder = staging_name(out)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-        if out.exists():
-            shutil.rmtree(out)
-        folder.rename(out)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 # --- how the files are read ----------------------------------------------------------------------

@@ -21,6 +21,7 @@ from kd.study.runs import NO_TEACHER, Run
 from kd.tools.memo import remembered
 
 CONTINUAL = ("continual_run", "continual_matrix")
+_SINKS = {"sinks", "wandb_project", "wandb_entity"}
 TEMPLATE = SCRIPTS / "kd" / "reporting" / "page.html.j2"
 
 
@@ -60,6 +61,17 @@ def analysis(jobs: Jobs) -> JobPlan:
 
 
 @of_rule
+def sink(jobs: Jobs, name: str) -> JobPlan:
+    """Return the writing of all finished runs for another program."""
+    plan, report = jobs.plan, jobs.plan.experiment.report
+    wandb = {"project": report.wandb_project or plan.experiment.experiment, "entity": report.wandb_entity}
+    metrics = [f"{job.folder}/metrics.csv" for job in evaluations(jobs)]
+    told = canonical({"sink": name, **(wandb if name == "wandb" else {})})
+    inputs = {**_read(plan), "metrics": metrics}
+    return _report(jobs, "sink", told, inputs, _known(jobs), "sinks", f"{plan.folder}/sinks/{name}")
+
+
+@of_rule
 def page(jobs: Jobs) -> JobPlan:
     """Return the page that shows all of it."""
     plan, template = jobs.plan, TEMPLATE.read_text(encoding="utf-8")
@@ -88,10 +100,17 @@ def benchmark(jobs: Jobs) -> JobPlan:
 
 
 def _report(
-    jobs: Jobs, rule: str, settings: str, inputs: Files, after: Sequence[JobPlan], module: str | None = None
+    jobs: Jobs,
+    rule: str,
+    settings: str,
+    inputs: Files,
+    after: Sequence[JobPlan],
+    module: str | None = None,
+    folder: str | None = None,
 ) -> JobPlan:
-    """Return a job that makes something for people by the script of its name."""
-    return jobs.make(rule, jobs.plan.folder, settings, {module or rule}, inputs=inputs, after=tuple(after))
+    """Return a job that makes something for people by the script of its name, in the experiment's folder by default."""
+    place = folder or jobs.plan.folder
+    return jobs.make(rule, place, settings, {module or rule}, inputs=inputs, after=tuple(after))
 
 
 # --- what they read -----------------------------------------------------------------------------
@@ -130,15 +149,15 @@ def _there(jobs: Jobs, found: list[JobPlan], file: str) -> list[JobPlan]:
 
 
 def report_text(plan: Plan) -> str:
-    """Return what statistics and figures of the comparison depend on: not the experiment's own analysis beside them."""
-    return canonical(plan.experiment.report.model_dump(mode="json", exclude={"analysis"}))
+    """Return what statistics and figures of the comparison depend on: not what is made beside them."""
+    return canonical(plan.experiment.report.model_dump(mode="json", exclude={"analysis", *_SINKS}))
 
 
 @remembered
 def shown(plan: Plan) -> dict[str, Any]:
     """Return what tables and pages show of the experiment: not how its jobs are run."""
     how = {"gpus", "jobs_per_gpu", "threads", "cache", "co_train", "students_per_job"}
-    return plan.experiment.model_dump(mode="json", exclude=how)
+    return plan.experiment.model_dump(mode="json", exclude={**dict.fromkeys(how, True), "report": _SINKS})
 
 
 def _cards(plan: Plan) -> str:
