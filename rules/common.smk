@@ -7,11 +7,19 @@ import sys
 from functools import cache
 from pathlib import Path
 
-SCRIPTS = str(Path(workflow.basedir) / "workflow_scripts")
+# Not Snakemake's basedir, which is another workflow's where this one is a module of it.
+ROOT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+SCRIPTS = str(ROOT / "workflow_scripts")
 if SCRIPTS not in sys.path:
     sys.path.append(SCRIPTS)  # last: script names must not hide anything
 
 from snakemake.exceptions import WorkflowError
+
+if not Path(SCRIPTS).is_dir():
+    raise WorkflowError(
+        "The scripts of this workflow come with it in a clone only: clone the repository, and name its Snakefile by path."
+    )
+
 from snakemake.logging import logger
 from snakemake.settings.types import RerunTrigger
 
@@ -37,7 +45,7 @@ ASKED = Asked(
 )
 
 try:
-    QUICK_START = Path(workflow.basedir) / "config" / "config.yaml"
+    QUICK_START = ROOT / "config" / "config.yaml"
     GIVEN = workflow.config_settings  # what Snakemake has read into config already: --configfile and --config
     EXPERIMENT = check_experiment(workflow_configuration(config, QUICK_START, GIVEN.configfiles, GIVEN.config))
     PLAN = Plan(EXPERIMENT)
@@ -68,7 +76,7 @@ def as_letters(text: str) -> str:
     return text.replace("{", "{{").replace("}", "}}")
 
 
-ENVIRONMENT = as_letters(str(Path(workflow.basedir) / "envs" / "environment.yaml"))
+ENVIRONMENT = as_letters(str(ROOT / "envs" / "environment.yaml"))
 
 # This Python and these scripts, wherever Snakemake was started from, and what changes no result: kept out of the
 # commands, whose text is part of what results are made from.
