@@ -85,12 +85,12 @@ def tekap_l(inputs: Inputs, params: Params) -> Tensor:
 
 def sdd(base: str, inputs: Inputs, params: Params) -> Tensor:
     asked = {"temperature": 4.0, **params}
-    scales = asked.pop("scales", (1, 2, 4))
+    scales, form = asked.pop("scales", (1, 2, 4)), asked.pop("form", "released")
 
     def cells(network: str, scales: Sequence[int]) -> Tensor:
         weight, bias = (inputs.get(f"weights/{network}_fc.{name}") for name in ("weight", "bias"))
         assert weight is not None
-        return cell_logits(inputs[f"{network}_feats.0"], weight, bias, scales)
+        return cell_logits(inputs[f"{network}_feats.0"], weight, bias, scales, form)
 
     student, target, whole = cells("student", scales), cells("teacher", scales), cells("teacher", (1,))
     return sdd_loss(student, target, whole, inputs["labels"], base=base, **asked)
@@ -109,7 +109,8 @@ def wkd_l(inputs: Inputs, params: Params) -> Tensor:
 def crld(inputs: Inputs, params: Params) -> Tensor:
     weak, strong = ((inputs[f"student_logits_{view}"], inputs[f"teacher_logits_{view}"]) for view in ("weak", "strong"))
     confidences = (params.get("tau_weak", 0.9), params.get("tau_strong", 0.2))
-    within, cross = crld_losses(Views(*weak, *strong), params.get("temperature", 4.0), *confidences)
+    asked = (params.get("temperature", 4.0), *confidences, params.get("form", "released"))
+    within, cross = crld_losses(Views(*weak, *strong), *asked)
     return params.get("within_view_weight", 2.0) * within + params.get("cross_view_weight", 0.5) * cross
 
 

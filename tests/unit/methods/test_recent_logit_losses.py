@@ -369,7 +369,9 @@ def test_coarse_cells_come_from_the_4x4_grid_and_small_maps_are_repeated():
     grid = nn.functional.adaptive_avg_pool2d(odd, 4)
     found = cell_logits(odd, weight, bias, (1, 2))
     torch.testing.assert_close(found[:, 0], grid.mean(dim=(2, 3)) @ weight.T + bias)
-    assert not torch.allclose(found[:, 0], odd.mean(dim=(2, 3)) @ weight.T + bias)
+    whole = odd.mean(dim=(2, 3)) @ weight.T + bias
+    assert not torch.allclose(found[:, 0], whole)
+    torch.testing.assert_close(cell_logits(odd, weight, bias, (1, 2), "described")[:, 0], whole)
     small = maps(2)
     found = cell_logits(small, weight, None, (4,)).unflatten(1, (4, 4))
     torch.testing.assert_close(found[:, 0, 3], small[:, :, 0, 1] @ weight.T)
@@ -438,6 +440,13 @@ def test_each_teachers_view_gates_both_terms_and_masked_images_stay_in_the_mean(
     found = crld_losses(Views(*(torch.tensor(z) for z in views)), 3.0, taus[0] - 1e-9, taus[1] - 1e-9)
     expected = [(mask * both).mean() for mask, both in zip(passed, (within, cross), strict=True)]
     assert [value.item() for value in found] == pytest.approx(expected, rel=1e-9)
+    described = crld_losses(Views(*(torch.tensor(z) for z in views)), 3.0, taus[0] - 1e-9, taus[1] - 1e-9, "described")
+    first, second = passed
+    expected = [
+        (first * rows(student_weak, teacher_weak) + second * rows(student_strong, teacher_strong)).mean(),
+        (first * rows(student_strong, teacher_weak) + second * rows(student_weak, teacher_strong)).mean(),
+    ]
+    assert [value.item() for value in described] == pytest.approx(expected, rel=1e-9)
 
 
 def test_crld_teaches_labels_on_both_views_and_asks_for_a_strong_one():

@@ -35,20 +35,25 @@ def sure(teacher_logits: Tensor, confidence: float) -> Tensor:
     return (F.softmax(teacher_logits.detach(), dim=1).amax(dim=1) >= confidence).to(teacher_logits.dtype)
 
 
-def crld_losses(views: Views, temperature: float, tau_weak: float, tau_strong: float) -> Consistency:
+def crld_losses(
+    views: Views, temperature: float, tau_weak: float, tau_strong: float, form: str = "released"
+) -> Consistency:
     """Return T^2 KL(teacher || student) within each view and across the two, batch means.
 
-    As released, what the teacher makes of the weak view gates both terms within views, and what it makes of the strong
-    one both terms across; an image that is gated out adds 0 and counts in the mean.
+    An image that is gated out adds 0 and counts in the mean. In form "released" what the teacher makes of the weak view
+    gates both terms within views, and what it makes of the strong one both terms across; in form "described" each term
+    is gated by the view on which its teacher is.
     """
 
     def rows(student: Tensor, target: Tensor) -> Tensor:
         return temperature**2 * kl_rows(student / temperature, target / temperature)
 
-    within = rows(views.student_weak, views.teacher_weak) + rows(views.student_strong, views.teacher_strong)
-    cross = rows(views.student_strong, views.teacher_weak) + rows(views.student_weak, views.teacher_strong)
-    gates = sure(views.teacher_weak, tau_weak), sure(views.teacher_strong, tau_strong)
-    return Consistency(*((gate * both).mean() for gate, both in zip(gates, (within, cross), strict=True)))
+    weak, strong = sure(views.teacher_weak, tau_weak), sure(views.teacher_strong, tau_strong)
+    within = rows(views.student_weak, views.teacher_weak), rows(views.student_strong, views.teacher_strong)
+    cross = rows(views.student_strong, views.teacher_weak), rows(views.student_weak, views.teacher_strong)
+    gates = ((weak, weak), (strong, strong)) if form == "released" else ((weak, strong), (weak, strong))
+    pairs = zip(gates, (within, cross), strict=True)
+    return Consistency(*((first * one + second * other).mean() for (first, second), (one, other) in pairs))
 
 
 class CRLD(Method):
@@ -62,7 +67,7 @@ class CRLD(Method):
         """Return the classification loss of both views and the two losses of consistency."""
         settings, weak, strong = self.settings, step.outputs, step.seen.views[STRONG]
         views = Views(*(output.logits for seen in (weak, strong) for output in (seen.student, seen.teacher)))
-        found = crld_losses(views, settings.temperature, settings.tau_weak, settings.tau_strong)
+        found = crld_losses(views, settings.temperature, settings.tau_weak, settings.tau_strong, settings.form)
         students = (views.student_weak, views.student_strong)
         ce = torch.stack([step.batch.cross_entropy(logits) for logits in students]).sum()
         return {"ce": ce, "within_view": found.within, "cross_view": found.cross}

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from kd.methods._classes import other_classes, target_or_not
 from kd.methods._divergence import kl_rows
-from kd.methods._features import last_layer
+from kd.methods._features import last_layer, pool_to
 from kd.methods._pooled import pooled_maps
 from kd.methods._warmup import warmed_up
 from kd.methods.contract import STUDENT, Context, Method, Output, Progress, Step, teacher
@@ -23,14 +23,17 @@ WEIGHTS = {"kd": {"ce": 0.1, "sdd": 0.9}, "dkd": {"ce": 1.0, "sdd": 1.0}}
 """Of the terms, by base, where the settings leave them to it."""
 
 
-def cell_logits(feature: Tensor, weight: Tensor, bias: Tensor | None, scales: Sequence[int]) -> Tensor:
+def cell_logits(
+    feature: Tensor, weight: Tensor, bias: Tensor | None, scales: Sequence[int], form: str = "released"
+) -> Tensor:
     """Return logits (B,N,C) of the cells of maps (B,D,H,W), scale by scale, from a classifier's weight and bias.
 
-    Maps are averaged to 4x4 and the cells of coarser scales from that, as released, which is not the average of the
-    map itself where its side is no multiple of 4. Maps that are smaller are repeated.
+    Form "released" averages maps to 4x4, and the cells of coarser scales from that; form "described" averages the map
+    itself for every scale, which is another number where its side is no multiple of 4. Maps that are smaller are
+    repeated.
     """
-    grid = F.adaptive_avg_pool2d(feature, FINEST)
-    cells = [grid if scale == FINEST else F.adaptive_avg_pool2d(grid, scale) for scale in scales]
+    grid = F.adaptive_avg_pool2d(feature, FINEST) if form == "released" else feature
+    cells = [pool_to(grid, (scale, scale)) for scale in scales]
     return F.linear(torch.cat([cell.flatten(2) for cell in cells], dim=2).transpose(1, 2), weight, bias)
 
 
@@ -102,7 +105,7 @@ class SDD(Method):
     def cells(self, role: str, output: Output, scales: Sequence[int]) -> Tensor:
         """Return what a network's own classifier makes of the cells of its last map."""
         weight, bias = last_layer(self.name, role, output)
-        return cell_logits(self.pooled[role].of(output.taps), weight, bias, scales)
+        return cell_logits(self.pooled[role].of(output.taps), weight, bias, scales, self.settings.form)
 
     def weight(self, term: str, progress: Progress) -> float:
         """Return the base's weight where the setting is null; that of dkd is warmed up."""

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from kd.methods._classes import target_term
 from kd.methods._decay import cosine_share
 from kd.methods._features import EMBEDDING, last_layer
-from kd.methods.contract import STUDENT, Context, Look, Method, Progress, Step, teacher
+from kd.methods.contract import STUDENT, Context, Look, Method, Output, Progress, Step, teacher
 
 DISTANCES = "distances"
 EPSILON = 1e-8
@@ -145,6 +145,8 @@ class WKDL(Method):
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return the distances, which the pre-stage fills and a training loads."""
+        if self.settings.distances == "classifier" and STUDENT not in context.taps:
+            self.rows(context.models[teacher(0)].classifier)
         return nn.ModuleDict({DISTANCES: ClassDistances(context.num_classes)})
 
     def survey(self, extra: nn.ModuleDict, labels: Tensor, look: Look) -> None:
@@ -152,8 +154,7 @@ class WKDL(Method):
         distances = extra[DISTANCES]
         assert isinstance(distances, ClassDistances)
         if self.settings.distances == "classifier":
-            weight, _ = last_layer(self.name, teacher(0), look(torch.zeros(1, dtype=torch.int64)))
-            distances.values.copy_(cosine_distances(weight))
+            distances.values.copy_(cosine_distances(self.rows(look(torch.zeros(1, dtype=torch.int64)).classifier)))
             return
 
         def rows_of(positions: Tensor) -> Tensor:
@@ -161,6 +162,11 @@ class WKDL(Method):
             return centred_rows(feature)
 
         distances.values.copy_(cka_distances(members_of(labels, len(distances.values)), rows_of))
+
+    def rows(self, classifier: nn.Module | None) -> Tensor:
+        """Return the rows (C,D) of the teacher's classifier; one that is not linear is a UserError."""
+        weight, _ = last_layer(self.name, teacher(0), Output(torch.empty(0), {}, classifier))
+        return weight
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss, the label's term and the transport cost."""
