@@ -5,6 +5,7 @@ STATISTICS = f"{FOLDER}/statistics.json"
 
 localrules:
     collect,
+    details,
     statistics,
     tables,
     figures,
@@ -31,6 +32,22 @@ rule collect:
         **told("collect", as_file=True),
     shell:
         command("collect", "rows out", rows="params.settings:q", out="output:q")
+
+
+rule details:
+    input:
+        reads("details"),
+    output:
+        f"{FOLDER}/curves.csv",
+        f"{FOLDER}/details.json",
+    log:
+        f"{LOGS}/details.log",
+    conda:
+        ENVIRONMENT
+    params:
+        **told("details"),
+    shell:
+        command("details", "runs settings out")
 
 
 rule statistics:
@@ -81,7 +98,7 @@ rule figures:
         # a figure lies in <out>/<data set>/<pair>/
         folder=lambda w, output: Path(output[0]).parents[2],
     shell:
-        command("figures", "runs statistics report out", report="params.settings:q", out="params.folder:q")
+        command("figures", "runs statistics curves settings out", out="params.folder:q")
 
 
 if PLAN.designs:
@@ -137,4 +154,9 @@ rule page:
         experiment=experiment_file,
         folder=f"{FOLDER}/figures",
     shell:
-        command("page", "experiment runs statistics figures continual out", figures="params.folder:q", out="output:q")
+        command(
+            "page",
+            "experiment runs statistics curves details figures continual out",
+            figures="params.folder:q",
+            out="output:q",
+        )

@@ -14,7 +14,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Write tables/analysis.* and the figures of each design."""
     experiment = Experiment.model_validate(read_json(arguments.experiment))
     plan = Plan(experiment)
-    write_designs(arguments.runs, plan.designs, arguments.out, experiment.report, plan.meta())
+    write_designs(arguments.runs, plan.designs, arguments.out, experiment.report, plan.meta(), plan.families)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from kd.console.entry import run
-from kd.reporting.page import write_page
+from kd.reporting.page import Inputs, write_page
 from kd.schema.config import Experiment
 from kd.study.plan import Plan
 from kd.study.variant import cards_of
@@ -15,17 +15,16 @@ def main(arguments: argparse.Namespace) -> None:
     """Write the page."""
     experiment = Experiment.model_validate(read_json(arguments.experiment))
     plan = Plan(experiment)
-    write_page(
-        arguments.runs,
-        arguments.statistics,
-        arguments.figures,
-        arguments.out,
-        experiment.report,
-        cards_of(plan.variants.values()),
-        plan.meta(),
-        designs=plan.designs,
-        continual_json=arguments.continual,
+    inputs = Inputs(
+        runs=arguments.runs,
+        statistics=arguments.statistics,
+        curves=arguments.curves,
+        details=arguments.details,
+        figures=arguments.figures,
+        continual=arguments.continual,
     )
+    cards = cards_of(plan.variants.values())
+    write_page(inputs, arguments.out, experiment.report, cards, plan.meta(), plan.families, plan.designs)
 
 
 if __name__ == "__main__":
@@ -33,6 +32,8 @@ if __name__ == "__main__":
     parser.add_argument("--experiment", type=Path, required=True, help="JSON file: the checked experiment")
     parser.add_argument("--runs", type=Path, required=True, help="runs.csv")
     parser.add_argument("--statistics", type=Path, required=True, help="statistics.json")
+    parser.add_argument("--curves", type=Path, required=True, help="curves.csv")
+    parser.add_argument("--details", type=Path, required=True, help="details.json")
     parser.add_argument("--figures", type=Path, required=True, help="folder of the figures")
     parser.add_argument("--continual", type=Path, nargs="?", help="continual.json, where there are such runs")
     parser.add_argument("--out", type=Path, required=True, help="report.html")

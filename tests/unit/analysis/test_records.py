@@ -15,7 +15,7 @@ from kd.analysis.collect import collect
 from kd.analysis.compared import compute_statistics
 from kd.analysis.continual import read_runs as read_continual
 from kd.analysis.continual import summaries
-from kd.analysis.curves import read_curves
+from kd.analysis.curves import over_seeds
 from kd.analysis.predictions import saved_logits
 from kd.schema.config import Reporting
 from kd.tools.errors import UserError
@@ -131,7 +131,7 @@ def tables_of(tmp_path: Path, *runs: dict) -> list[dict[str, str]]:
     """Make the tables' numbers and the curves of some runs, and return the rows."""
     collect(runs, tmp_path / "runs.csv")
     compute_statistics(tmp_path / "runs.csv", tmp_path / "statistics.json", Reporting())
-    read_curves([run["path"] for run in runs], "val_top1")
+    over_seeds([run["path"] for run in runs], "val_top1")
     with (tmp_path / "runs.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -1,6 +1,7 @@
 """A made-up experiment on disk: run folders as the engine leaves them, collected and analysed."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,8 +11,18 @@ from recorded import failed, finished, step
 
 from kd.analysis.collect import collect
 from kd.analysis.compared import compute_statistics
+from kd.analysis.curves import write_curves
+from kd.analysis.details import Shown, gather, write_details
+from kd.analysis.runs import read_runs
+from kd.reporting.figures import Group, load_groups, write_figures
+from kd.reporting.layout import continual_figures, design_figures, figure_files
+from kd.reporting.page import Inputs, write_page
 from kd.schema.cards import Card, Paper, Published
 from kd.schema.config import Reporting
+from kd.study.designs import Design
+
+PIXEL = b"\x89PNG\r\n\x1a\nnot really"  # the page inlines figures as they are
+FAMILIES = {"ce": "baseline", "kd": "logits", "crd": "relational", "ft": "features", "at": "features"}
 
 
 def make_card(name, published=()):
@@ -40,6 +51,7 @@ class World:
     runs: list = field(default_factory=list)
     report: Reporting = field(default_factory=Reporting)
     cards: dict = field(default_factory=dict)
+    families: dict = field(default_factory=lambda: dict(FAMILIES))
 
     def teachers(self, seeds, accuracy=80.0):
         for seed in seeds:
@@ -96,7 +108,41 @@ class World:
         self.runs_csv, self.statistics = self.root / "runs.csv", self.root / "statistics.json"
         collect(self.runs, self.runs_csv)
         compute_statistics(self.runs_csv, self.statistics, self.report)
+        self.gather({})
         return self
+
+    def gather(self, shown: dict[str, Shown]) -> None:
+        """Gather what is told of the runs beside the comparison, with what is told of the images."""
+        runs = read_runs(self.runs_csv)
+        write_curves(runs, self.root / "curves.csv")
+        write_details(gather(runs, shown, self.report.weights), self.root / "details.json")
+
+    def groups(self) -> list[Group]:
+        files = (self.runs_csv, self.statistics, self.root / "curves.csv")
+        return load_groups(*files, self.report, self.families)
+
+    def figures(self, folder: Path) -> None:
+        """Draw the figures of the comparison."""
+        files = (self.runs_csv, self.statistics, self.root / "curves.csv")
+        write_figures(*files, folder, self.report, self.families)
+
+    def page(self, designs: Sequence[Design] = (), continual: Path | None = None, figures: Path | None = None) -> str:
+        """The page; without a folder of figures each of them is some bytes that tell its name."""
+        inputs = Inputs(
+            runs=self.runs_csv,
+            statistics=self.statistics,
+            curves=self.root / "curves.csv",
+            details=self.root / "details.json",
+            figures=figures or self.root / "figures",
+            continual=continual,
+        )
+        names = [*figure_files([group.key for group in self.groups()]), *design_figures(designs)]
+        for name in [] if figures else [*names, *continual_figures([self.dataset] if continual else [])]:
+            (inputs.figures / name).parent.mkdir(parents=True, exist_ok=True)
+            (inputs.figures / name).write_bytes(PIXEL + name.encode())
+        out = self.root / "report.html"
+        write_page(inputs, out, self.report, self.cards, self.meta, self.families, designs)
+        return out.read_text(encoding="utf-8")
 
     @property
     def meta(self):

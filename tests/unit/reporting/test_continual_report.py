@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import itertools
 import json
 
 import numpy as np
@@ -9,10 +10,10 @@ import pytest
 from PIL import Image
 from recorded import finished, step
 
-from kd.reporting.continual import as_markdown, matrices, over_tasks, write_continual
-from kd.reporting.layout import continual_figures, continual_tables, figure_files
-from kd.reporting.page import write_page
-from kd.reporting.style import styled
+from kd.analysis.continual import read_runs
+from kd.reporting.continual import as_markdown, heat_scale, matrices, over_tasks, write_continual
+from kd.reporting.layout import continual_figures, continual_tables
+from kd.reporting.style import SMALL, styled
 from kd.schema.config import Reporting
 
 
@@ -81,20 +82,13 @@ def test_the_json_holds_whole_matrices(written):
 
 
 def test_the_page_has_a_chapter_of_it(written, small):
-    for name in figure_files([(small.dataset, small.pair)]):
-        (written / "figures" / name).parent.mkdir(parents=True, exist_ok=True)
-        (written / "figures" / name).write_bytes(b"a figure")
-    arguments = (small.report, small.cards, small.meta)
-    table = written / "tables/continual.json"
-    page = small.root / "report.html"
-    write_page(small.runs_csv, small.statistics, written / "figures", page, *arguments, continual_json=table)
-    html = page.read_text(encoding="utf-8")
-    assert "<h2>toy: classes learned in tasks by net</h2>" in html
-    assert "<th>Final minus finetune</th>" in html
+    html = small.page(continual=written / "tables/continual.json")
+    assert "<h2>Classes learned in tasks by net, on toy</h2>" in html
+    assert '<th scope="col">Final minus finetune</th>' in html
     assert "<li>replay, seed 2: not finished</li>" in html
-    for name in ("accuracy_matrices", "accuracy_over_tasks"):
-        picture = (written / f"figures/toy/continual/{name}.png").read_bytes()
-        assert base64.b64encode(picture).decode() in html
+    for name in continual_figures(["toy"]):
+        if name.endswith(".png"):
+            assert base64.b64encode((small.root / "figures" / name).read_bytes()).decode() in html
 
 
 def test_figures_are_pictures_and_the_same_bytes_every_time(written, tmp_path):
@@ -105,15 +99,37 @@ def test_figures_are_pictures_and_the_same_bytes_every_time(written, tmp_path):
     assert (tmp_path / "second" / name).read_bytes() == (written / name).read_bytes()
 
 
-@pytest.mark.parametrize("tasks", [2, 5, 10, 25])
-def test_heat_maps_write_numbers_where_they_fit(tmp_path, tasks):
-    from kd.analysis.continual import read_runs
+STRATEGIES = ("finetune", "replay", "ewc_10", "prev_kd")
 
+
+@pytest.mark.parametrize(("tasks", "strategies"), [(2, 2), (9, 2), (6, 3), (7, 4), (11, 1), (25, 2)])
+def test_heat_maps_write_numbers_where_they_fit(tmp_path, tasks, strategies):
     with styled():
-        figure = matrices(read_runs(runs(tmp_path, tasks)))
-    written = [text.get_text() for text in figure.axes[0].texts]
-    assert len(written) == (tasks * (tasks + 1) // 2 if tasks <= 10 else 0)
-    assert len(figure.axes[0].get_xticks()) <= 10 or tasks <= 10
+        figure = matrices(read_runs(runs(tmp_path, tasks, STRATEGIES[:strategies])))
+        figure.draw_without_rendering()
+    written = figure.axes[0].texts
+    assert len(written) == (tasks * (tasks + 1) // 2 if tasks * min(strategies, 3) <= 18 else 0)
+    boxes = [text.get_window_extent() for text in written]
+    assert not any(one.overlaps(two) for one, two in itertools.combinations(boxes, 2))
+    assert all(text.get_fontsize() >= SMALL for text in written)
+    assert len(figure.axes[0].get_xticks()) <= 5
+
+
+def test_the_scale_of_heat_maps_fits_their_numbers(tmp_path):
+    with styled():
+        figure = matrices(read_runs(runs(tmp_path)))
+    (first,) = figure.axes[0].images
+    # from 16.9 (a third of 50.5) to 70.5
+    assert first.get_clim() == (15.0, 75.0)
+    assert all(image.get_clim() == first.get_clim() for axes in figure.axes[:2] for image in axes.images)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "scale"),
+    [(0.0, 51.0, (0, 55)), (98.7, 100.0, (95, 100)), (40.0, 40.0, (40, 45)), (100.0, 100.0, (100, 100))],
+)
+def test_a_scale_ends_at_multiples_of_five_within_0_and_100(low, high, scale):
+    assert heat_scale([np.array([[low, np.nan], [low, high]])]) == scale
 
 
 def test_nothing_finished_gives_a_sentence_and_no_crash(tmp_path):

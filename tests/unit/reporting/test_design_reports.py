@@ -12,8 +12,7 @@ from kd.analysis.designs import design_records, reference_means
 from kd.analysis.runs import read_runs
 from kd.reporting.design_files import write_designs
 from kd.reporting.designs import design_figure
-from kd.reporting.layout import design_figures, design_tables, figure_files
-from kd.reporting.page import write_page
+from kd.reporting.layout import design_figures, design_tables
 from kd.reporting.style import RC, styled
 from kd.schema.config import Reporting
 from kd.study.designs import Design, Point
@@ -80,7 +79,7 @@ def test_references_beside_a_sweep_are_those_that_it_does_not_hold(scored):
     runs = read_runs(scored.runs_csv)
     assert reference_means(runs, design, scored.report) == {"ce": pytest.approx(66.5)}
     with styled():
-        figure = design_figure(runs, design, scored.report)
+        figure = design_figure(runs, design, scored.report, {})
     (axes,) = figure.axes
     assert [line.get_text() for line in figure.legends[0].get_texts()] == ["sweep", "ce"]
     assert axes.get_xlabel() == "ib_beta"
@@ -95,7 +94,7 @@ def test_references_beside_a_sweep_are_those_that_it_does_not_hold(scored):
 def test_places_of_many_magnitudes_stand_on_a_logarithmic_axis(scored, places, scale):
     design = design_of("sweep", ["whole", "no_ib", "ce"], places, axis="beta")
     with styled():
-        (axes,) = design_figure(read_runs(scored.runs_csv), design, scored.report).axes
+        (axes,) = design_figure(read_runs(scored.runs_csv), design, scored.report, {}).axes
     assert axes.get_xscale() == scale
     assert [label.get_text() for label in axes.get_xticklabels()] == [f"{place:g}" for place in places]
 
@@ -116,7 +115,7 @@ def overlapping(world):
 
 def test_an_overlap_has_a_line_a_method_and_its_files_hold_the_numbers(overlapping):
     world, design = overlapping
-    write_designs(world.runs_csv, [design], world.root, world.report, world.meta)
+    write_designs(world.runs_csv, [design], world.root, world.report, world.meta, {})
     rows = list(csv.DictReader(io.StringIO((world.root / "tables" / "analysis.csv").read_text(encoding="utf-8"))))
     assert [(row["x"], row["method"], row["mean"], row["difference_mean"]) for row in rows] == [
         *[("0.0", "avg_kd", "60.5", ""), ("0.0", "asib", "65.0", "4.5")],
@@ -130,7 +129,7 @@ def test_an_overlap_has_a_line_a_method_and_its_files_hold_the_numbers(overlappi
     found = json.loads((world.root / "tables" / "analysis.json").read_text(encoding="utf-8"))["sections"]
     assert found[0]["rows"][1]["values"] == [64.0, 66.0]
     with styled():
-        figure = design_figure(read_runs(world.runs_csv), design, world.report)
+        figure = design_figure(read_runs(world.runs_csv), design, world.report, {})
     lines = {line.get_label(): line.get_xdata().tolist() for line in figure.axes[0].lines if line.get_label()[0] != "_"}
     assert lines == {"avg_kd": [0.0, 100.0], "asib": [0.0]}
 
@@ -144,7 +143,7 @@ def test_files_are_those_that_the_workflow_expects_and_repeat_themselves(scored)
     ]
 
     def written():
-        write_designs(scored.runs_csv, designs, scored.root / "out", scored.report, scored.meta)
+        write_designs(scored.runs_csv, designs, scored.root / "out", scored.report, scored.meta, {})
         files = [path for path in (scored.root / "out").rglob("*") if path.is_file()]
         return {path.relative_to(scored.root / "out").as_posix(): path.read_bytes() for path in files}
 
@@ -156,15 +155,8 @@ def test_files_are_those_that_the_workflow_expects_and_repeat_themselves(scored)
 
 def test_the_page_shows_table_and_figure(overlapping):
     world, design = overlapping
-    folder, out = world.root / "figures", world.root / "report.html"
-    groups = [("toy", "a_0+b_0--small"), ("toy", "a+b--small")]
-    for name in figure_files(groups) + design_figures([design]):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"\x89PNG" + name.encode())
-    arguments = (world.runs_csv, world.statistics, folder, out, world.report, world.cards, world.meta, "snakemake")
-    write_page(*arguments, designs=[design])
-    shown = out.read_text(encoding="utf-8")
-    assert shown.count("<h2>toy: small, overlap of the teachers&#39; classes</h2>") == 1
-    assert "+4.50 [−1.85, +10.85]" in shown
-    plain = [write_page(*arguments), out.read_text(encoding="utf-8")][1]
+    shown = world.page([design])
+    assert shown.count("<h2>Overlap of the teachers&#39; classes: small, on toy</h2>") == 1
+    assert '<td data-value="4.5">+4.50 <span class="interval">[−1.85, +10.85]</span></td>' in shown
+    plain = world.page()
     assert shown.count("<img") == plain.count("<img") + 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from steps import fitted, loss_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -182,6 +183,24 @@ def test_scale(tmp_path):
     assert all(point["ratio"] > 0 for curve in found.values() for point in curve["points"])
     figures.draw_scale(found, tmp_path / "scale.png")
     assert (tmp_path / "scale.png").stat().st_size > 0
+
+
+def test_one_method_far_out_does_not_squeeze_the_others():
+    ratios = {f"m{index}": {"median": 1.2 + index / 100, "min": 1.1, "max": 1.6} for index in range(39)}
+    ratios["crd"] = {"median": 6.5, "min": 5.9, "max": 7.2}
+    axes = Figure().subplots()
+    figures._ranges(axes, ratios, "engine / reference loop")
+    assert axes.get_xlim() == pytest.approx((0.9, 1.03 * 1.6))
+    (told,) = axes.texts
+    assert (told.get_text(), told.get_position()[1]) == ("6.5 (5.9 to 7.2) →", 39)
+    assert len(axes.containers) == 39
+
+
+@pytest.mark.parametrize(
+    ("ratios", "out"), [([1.0], []), ([1.0, 6.5], []), ([1.2] * 9 + [1.3], []), ([1.2] * 9 + [2.0], [2.0])]
+)
+def test_few_ratios_are_never_far_out(ratios, out):
+    assert [ratio for ratio in ratios if ratio > figures.fence(ratios)] == out
 
 
 @pytest.mark.parametrize("method", ["kd", "ce", "at", "dml"])

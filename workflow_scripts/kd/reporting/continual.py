@@ -13,7 +13,7 @@ from kd.analysis.runs import grouped
 from kd.analysis.statistics import Summary
 from kd.reporting import text
 from kd.reporting.layout import FIGURE_FORMATS, figure_name
-from kd.reporting.style import GREY, looks, new_figure, save, settle, styled
+from kd.reporting.style import COLUMN, GREY, SMALL, TEXT, headed, looks, new_figure, save, settle, styled, wrapped_name
 from kd.schema.config import Reporting
 from kd.tools.csv_files import csv_text
 from kd.tools.files import atomic_write
@@ -30,8 +30,7 @@ NOTES = (
     "minus final accuracy, in points. Task known: only the classes of the image's own task may be answered. The test "
     "images were read by the last weights of each task, which nothing selects."
 )
-NUMBERS_UP_TO = 10  # tasks, more numbers than these would not fit into their cells
-PANEL = 2.1  # inches
+NUMBERS_ACROSS = 18  # cells side by side, more numbers than these would not fit into them
 
 
 def write_continual(runs: Sequence[Mapping[str, Any]], folder: str | Path, report: Reporting) -> None:
@@ -150,58 +149,74 @@ def matrices(runs: Sequence[CourseRun]) -> "Figure":
         return _nothing()
     columns = min(len(groups), 3)
     lines = -(-len(groups) // columns)
-    figure = new_figure(PANEL * columns + 0.9, PANEL * lines + 0.8)
+    tables = {strategy: mean_matrix(members) for strategy, members in groups.items()}
+    scale = heat_scale(list(tables.values()))
+    figure = new_figure(COLUMN, (COLUMN - 0.5) / columns * lines + 0.55)
     panels = figure.subplots(lines, columns, squeeze=False)
     image: AxesImage | None = None
-    for axes, (strategy, members) in zip(panels.flat, groups.items(), strict=False):
-        image = _heat(axes, mean_matrix(members))
-        axes.set_title(strategy, fontsize=9)
+    for axes, (strategy, table) in zip(panels.flat, tables.items(), strict=False):
+        image = _heat(axes, table, scale, columns)
+        axes.set_title(wrapped_name(strategy, 18))
     for axes in panels.flat[len(groups) :]:
         axes.set_axis_off()
     assert image is not None
     bar = figure.colorbar(image, ax=panels, shrink=0.8, pad=0.02)
-    bar.set_label("Test top-1 (%), any seen class", fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-    figure.supxlabel("Images of task", fontsize=9)
-    figure.supylabel("After task", fontsize=9)
+    bar.set_label("Test top-1 (%), any seen class")
+    figure.supxlabel("Images of task", fontsize=TEXT)
+    figure.supylabel("After task", fontsize=TEXT)
+    headed(figure, "What is left of each task", [_place(runs), "Mean of the seeds."])
     return figure
 
 
-def _heat(axes: "Axes", matrix: np.ndarray) -> "AxesImage":
+def heat_scale(tables: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Return the ends of a colour scale that fits the data: multiples of 5 around them, within 0 and 100."""
+    low, high = (float(edge([edge(table) for table in tables])) for edge in (np.nanmin, np.nanmax))
+    bottom, top = 5 * np.floor(low / 5), 5 * np.ceil(high / 5)
+    return max(float(bottom), 0.0), min(float(top if top > bottom else bottom + 5), 100.0)
+
+
+def _heat(axes: "Axes", matrix: np.ndarray, scale: tuple[float, float], columns: int) -> "AxesImage":
     tasks = len(matrix)
-    image = axes.imshow(np.ma.masked_invalid(matrix), vmin=0, vmax=100, cmap="viridis")
+    image = axes.imshow(np.ma.masked_invalid(matrix), vmin=scale[0], vmax=scale[1], cmap="viridis")
     axes.grid(visible=False)
-    ticks = range(0, tasks, -(-tasks // 10))
-    axes.set_xticks(ticks, [str(tick + 1) for tick in ticks], fontsize=7)
-    axes.set_yticks(ticks, [str(tick + 1) for tick in ticks], fontsize=7)
-    if tasks <= NUMBERS_UP_TO:
+    ticks = range(0, tasks, -(-tasks // 5))
+    axes.set_xticks(ticks, [str(tick + 1) for tick in ticks])
+    axes.set_yticks(ticks, [str(tick + 1) for tick in ticks])
+    if tasks * columns <= NUMBERS_ACROSS:
         for row, column in zip(*np.nonzero(np.isfinite(matrix)), strict=True):
             value = matrix[row, column]
-            colour = "white" if value < 60 else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6 + 10 / tasks, color=colour)
+            colour = "white" if value < scale[0] + 0.6 * (scale[1] - scale[0]) else "black"
+            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=SMALL, color=colour)
     return image
 
 
 def over_tasks(runs: Sequence[CourseRun]) -> "Figure":
     """Return accuracy over seen classes after each task, mean and range over seeds, a line a strategy."""
+    from matplotlib.ticker import MaxNLocator
+
     groups = _by_strategy(runs)
     if not groups:
         return _nothing()
-    figure = new_figure(6.8, 3.6)
+    figure = new_figure(COLUMN, 2.1 + 0.14 * -(-len(groups) // 3))
     axes = figure.add_subplot()
     drawn = looks({strategy: strategy for strategy in groups})
     for strategy, members in groups.items():
         values, look = np.array([run.seen for run in members]), drawn[strategy]
         numbers = np.arange(1, values.shape[1] + 1)
-        axes.plot(numbers, values.mean(0), color=look.color, marker=look.marker, ms=4, label=strategy, zorder=3)
+        axes.plot(numbers, values.mean(0), color=look.color, marker=look.marker, ms=3, label=strategy, zorder=3)
         axes.fill_between(numbers, values.min(0), values.max(0), color=look.color, alpha=0.15, linewidth=0, zorder=2)
-    axes.set_xticks(numbers)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("Tasks learnt")
     axes.set_ylabel("Test top-1 over seen classes (%)")
-    axes.set_title(f"{runs[0].dataset}, {runs[0].student} (band: range over seeds)")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    headed(figure, "Accuracy while classes are added", [_place(runs), "Line: mean of the seeds; band: their range."])
     return figure
+
+
+def _place(runs: Sequence[CourseRun]) -> str:
+    students = text.listing(list(dict.fromkeys(run.student for run in runs)))
+    return f"Student {students}, on {runs[0].dataset}."
 
 
 def _by_strategy(runs: Sequence[CourseRun]) -> dict[str, list[CourseRun]]:
@@ -213,6 +228,6 @@ def _finished(runs: Sequence[CourseRun]) -> list[CourseRun]:
 
 
 def _nothing() -> "Figure":
-    figure = new_figure(6.4, 2.0)
+    figure = new_figure(COLUMN, 0.6)
     figure.text(0.5, 0.5, "No continual run has finished.", ha="center", va="center", color=GREY)
     return figure

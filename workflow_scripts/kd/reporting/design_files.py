@@ -15,7 +15,12 @@ from kd.tools.files import atomic_write
 
 
 def write_designs(
-    runs_csv: str | Path, designs: Sequence[Design], folder: str | Path, report: Reporting, meta: Mapping[str, Any]
+    runs_csv: str | Path,
+    designs: Sequence[Design],
+    folder: str | Path,
+    report: Reporting,
+    meta: Mapping[str, Any],
+    families: Mapping[str, str],
 ) -> None:
     """Write tables/analysis.csv, .md, .tex and .json and each design's figure below a folder."""
     runs = read_runs(runs_csv)
@@ -27,7 +32,7 @@ def write_designs(
     atomic_write(target.with_suffix(".json"), as_json(sections, meta))
     with styled():
         for design in designs:
-            figure = design_figure(runs, design, report)
+            figure = design_figure(runs, design, report, families)
             settle(figure)
             for ending in FIGURE_FORMATS:
                 name = figure_name(design.dataset, design.folder, design.kind, ending)

@@ -11,10 +11,10 @@ from kd.analysis.runs import grouped
 from kd.reporting import text
 from kd.reporting.caption import WEIGHTS as READ
 from kd.reporting.caption import described, paired_sentences, seeds_sentence, teacher_sentence
-from kd.reporting.dots import ROW, dots, limits_of, mean_of, name_rows
-from kd.reporting.figures import accuracy_label
+from kd.reporting.dots import PERCENT, dots, limits_of, mean_of, reading, row_places, rows_of
+from kd.reporting.figures import accuracy_label, taught
 from kd.reporting.lines import Row, Section
-from kd.reporting.style import GREY, LINES, Look, looks, new_figure
+from kd.reporting.style import COLUMN, GREY, LINES, Look, headed, looks, new_figure, plain_scale, wrapped_name
 from kd.schema.config import Reporting
 from kd.study.designs import Design
 from kd.tools.csv_files import csv_text
@@ -31,6 +31,8 @@ AGAINST = {
     "the student on all classes; differences are to {first} with the same teachers.",
 }
 TITLES = {"factors": "sensitivity", "ladder": "ladder", "sweep": "sweep", "overlap": "overlap of the teachers' classes"}
+MOST_LEVEL_TICKS = 8
+"""More numbers below an axis than these stand upright."""
 COLUMNS = [
     *["dataset", "kind", "pair", "method", "base_method", "line", "axis", "x", "n_planned", "n_used"],
     *["mean", "half_width", "low", "high", "sd"],
@@ -107,19 +109,27 @@ def _flat(design: Design, record: PointRecord) -> dict[str, Any]:
 # --- figures --------------------------------------------------------------------------------------
 
 
-def design_figure(runs: Sequence[RunRow], design: Design, report: Reporting) -> "Figure":
+def design_figure(runs: Sequence[RunRow], design: Design, report: Reporting, families: Mapping[str, str]) -> "Figure":
     """Return the figure of a design: lines over its axis, or rows with accuracies and differences side by side."""
     records = design_records(runs, design, report)
-    look = looks({record.method: record.base_method for record in records})
-    if all(record.mean is None for record in records):
-        figure = new_figure(6.4, 2.0)
-        figure.text(0.5, 0.5, "No run has finished.", ha="center", va="center", color=GREY)
+    look = looks({record.method: record.base_method for record in records}, families)
+    used = [look[record.method] for record in records if record.mean is not None]
+    if not used:
+        figure, notes = new_figure(COLUMN, 0.5), ["No run has finished."]
     elif design.axis:
         figure = _lines(records, design, reference_means(runs, design, report), look, report.weights)
+        notes = ["Line: mean of the seeds; band and dots: the seeds."]
     else:
-        figure = _rows_and_differences(records, design, report, look)
-    figure.suptitle(f"{design.dataset}, {_heading(design)}", fontsize=10, x=0.01, ha="left")
+        figure, note = _rows_and_differences(records, design, report, look)
+        notes = [note]
+    where = f"{_taught(design)}, on {design.dataset}."
+    headed(figure, TITLES[design.kind].capitalize(), [where, *notes], used)
     return figure
+
+
+def _taught(design: Design) -> str:
+    student = design.folder.removeprefix("overlap--")
+    return f"Student {student}" if student != design.folder else taught(design.folder)
 
 
 def _lines(
@@ -130,29 +140,32 @@ def _lines(
     weights: Weights,
 ) -> "Figure":
     """Return accuracy over the axis: a line a method with the range over seeds, references as level lines."""
-    figure = new_figure(7.2, 4.0)
+    lines = grouped(records, lambda record: record.line)
+    levels = references if design.kind == "sweep" else {}
+    legend_rows = -(-(len(lines) + len(levels)) // 2)
+    figure = new_figure(COLUMN, 2.1 + 0.14 * legend_rows)
     axes = figure.add_subplot()
-    for line, members in grouped(records, lambda record: record.line).items():
+    for line, members in lines.items():
         found = sorted((one for one in members if one.mean is not None), key=lambda one: one.x)
         if found:
             _line(axes, found, look[found[0].method], line)
-    for number, (name, mean) in enumerate(references.items() if design.kind == "sweep" else ()):
-        axes.axhline(mean, color=GREY, linewidth=1, linestyle=LINES[1 + number % 3], label=name, zorder=1)
+    for number, (name, mean) in enumerate(levels.items()):
+        axes.axhline(mean, color=GREY, linewidth=0.8, linestyle=LINES[1 + number % 3], label=name, zorder=1)
     _scale(axes, sorted({record.x for record in records}))
+    plain_scale(axes, "y", 5)
     axes.set_xlabel(design.axis)
     axes.set_ylabel(accuracy_label(weights))
-    axes.set_title("line: mean; band and dots: seeds", loc="right", fontsize=7, color=GREY)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
 
 def _line(axes: "Axes", found: Sequence[PointRecord], look: Look, label: str) -> None:
     x = [one.x for one in found]
-    axes.plot(x, [mean_of(one) for one in found], look.line, color=look.color, marker=look.marker, ms=5, label=label)
+    axes.plot(x, [mean_of(one) for one in found], look.line, color=look.color, marker=look.marker, ms=3.5, label=label)
     low, high = ([edge(one.values) for one in found] for edge in (min, max))
     axes.fill_between(x, low, high, color=look.color, alpha=0.12, linewidth=0, zorder=1)
     for one in found:
-        axes.plot([one.x] * len(one.values), one.values, ".", color=look.color, ms=3, alpha=0.6, zorder=2)
+        axes.plot([one.x] * len(one.values), one.values, ".", color=look.color, ms=2, alpha=0.6, zorder=2)
 
 
 def _scale(axes: "Axes", places: Sequence[float]) -> None:
@@ -165,27 +178,27 @@ def _scale(axes: "Axes", places: Sequence[float]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
         # the automatic margin would reach far below 0
         axes.set_xlim(-0.2 * min(positive) if 0 in places else min(positive) / 1.5, max(positive) * 1.5)
-    axes.set_xticks(places, [f"{place:g}" for place in places])
+    axes.set_xticks(places, [f"{place:g}" for place in places], rotation=90 if len(places) > MOST_LEVEL_TICKS else 0)
 
 
 def _rows_and_differences(
     records: Sequence[PointRecord], design: Design, report: Reporting, look: Mapping[str, Look]
-) -> "Figure":
-    """Return a row a variant: its accuracy at the left, its paired difference at the right."""
-    figure = new_figure(9.6, 1.6 + ROW * len(records))
-    left, right = figure.subplots(1, 2, sharey=True)
-    interval = f"{report.confidence:.0%} t interval"
+) -> tuple["Figure", str]:
+    """Return a row a variant, its accuracy at the left, its paired difference at the right, and how they are read."""
+    names = [record.method for record in records]
+    figure, (left, right) = rows_of(names, panels=2)
+    places, _ = row_places([wrapped_name(name) for name in names])
     shown = [record if record.mean is not None else None for record in records]
     known = [record for record in shown if record is not None]
-    name_rows(left, [record.method for record in records])
-    dots(left, shown, limits_of([one.values for one in known], known), look, interval)
+    limits = limits_of([one.values for one in known], known, PERCENT)
+    dots(left, shown, places, limits, look)
     left.set_xlabel(accuracy_label(report.weights))
     differences = [one.difference if one.difference and one.difference.n else None for one in records]
     paired = [one for one in differences if one is not None]
-    limits = limits_of([[0.0], *(one.values for one in paired)], paired)
-    right.axvline(0, color="black", linewidth=1, zorder=1)
-    dots(right, differences, limits, look, interval)
-    right.grid(axis="y", visible=False)
+    reach = limits_of([[0.0], *(one.values for one in paired)], paired)
+    right.axvline(0, color="black", linewidth=0.7, zorder=1)
+    dots(right, differences, places, reach, look)
     compared = "the row above" if design.kind == "ladder" else design.points[0].method
-    right.set_xlabel(f"minus {compared}, same seed (percentage points)")
-    return figure
+    right.set_xlabel("Difference (points)")
+    interval = f"{report.confidence:.0%} t interval"
+    return figure, f"At the right each row minus {compared}, with the same seed. {reading(known, limits, interval)}"

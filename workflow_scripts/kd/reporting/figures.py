@@ -1,7 +1,7 @@
-"""The figures of an experiment: learning curves, accuracy, paired differences, accuracy against cost."""
+"""The figures of an experiment: learning curves, accuracy, paired differences, accuracy beside cost."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -10,21 +10,40 @@ import numpy as np
 from kd.analysis import measures
 from kd.analysis.compared import Difference, MethodRecord, Settings, read_statistics
 from kd.analysis.curves import Curves, read_curves
-from kd.analysis.measures import CURVES, VALIDATION, Curve, Weights
+from kd.analysis.measures import VALIDATION, Weights
 from kd.analysis.rows import RunRow
 from kd.analysis.runs import by_group, grouped, read_runs
-from kd.reporting.dots import dots, limits_of, mean_of, rows_of
-from kd.reporting.labels import place_labels
+from kd.reporting import text
+from kd.reporting.caption import BASELINE
+from kd.reporting.dots import PERCENT, dots, level, limits_of, mean_of, reading, row_places, rows_of
 from kd.reporting.layout import FIGURE_FORMATS, FIGURES, figure_name
-from kd.reporting.style import GREY, LINES, Look, looks, new_figure, place_panels, save, settle, styled
+from kd.reporting.style import (
+    COLUMN,
+    GREY,
+    SMALL,
+    TEXT,
+    Look,
+    headed,
+    looks,
+    new_figure,
+    place_panels,
+    save,
+    settle,
+    styled,
+    wrapped_name,
+)
 from kd.schema.config import Reporting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-ONE_PANEL = 7  # more methods than this get a panel each for their learning curves
 WEIGHTS = {"best": "validation-selected weights", "last": "last-epoch weights"}
+PANEL, PANEL_GAP = 0.54, 0.34
+"""Inches: how high the curves of one method are, and what stands between two of them."""
+STRIP = 0.3
+"""Of the height of the curves: what stays free below them in every panel for a number."""
 
 Scored = TypeVar("Scored", MethodRecord, Difference)
 
@@ -44,32 +63,54 @@ class Group:
     """The finished runs of each method."""
     looks: Mapping[str, Look]
     settings: Settings
+    curves: Mapping[str, Mapping[str, Curves]] = field(default_factory=dict)
+    """By method and column of metrics.csv."""
 
     @property
-    def title(self) -> str:
-        """Return the heading of this group's figures."""
-        return f"{self.dataset}, {self.pair}"
+    def key(self) -> tuple[str, str]:
+        """Return data set and pair."""
+        return self.dataset, self.pair
 
     @property
-    def accuracy(self) -> str:
-        """Return the label of an accuracy axis."""
-        return accuracy_label(self.settings.weights)
+    def place(self) -> str:
+        """Return where the figures' numbers come from."""
+        return f"{taught(self.pair)}, on {self.dataset}."
 
     @property
     def interval(self) -> str:
         """Return what an error bar is."""
         return f"{self.settings.confidence:.0%} t interval"
 
+    @property
+    def used(self) -> list[Look]:
+        """Return the looks of the methods that are drawn."""
+        return [self.looks[one.method] for one in self.methods]
+
+
+def taught(pair: str) -> str:
+    """Return in words who teaches whom in a pair."""
+    teachers, _, student = pair.rpartition("--")
+    names = text.listing(teachers.split("+")) if teachers not in {"", "none"} else ""
+    return f"Student {student}, taught by {names}" if names else f"Student {student}"
+
 
 def accuracy_label(weights: Weights) -> str:
     """Return the label of an axis of what methods are compared by."""
-    return f"{measures.compared_by(weights).title}, {WEIGHTS[weights]}"
+    return measures.compared_by(weights).title
 
 
-def write_figures(runs_csv: str | Path, statistics_json: str | Path, folder: str | Path, report: Reporting) -> None:
+def write_figures(
+    runs_csv: str | Path,
+    statistics_json: str | Path,
+    curves_csv: str | Path,
+    folder: str | Path,
+    report: Reporting,
+    families: Mapping[str, str],
+) -> None:
     """Write every figure of every (dataset, pair) as PNG and PDF, named by `layout.figure_files`.
 
-    A figure for which no run has finished says so, so that the files exist in any case.
+    `families` says whose colour a base method has. A figure for which no run has finished says so, so that the files
+    exist in any case.
     """
     draw: dict[str, Callable[[Group], Figure]] = {
         "learning_curves": learning_curves,
@@ -79,7 +120,7 @@ def write_figures(runs_csv: str | Path, statistics_json: str | Path, folder: str
     }
     assert tuple(draw) == FIGURES
     with styled():
-        for group in load_groups(runs_csv, statistics_json, report):
+        for group in load_groups(runs_csv, statistics_json, curves_csv, report, families):
             for name in FIGURES:
                 figure = draw[name](group)
                 settle(figure)
@@ -87,16 +128,26 @@ def write_figures(runs_csv: str | Path, statistics_json: str | Path, folder: str
                     save(figure, Path(folder) / figure_name(group.dataset, group.pair, name, ending))
 
 
-def load_groups(runs_csv: str | Path, statistics_json: str | Path, report: Reporting) -> list[Group]:
+def load_groups(
+    runs_csv: str | Path,
+    statistics_json: str | Path,
+    curves_csv: str | Path,
+    report: Reporting,
+    families: Mapping[str, str],
+) -> list[Group]:
     """Return the groups in the order of the runs; a method looks the same in all of them."""
     statistics = read_statistics(statistics_json)
     differences = by_group(statistics.differences)
     runs = by_group(row for row in read_runs(runs_csv) if row.status == "ok")
-    look = looks({one.method: one.base_method for one in statistics.methods if one.role == "student"})
-    return [
+    curves = read_curves(curves_csv)
+    students = {one.method: one.base_method for one in statistics.methods if one.role == "student"}
+    look = looks(students, families)
+    found = [
         _group(runs.get(key, []), methods, differences.get(key, []), look, statistics.settings, report)
         for key, methods in by_group(statistics.methods).items()
     ]
+    own = [{one.method: curves.get((*group.key, one.method), {}) for one in group.methods} for group in found]
+    return [replace(group, curves=by_method) for group, by_method in zip(found, own, strict=True)]
 
 
 def _group(
@@ -129,46 +180,36 @@ def best_first(records: Sequence[Scored], settings: Settings) -> list[Scored]:
 
 
 def accuracy(group: Group) -> "Figure":
-    """Return the dot plot of accuracies: mean, t interval, every seed; teachers as dashed lines."""
+    """Return the dot plot of accuracies: mean, t interval, every seed; each teacher in a row of its own on top."""
     if not group.methods:
         return _nothing(group, "No run has finished.")
-    figure, axes = rows_of(group.title, [one.method for one in group.methods])
-    limits = limits_of([one.values for one in group.methods], group.methods)
-    span = limits[1] - limits[0]
-    means = [mean_of(teacher) for teacher in group.teachers]
-    near = [mean for mean in means if limits[0] - span / 2 < mean < limits[1] + span / 2]
-    limits = (
-        min([limits[0], *(mean - 0.03 * span for mean in near)]),
-        max([limits[1], *(m + 0.03 * span for m in near)]),
-    )
-    dots(axes, group.methods, limits, group.looks, group.interval)
-    # room below the last row for the teachers' names
-    bottom, top = axes.get_ylim()
-    axes.set_ylim(bottom + 0.35 * len(group.teachers) * (1 if bottom > top else -1), top)
-    for index, teacher in enumerate(group.teachers):
-        _teacher_line(axes, teacher, index, limits)
-    axes.set_xlabel(group.accuracy)
+    names = [f"teacher {one.student}" for one in group.teachers] + [one.method for one in group.methods]
+    figure, (axes,) = rows_of(names)
+    places, _ = row_places([wrapped_name(name) for name in names])
+    limits = _with_teachers(group)
+    count = len(group.teachers)
+    dots(axes, group.methods, places[count:], limits, group.looks)
+    for teacher, place in zip(group.teachers, places[:count], strict=True):
+        level(axes, mean_of(teacher), place, f"{mean_of(teacher):.1f}", limits)
+    axes.set_xlabel(accuracy_label(group.settings.weights))
+    dashed = " Diamond and dashed line: a teacher's mean." if count else ""
+    notes = [
+        group.place,
+        f"{WEIGHTS[group.settings.weights].capitalize()}. {reading(group.methods, limits, group.interval)}{dashed}",
+    ]
+    headed(figure, "Test accuracy of each method", notes, group.used)
     return figure
 
 
-def _teacher_line(axes: "Axes", teacher: MethodRecord, index: int, limits: tuple[float, float]) -> None:
-    """Draw a teacher's mean, or say at the edge how far out it lies where it would squeeze the methods."""
-    mean = mean_of(teacher)
-    label = f"teacher {teacher.student} {mean:.1f}"
-    right = mean > sum(limits) / 2
-    inside = limits[0] <= mean <= limits[1]
-    if inside:
-        axes.axvline(mean, color="black", linewidth=1, linestyle=LINES[1 + index % 3], zorder=1)
-    else:
-        label = f"{label} →" if right else f"← {label}"
-    axes.annotate(
-        label,
-        (mean if inside else limits[int(right)], 0.0),
-        xytext=(-4 if right else 4, 3 + 10 * index),
-        textcoords="offset points",
-        xycoords=("data", "axes fraction"),
-        ha="right" if right else "left",
-        fontsize=7,
+def _with_teachers(group: Group) -> tuple[float, float]:
+    """Return the range of the methods' accuracies, with room for teachers that are not far from it."""
+    low, high = limits_of([one.values for one in group.methods], group.methods, PERCENT)
+    span = high - low
+    means = [mean_of(teacher) for teacher in group.teachers]
+    near = [mean for mean in means if low - span / 2 < mean < high + span / 2]
+    return (
+        max(min([low, *(mean - 0.03 * span for mean in near)]), PERCENT[0]),
+        min(max([high, *(mean + 0.03 * span for mean in near)]), PERCENT[1]),
     )
 
 
@@ -177,161 +218,164 @@ def differences(group: Group) -> "Figure":
     if not group.differences:
         return _nothing(group, "No method could be paired with a reference.")
     ordered = best_first(group.differences, group.settings)
-    figure, axes = rows_of(group.title, [one.method for one in ordered])
-    axes.axvline(0, color="black", linewidth=1, zorder=1)
+    names = [one.method for one in ordered]
+    figure, (axes,) = rows_of(names)
+    axes.axvline(0, color="black", linewidth=0.7, zorder=1)
     limits = limits_of([[0.0], *(one.values for one in ordered)], ordered)
-    dots(axes, ordered, limits, group.looks, group.interval)
-    axes.set_xlabel(f"Test top-1 minus {ordered[0].reference} with the same seed (percentage points)")
+    dots(axes, ordered, row_places([wrapped_name(name) for name in names])[0], limits, group.looks)
+    reference = ordered[0].reference
+    axes.set_xlabel(f"Test top-1 minus that of {reference} (points)")
+    notes = [
+        group.place,
+        f"Each seed is compared with the same seed of {reference}. {reading(ordered, limits, group.interval)}",
+    ]
+    headed(figure, f"What each method adds to {reference}", notes, [group.looks[one.method] for one in ordered])
     return figure
 
 
 def cost(group: Group) -> "Figure":
-    """Return accuracy against the seconds a method costs in all, teachers and pre-stage included."""
-    points = [(total, one) for one in group.methods if (total := _total_seconds(group, one)) is not None]
-    if not points:
+    """Return the methods from cheap to dear: what each costs at the left, how accurate it is at the right.
+
+    Cost is counted in FLOPs, teachers and pre-stages included: seconds would compare methods only where nothing else
+    ran on the machine.
+    """
+    known = [(flops, one) for one in group.methods if (flops := _total_flops(group, one)) is not None]
+    if not known:
         return _nothing(group, "No finished run has a known cost.")
-    figure = new_figure(6.8, 4.6 + 0.04 * len(points))
-    axes = figure.add_subplot()
-    seconds = np.array([value for value, _ in points])
-    unit, name = _unit(float(seconds.max()))
-    x = seconds / unit
-    y = np.array([mean_of(one) for _, one in points])
-    _cost_axes(axes, x, y, group)
-    axes.set_xlabel(f"Total training time, teachers and pre-stage included ({name})")
-    for one, place in zip((one for _, one in points), x, strict=True):
-        look = group.looks[one.method]
-        if _fits(one, axes.get_ylim()):
-            ends = np.array([one.low, one.high])
-            axes.plot([place, place], ends, color=look.color, linewidth=0.9, alpha=0.55, zorder=2)
-        axes.plot(place, mean_of(one), look.marker, color=look.color, markersize=7, mec="white", mew=0.6, zorder=4)
-    _frontier(axes, x, y)
-    place_labels(figure, axes, x, y, [one.method for _, one in points])
+    known.sort(key=lambda pair: (pair[0], -mean_of(pair[1]), pair[1].method))
+    methods = [one for _, one in known]
+    figure, (left, right) = rows_of([one.method for one in methods], panels=2)
+    places, edges = row_places([wrapped_name(one.method) for one in methods])
+    _costs(left, [flops for flops, _ in known], places, [group.looks[one.method].color for one in methods])
+    limits = limits_of([one.values for one in methods], methods, PERCENT)
+    dots(right, methods, places, limits, group.looks)
+    right.set_xlabel(accuracy_label(group.settings.weights))
+    worth = _frontier(right, [mean_of(one) for one in methods], edges)
+    for label, best in zip(left.get_yticklabels(), worth, strict=True):
+        label.set_fontweight("bold" if best else "normal")
+    headed(
+        figure,
+        "Accuracy for the compute",
+        _cost_notes(group, methods, limits),
+        [group.looks[one.method] for one in methods],
+    )
     return figure
 
 
-def _total_seconds(group: Group, record: MethodRecord) -> float | None:
+def _cost_notes(group: Group, methods: Sequence[MethodRecord], limits: tuple[float, float]) -> list[str]:
+    unknown = [one.method for one in group.methods if one not in methods]
+    left_out = f" Cost unknown: {text.listing(unknown)}." if unknown else ""
+    return [
+        group.place,
+        "Cheapest first; bold and dotted line: no method of the same or less compute has a higher mean. "
+        f"{reading(methods, limits, group.interval)}{left_out}",
+    ]
+
+
+def _total_flops(group: Group, record: MethodRecord) -> float | None:
     """Return the mean over the finished seeds, None where it is not known or nothing."""
     rows = group.runs.get(record.method, [])
-    parts = [row.number(part) for row in rows for part in measures.TOTAL_SECONDS.parts]
+    parts = [row.number(part) for row in rows for part in measures.TOTAL_FLOPS.parts]
     known = [part for part in parts if part is not None]
     return sum(known) / len(rows) if len(known) == len(parts) and sum(known) > 0 else None
 
 
-def _unit(longest: float) -> tuple[float, str]:
-    return (1, "s") if longest < 120 else (60, "min") if longest < 7200 else (3600, "h")
-
-
-def _cost_axes(axes: "Axes", x: np.ndarray, y: np.ndarray, group: Group) -> None:
-    """Set scale and limits with room for labels; the axis is logarithmic when costs span more than tenfold."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    if x.max() > 10 * x.min():
+def _costs(axes: "Axes", flops: Sequence[float], places: Sequence[float], colors: Sequence[str]) -> None:
+    """Draw costs as lines from the left edge; on a logarithmic axis where they span more than tenfold."""
+    if max(flops) > 10 * min(flops):
         axes.set_xscale("log")
-        axes.set_xlim(x.min() / 1.5, x.max() * 2.2)
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        start = min(flops) / 2
     else:
-        room = max(x.max() - x.min(), 0.1 * x.max())
-        axes.set_xlim(x.min() - 0.12 * room, x.max() + 0.25 * room)
-    room = max(y.max() - y.min(), 0.5)
-    axes.set_ylim(y.min() - 0.25 * room, y.max() + 0.25 * room)
-    axes.set_title(group.title)
-    if any(_fits(one, axes.get_ylim()) for one in group.methods):
-        axes.set_title(f"line: {group.interval} where it fits", loc="right", fontsize=7, color=GREY)
-    axes.set_ylabel(group.accuracy)
+        start = 0.0
+    axes.set_xlim(start, max(flops) * 1.12)
+    axes.hlines(places, start, flops, color=colors, linewidth=1.0)
+    axes.scatter(flops, places, s=9, color=colors, zorder=3, clip_on=False)
+    _counts(axes.xaxis, max(flops) > 10 * min(flops))
+    axes.set_xlabel("Training FLOPs, all told")
 
 
-def _fits(record: MethodRecord, limits: tuple[float, float]) -> bool:
-    """Return whether there is an interval that stays in the frame: wider ones would only cross everything out."""
-    if record.low is None or record.high is None:
-        return False
-    return limits[0] <= record.low and record.high <= limits[1]
+def _counts(axis: "Axis", logarithmic: bool) -> None:
+    """Give an axis of counts few numbers, with SI prefixes."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+    axis.set_major_locator(LogLocator(numticks=4) if logarithmic else MaxNLocator(nbins=3))
+    axis.set_major_formatter(lambda value, place: text.quantity(value))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
 
 
-def _frontier(axes: "Axes", x: np.ndarray, y: np.ndarray) -> None:
-    """Draw the steps that no method beats in both accuracy and cost."""
-    order = np.lexsort((-y, x))
-    best = np.maximum.accumulate(y[order])
-    axes.step(x[order], best, where="post", color=GREY, linewidth=0.8, linestyle=":", zorder=1)
+def _frontier(axes: "Axes", means: Sequence[float], edges: Sequence[float]) -> list[bool]:
+    """Draw the best mean so far as stairs, and return which rows raise it."""
+    best = np.maximum.accumulate(means)
+    axes.stairs(
+        best, edges, orientation="horizontal", baseline=None, color=GREY, linewidth=0.8, linestyle=":", zorder=1
+    )
+    before = np.concatenate([[-np.inf], best[:-1]])
+    return [bool(mean > so_far) for mean, so_far in zip(means, before, strict=True)]
 
 
 def learning_curves(group: Group) -> "Figure":
-    """Return validation accuracy over epochs, mean and range over seeds: one panel, or one a method when many."""
-    found = [(one.method, curves) for one in group.methods if (curves := _curves(group, one.method, VALIDATION))]
+    """Return validation accuracy over epochs, a panel a method, with the baseline's behind each for comparison."""
+    named = [(one.method, group.curves.get(one.method, {}).get(VALIDATION.column)) for one in group.methods]
+    found = [(method, curves) for method, curves in named if curves is not None]
     if not found:
         return _nothing(group, "No finished run has left a learning curve.")
-    return _curves_together(group, found) if len(found) <= ONE_PANEL else _curves_apart(group, found)
-
-
-def _curves(group: Group, method: str, curve: Curve) -> Curves | None:
-    return read_curves([row.path for row in group.runs.get(method, [])], curve.column)
-
-
-def _draw(axes: "Axes", curves: Curves, look: Look, label: str | None) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    marker = look.marker if len(curves.epochs) == 1 else None  # a line through one epoch is invisible
-    axes.plot(curves.epochs, curves.mean, color=look.color, linestyle=look.line, marker=marker, label=label, zorder=3)
-    axes.fill_between(curves.epochs, curves.low, curves.high, color=look.color, alpha=0.15, linewidth=0, zorder=2)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-
-
-def _curves_together(group: Group, found: Sequence[tuple[str, Curves]]) -> "Figure":
-    figure = new_figure(7.2, 4.0)
-    axes = figure.add_subplot()
-    for method, curves in found:
-        _draw(axes, curves, group.looks[method], method)
-    axes.set_title(f"{group.title} (band: range over seeds)")
-    axes.set_xlabel("Epoch")
-    axes.set_ylabel(VALIDATION.label)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")  # best mean on top
-    return figure
-
-
-def _curves_apart(group: Group, found: Sequence[tuple[str, Curves]]) -> "Figure":
-    """Return a panel a method, with ce and kd in grey behind each for comparison."""
-    columns = 4
+    columns = min(len(found), 4 if len(found) > 9 else 3)
     lines = -(-len(found) // columns)
-    height = 0.8 + 1.55 * lines
-    figure = new_figure(8.4, height)
+    titles = [wrapped_name(method, 14 if columns == 4 else 18) for method, _ in found]
+    gap = PANEL_GAP + 0.11 * max(title.count("\n") for title in titles)
+    figure = new_figure(COLUMN, lines * (PANEL + gap) + 0.2)
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    behind = [(name, curves) for name, curves in found if name in {"ce", "kd"}]
-    for axes, (method, curves) in zip(grid.flat, found, strict=False):
-        for name, other in behind:
-            axes.plot(other.epochs, other.mean, color=GREY, linewidth=0.9, linestyle="-" if name == "kd" else ":")
-        _draw(axes, curves, replace(group.looks[method], line="-"), None)
-        axes.set_title(method, fontsize=8)
-        axes.tick_params(labelsize=7)
+    behind = next((curves for method, curves in found if method == BASELINE), None)
+    _fit([curves for _, curves in found], grid[0, 0])
+    for axes, (method, curves), title in zip(grid.flat, found, titles, strict=False):
+        _draw(axes, curves, group.looks[method], None if method == BASELINE else behind)
+        axes.set_title(title, pad=2, fontsize=SMALL)
+        axes.tick_params(labelbottom=True, pad=1.5)
     for axes in grid.flat[len(found) :]:
         axes.set_axis_off()
-    for axes in grid.flat[max(len(found) - columns, 0) : len(found)]:  # the lowest panel of each column
-        axes.tick_params(labelbottom=True)
-    legend = ", grey: kd (solid) and ce (dotted)" if behind else ""
-    figure.suptitle(f"{group.title} (band: range over seeds{legend})", fontsize=9, y=1 - 0.08 / height)
-    figure.supxlabel("Epoch", fontsize=9, y=0.08 / height)
-    figure.supylabel(VALIDATION.label, fontsize=9, x=0.01)
-    place_panels(figure, (0.6, 0.1, 0.5, 0.5), (0.16, 0.4))
+    against = f" Dashed: {BASELINE}; shaded, and in points at the end: the difference to it." if behind else ""
+    notes = [group.place, f"Line: mean of the seeds; thin lines: the lowest and the highest seed.{against}"]
+    head, foot = headed(figure, "Validation top-1 (%) over epochs", notes, [group.looks[method] for method, _ in found])
+    place_panels(figure, (0.3, 0.12, foot + 0.2, head + gap - 0.2), (0.12, gap))
     return figure
 
 
-def method_curves(group: Group, method: str) -> "Figure | None":
-    """Return the curves of one method side by side, None without any."""
-    found = [(curve.label, curves) for curve in CURVES if (curves := _curves(group, method, curve))]
-    if not found:
-        return None
-    figure = new_figure(6.0, 2.0)
-    for axes, (label, curves) in zip(figure.subplots(1, len(found), squeeze=False).flat, found, strict=True):
-        _draw(axes, curves, group.looks[method], None)
-        axes.set_title(label, fontsize=8)
-        axes.set_xlabel("Epoch", fontsize=8)
-        axes.tick_params(labelsize=7)
-    place_panels(figure, (0.5, 0.15, 0.42, 0.25), (0.5, 0.0))
-    return figure
+def _draw(axes: "Axes", curves: Curves, look: Look, behind: Curves | None) -> None:
+    if behind is not None:
+        axes.plot(behind.epochs, behind.mean, color=GREY, linewidth=0.8, linestyle=(0, (3, 1.5)), zorder=2)
+        epochs, own, other = np.intersect1d(curves.epochs, behind.epochs, return_indices=True)
+        axes.fill_between(epochs, curves.mean[own], behind.mean[other], color=look.color, alpha=0.18, linewidth=0)
+        gained = text.signed(round(float(curves.mean[-1] - behind.mean[-1]), 1) + 0.0, 1)
+        axes.text(0.97, 0.03, gained, transform=axes.transAxes, ha="right", va="bottom", fontsize=SMALL)
+    marker = look.marker if len(curves.epochs) == 1 else None  # a line through one epoch is invisible
+    for edge in (curves.low, curves.high):
+        axes.plot(curves.epochs, edge, color=look.color, linewidth=0.35, alpha=0.7, zorder=3)
+    axes.plot(curves.epochs, curves.mean, color=look.color, marker=marker, markersize=3, zorder=4)
+
+
+def _fit(curves: Sequence[Curves], axes: "Axes") -> None:
+    """Fit the shared axes to all curves, upwards from the second half of the trainings: they differ by their ends."""
+    from matplotlib.ticker import MaxNLocator
+
+    low = min(float(np.nanmin(one.low[len(one.low) // 2 :])) for one in curves)
+    high = max(float(np.nanmax(one.high)) for one in curves)
+    room = max(0.06 * (high - low), 0.5)
+    low, high = max(low - room, PERCENT[0]), min(high + room, PERCENT[1])
+    axes.set_ylim(low - STRIP * (high - low), high)
+    axes.set_yticks(
+        [tick for tick in MaxNLocator(nbins=3, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= tick <= high]
+    )
+    for one in axes.figure.axes:
+        one.spines["left"].set_bounds(low, high)
+    first, last = min(one.epochs[0] for one in curves), max(one.epochs[-1] for one in curves)
+    room = 0.04 * max(last - first, 1)
+    axes.set_xlim(first - room, last + room)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True, steps=[1, 2, 5, 10]))
 
 
 def _nothing(group: Group, sentence: str) -> "Figure":
-    figure = new_figure(6.4, 2.0)
-    figure.text(0.5, 0.5, sentence, ha="center", va="center", color=GREY)
-    figure.suptitle(group.title, fontsize=10)
+    figure = new_figure(COLUMN, 0.5)
+    figure.text(0.5, 0.4, sentence, ha="center", va="center", color=GREY, fontsize=TEXT)
+    headed(figure, "Nothing to draw", [group.place])
     return figure

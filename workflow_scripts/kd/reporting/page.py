@@ -1,26 +1,23 @@
-"""report.html: the whole comparison on one page that opens offline."""
+"""report.html: the whole comparison on one page that opens offline, at the width of a screen or of a telephone."""
 
-import base64
-import io
-import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kd.analysis import measures
 from kd.analysis.continual import read_record
 from kd.analysis.designs import PointRecord
-from kd.analysis.records import as_object
+from kd.analysis.details import Details, Shown, read_details
 from kd.analysis.rows import RunRow
 from kd.reporting import text
 from kd.reporting.comparison import Sources, build_sections, load_sources
 from kd.reporting.continual import Table, as_tables, notes
-from kd.reporting.designs import design_section
-from kd.reporting.figures import Group, load_groups, method_curves
-from kd.reporting.layout import CONTINUAL_FIGURES, TEMPLATE, figure_name
-from kd.reporting.lines import Line, Section
+from kd.reporting.designs import TITLES, design_section
+from kd.reporting.figures import Group, load_groups, taught
+from kd.reporting.folds import Fold, data_uri, fold_of, pretty
+from kd.reporting.layout import CONTINUAL_FIGURES, FIGURES, TEMPLATE, figure_name
+from kd.reporting.lines import Line, Row, Section
 from kd.reporting.style import styled
 from kd.schema.cards import Card
 from kd.schema.config import Reporting
@@ -28,19 +25,30 @@ from kd.study.designs import Design
 from kd.tools.errors import UserError
 from kd.tools.files import atomic_write, read_json
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-log = logging.getLogger(__name__)
-
 CAPTIONS = {
     "accuracy": "Accuracy of each method: mean, t interval and every seed.",
     "differences": "Difference to the reference, seed by seed.",
-    "cost": "Accuracy against all the training time it takes; dotted: what no method beats in both.",
-    "learning_curves": "Validation accuracy over epochs.",
+    "cost": "Accuracy beside all the compute it takes, teachers included.",
+    "learning_curves": "Validation accuracy over epochs, beside that of the baseline.",
     "accuracy_over_tasks": "Accuracy over all seen classes after each task.",
     "accuracy_matrices": "Accuracy on each task's images (columns) after each task (rows).",
 }
+MOST_NAMES = 400
+"""More classes than these are not listed by name."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The files that the page is made from."""
+
+    runs: Path
+    statistics: Path
+    curves: Path
+    details: Path
+    figures: Path
+    """The folder of the PNG files of `write_figures`, `write_designs` and `write_continual`."""
+    continual: Path | None = None
+    """continual.json, where there are such runs."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +60,43 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Fold:
-    """What the fold-out of one method shows."""
+class Column:
+    """A column of a comparison's table."""
 
-    name: str
-    mean: str
-    card: Card | None
-    settings: str | None
-    """Of the first finished run, None where none has finished."""
-    seed: int | None
-    curves: str | None
-    """A picture."""
-    facts: list[tuple[str, str]]
+    key: str
+    heading: str
+    main: bool
+    """Whether it is shown before a reader asks for more."""
+    number: bool
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of a table that are sorted among themselves: teachers, methods, links of chains."""
+
+    role: str
+    rows: list[Row[Any]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table that a reader can sort, and whose columns a reader can choose."""
+
+    section: Section[Any]
+    columns: list[Column]
+    blocks: list[Block]
+
+    def value(self, row: Row[Any], key: str) -> float | None:
+        """Return what a cell is sorted by, None for a text or what is not known."""
+        return sort_value(row.numbers, key) if isinstance(row.numbers, Line) else place_value(row.numbers, key)
 
 
 @dataclass(frozen=True)
 class Analysis:
     """One design of the experiment's own analysis on the page."""
 
-    section: Section[PointRecord]
+    title: str
+    table: Comparison
     image: Image
 
 
@@ -87,49 +113,54 @@ class Course:
 class Chapter:
     """One data set and pair on the page."""
 
-    section: Section[Line]
+    title: str
+    table: Comparison
     images: list[Image]
     folds: list[Fold]
 
 
+@dataclass(frozen=True)
+class Classes:
+    """The images and classes of one data set on the page."""
+
+    name: str
+    facts: str
+    images: list[Image]
+    names: list[tuple[str, int, int]]
+    """Class, training and test images; empty where they are too many."""
+
+
 def write_page(
-    runs_csv: str | Path,
-    statistics_json: str | Path,
-    figures_folder: str | Path,
+    inputs: Inputs,
     out: str | Path,
     report: Reporting,
     cards: Mapping[str, Card],
-    experiment_meta: Mapping[str, Any],
-    command: str = "",
+    meta: Mapping[str, Any],
+    families: Mapping[str, str],
     designs: Sequence[Design] = (),
-    continual_json: str | Path | None = None,
 ) -> None:
-    """Write the self-contained page: tables, figures, a fold-out a method, what is missing, provenance.
-
-    `figures_folder` holds the PNG files of `write_figures`, and those of `write_designs` for the `designs` of the
-    experiment's own analysis; run folders are read for settings and provenance. `continual_json` and the figures beside
-    it are those of `write_continual`.
-    """
+    """Write the self-contained page: tables, figures, a fold-out per method, images, what is missing, provenance."""
     import jinja2
 
-    sources = load_sources(runs_csv, statistics_json, report, cards, experiment_meta)
-    groups = load_groups(runs_csv, statistics_json, report)
-    records = _records(sources)
+    sources = load_sources(inputs.runs, inputs.statistics, report, cards, meta)
+    groups = load_groups(inputs.runs, inputs.statistics, inputs.curves, report, families)
+    details = read_details(inputs.details)
     pairs = zip(build_sections(sources), groups, strict=True)
     with styled():
-        chapters = [_chapter(section, group, sources, Path(figures_folder), records) for section, group in pairs]
+        chapters = [_chapter(section, group, cards, details, inputs.figures) for section, group in pairs]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        meta=experiment_meta,
+        meta=meta,
         question=_question(sources),
-        analyses=[_analysis(design, sources, Path(figures_folder)) for design in designs],
+        analyses=[_analysis(design, sources, inputs.figures) for design in designs],
         chapters=chapters,
-        courses=_courses(continual_json, Path(figures_folder), report) if continual_json else [],
+        courses=_courses(inputs, report),
+        datasets=[_classes(name, shown) for name, shown in details.datasets.items()],
         problems=_problems(sources),
-        provenance=_provenance(sources, list(records.values()), command),
-        recipe=_pretty(experiment_meta.get("recipe", {})),
+        provenance=_provenance(sources, details),
+        recipe=pretty(meta.get("recipe", {})),
     )
     atomic_write(out, page)
 
@@ -145,44 +176,78 @@ def _question(sources: Sources) -> str:
     )
 
 
-def _records(sources: Sources) -> dict[str, Any]:
-    """Return run.json of every finished run, by run folder."""
-    finished = dict.fromkeys(row.path for row in sources.runs if row.status == "ok")
-    return {path: _record(Path(path) / "run.json") for path in finished}
-
-
-def _record(path: Path) -> Any:
-    """Return a run.json; one damaged since its run was collected shows nothing."""
-    try:
-        return as_object(path, read_json(path))
-    except UserError as error:
-        log.warning("%s; its settings are not shown", error)
-        return {}
-
-
 def _chapter(
-    section: Section[Line], group: Group, sources: Sources, folder: Path, records: Mapping[str, Any]
+    section: Section[Line], group: Group, cards: Mapping[str, Card], details: Details, folder: Path
 ) -> Chapter:
+    order = ("differences", "cost", "accuracy", "learning_curves")
+    assert set(order) == set(FIGURES)
     images = [
-        _image(folder / figure_name(group.dataset, group.pair, figure, "png"), CAPTIONS[figure])
-        for figure in ("accuracy", "differences", "cost", "learning_curves")
+        _image(folder / figure_name(group.dataset, group.pair, figure, "png"), CAPTIONS[figure]) for figure in order
     ]
     students = [row.numbers for row in section.rows if row.numbers.role == "student"]
-    return Chapter(section, images, [_fold(line, group, sources.cards, records) for line in students])
+    own = details.of(group.dataset, group.pair)
+    folds = [fold_of(line, group, cards, own) for line in students]
+    return Chapter(f"{taught(group.pair)}, on {group.dataset}", comparison(section), images, folds)
+
+
+def comparison(section: Section[Any]) -> Comparison:
+    """Return a section's table as the page shows it."""
+    few = "accuracy" not in section.columns or len(section.columns) <= len(MAIN)
+    columns = [Column(key, heading, few or is_main(key), key != "method") for key, heading in section.columns.items()]
+    roles = dict.fromkeys(row.numbers.role for row in section.rows)
+    blocks = [Block(role, [row for row in section.rows if row.numbers.role == role]) for role in roles]
+    return Comparison(section, columns, blocks)
+
+
+MAIN = ("x", "method", "accuracy", "delta", "p", measures.TOTAL_FLOPS.heading)
+"""Columns that a reader sees first, beside the differences to each reference."""
+
+
+def is_main(key: str) -> bool:
+    """Whether a column is one of those that matter to the answer."""
+    return key in MAIN or key.startswith("delta_")
+
+
+def sort_value(line: Line, key: str) -> float | None:
+    """Return the number behind a cell of the comparison."""
+    record = line.record
+    kind, _, reference = key.partition("_")
+    if key in ("accuracy", "n"):
+        return record.mean if key == "accuracy" else record.n_used
+    if kind in ("delta", "p") and reference in line.differences:
+        found = line.differences[reference]
+        return found.mean if kind == "delta" else found.p_holm
+    if kind == "published" and reference in line.published:
+        return line.published[reference].top1
+    names = [measure.name for measure in measures.together("heading").get(key, [])]
+    return line.means[names[0]] if names else None
+
+
+def place_value(record: PointRecord, key: str) -> float | None:
+    """Return the number behind a cell of a design's table."""
+    found = record.difference
+    compared = (None, None) if found is None else (found.mean, found.p_holm)
+    values = {"x": record.x, "accuracy": record.mean, "n": record.n_used, "delta": compared[0], "p": compared[1]}
+    return values.get(key)
 
 
 def _analysis(design: Design, sources: Sources, folder: Path) -> Analysis:
     """Return what the page shows of one design: its table and its figure."""
     path = folder / figure_name(design.dataset, design.folder, design.kind, "png")
     section = design_section(sources.runs, design, sources.report, sources.meta)
-    return Analysis(section, _image(path, f"{section.dataset}: {section.pair}."))
+    title = f"{TITLES[design.kind].capitalize()}: {section.pair.rpartition(', ')[0]}, on {design.dataset}"
+    return Analysis(title, comparison(section), _image(path, f"{section.dataset}: {section.pair}."))
 
 
-def _courses(continual_json: str | Path, folder: Path, report: Reporting) -> list[Course]:
+def _courses(inputs: Inputs, report: Reporting) -> list[Course]:
     """Return what the page shows of the class-incremental runs."""
+    if inputs.continual is None:
+        return []
     courses = []
-    for table in as_tables([read_record(content) for content in read_json(Path(continual_json))["summaries"]]):
-        paths = {name: folder / figure_name(table.dataset, "continual", name, "png") for name in CONTINUAL_FIGURES}
+    for table in as_tables([read_record(content) for content in read_json(inputs.continual)["summaries"]]):
+        paths = {
+            name: inputs.figures / figure_name(table.dataset, "continual", name, "png") for name in CONTINUAL_FIGURES
+        }
         images = [_image(path, CAPTIONS[name]) for name, path in paths.items()]
         courses.append(Course(table, notes(report.confidence), images))
     return courses
@@ -191,27 +256,17 @@ def _courses(continual_json: str | Path, folder: Path, report: Reporting) -> lis
 def _image(path: Path, caption: str) -> Image:
     if not path.is_file():
         raise UserError(f"{path} does not exist, and the page shows it")
-    return Image(_data_uri(path.read_bytes()), caption)
+    return Image(data_uri(path.read_bytes()), caption)
 
 
-def _fold(line: Line, group: Group, cards: Mapping[str, Card], records: Mapping[str, Any]) -> Fold:
-    record = line.record
-    rows = sorted(group.runs.get(record.method, []), key=lambda row: row.seed)
-    figure = method_curves(group, record.method) if rows else None
-    return Fold(
-        name=record.method,
-        mean=text.decimal(record.mean),
-        card=cards.get(record.base_method),
-        settings=_pretty(records[rows[0].path].get("settings", {})) if rows else None,
-        seed=rows[0].seed if rows else None,
-        curves=_data_uri(_png(figure)) if figure else None,
-        facts=_facts(line),
+def _classes(name: str, shown: Shown) -> Classes:
+    facts = (
+        f"{len(shown.classes):,} classes, {sum(shown.train):,} training and {sum(shown.test):,} test images of "
+        f"{shown.size} × {shown.size} pixels."
     )
-
-
-def _facts(line: Line) -> list[tuple[str, str]]:
-    """Return names and values of what else was measured and what it cost, means over the finished seeds."""
-    return [(fact, text.amounts(line.means, found, " + ")) for fact, found in measures.together("fact").items()]
+    images = [Image(f"data:image/png;base64,{example.png}", example.name) for example in shown.examples]
+    listed = list(zip(shown.classes, shown.train, shown.test, strict=True))
+    return Classes(name, facts, images, listed if len(listed) <= MOST_NAMES else [])
 
 
 def _problems(sources: Sources) -> list[RunRow]:
@@ -219,20 +274,18 @@ def _problems(sources: Sources) -> list[RunRow]:
     return [row for row in sources.runs if row.status != "ok"]
 
 
-def _provenance(sources: Sources, records: Sequence[Mapping[str, Any]], command: str) -> list[tuple[str, str]]:
+def _provenance(sources: Sources, details: Details) -> list[tuple[str, str]]:
     """Return names and values of the footer; what differs between runs is listed in full."""
-    git = [_git(record.get("git")) for record in records]
     finished = sum(row.status == "ok" for row in sources.runs)
     facts = [
-        ("Command", command),
         ("Seeds", text.listing([str(seed) for seed in sources.meta["seeds"]])),
         ("Seed of the teachers", str(sources.meta.get("teacher_seed", "same"))),
-        ("Classes of a class_subset", _distinct([", ".join(record.get("classes") or []) for record in records])),
+        ("Classes of a class_subset", " | ".join(details.classes)),
         ("Runs", f"{finished} finished of {len(sources.runs)} rows in runs.csv"),
         ("Devices", _distinct([row.device for row in sources.runs])),
         ("Number formats and kernels", _distinct([_made(row) for row in sources.runs])),
-        ("Versions", _distinct([_pairs(record.get("versions") or {}) for record in records])),
-        ("Git", _distinct([one for one in git if one])),
+        ("Versions", " | ".join(details.versions)),
+        ("Git", " | ".join(details.commits)),
     ]
     return [(name, value) for name, value in facts if value]
 
@@ -243,28 +296,5 @@ def _made(row: RunRow) -> str:
     return f"{row.precision}, {row.kernels}{evaluated}" if row.precision else ""
 
 
-def _git(state: Any) -> str:
-    known = {name: value for name, value in (state or {}).items() if value is not None}
-    return f"{known['commit']}{' with uncommitted changes' if known.get('dirty') else ''}" if "commit" in known else ""
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
 def _distinct(values: Sequence[str]) -> str:
     return " | ".join(dict.fromkeys(value for value in values if value))
-
-
-def _pretty(value: Any) -> str:
-    return json.dumps(value, indent=1, ensure_ascii=False)
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

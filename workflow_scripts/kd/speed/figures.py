@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kd.reporting.style import FIXED, GREY, LINES, MARKERS, PALETTE, new_figure, save, settle, styled
+import numpy as np
+
+from kd.reporting.style import COLUMN, FIXED, GREY, LINES, MARKERS, PALETTE, new_figure, save, settle, styled
 from kd.speed.settings import LOOPS, STEP_PARTS
 
 if TYPE_CHECKING:
@@ -21,18 +23,18 @@ AXES = {
 }
 COLORS = {"reference": GREY, "engine": FIXED["kd"]}
 LABELS = {"reference": "reference loop", "engine": "engine"}
-ROW = 0.34  # inches that a row of bars takes
+ROW = 0.2  # inches that a row of bars takes
+WIDE = 2 * COLUMN
+"""Inches: both columns of a paper."""
 
 
 def draw_speed(results: Results, path: Path) -> None:
     """Draw how much faster the engine is by method, and the parts of both loops' steps."""
     methods = {name: found for name, found in results.items() if "failed" not in found}
     with styled():
-        figure = new_figure(8.5, 1.4 + ROW * len(methods))
+        figure = new_figure(WIDE, 1.4 + ROW * len(methods))
         left, right = figure.subplots(1, 2, sharey=True)
         _ranges(left, {name: found["ratio"]["own"] for name, found in methods.items()}, "engine / reference loop")
-        left.set_xscale("log")  # one method may gain several times what the others do
-        _numbered(left.xaxis, (1, 1.5, 2, 3, 5, 7))
         for offset, loop in zip((-0.2, 0.2), LOOPS, strict=True):
             _stacks(right, list(methods.values()), loop, [index + offset for index in range(len(methods))])
         right.set_xlabel("ms a step (upper bar: reference loop, lower: engine)")
@@ -47,7 +49,7 @@ def draw_speed(results: Results, path: Path) -> None:
 def draw_switches(results: Results, path: Path) -> None:
     """Draw what each optimisation gains."""
     with styled():
-        figure = new_figure(7.5, 0.9 + ROW * len(results))
+        figure = new_figure(WIDE, 0.9 + ROW * len(results))
         _ranges(figure.subplots(), {name: one["gain"]["own"] for name, one in results.items()}, "speed with / without")
         settle(figure)
         save(figure, path)
@@ -59,7 +61,7 @@ def draw_contrast(results: Results, path: Path) -> None:
         f"{one['negatives']:,} negatives,\n{one['images']:,} images": one["ratio"]["own"] for one in results.values()
     }
     with styled():
-        figure = new_figure(5.5, 0.9 + ROW * len(named))
+        figure = new_figure(1.3 * COLUMN, 0.9 + ROW * len(named))
         _ranges(figure.subplots(), named, "cost of a CRD step / cost of a KD step")
         settle(figure)
         save(figure, path)
@@ -75,22 +77,31 @@ def _numbered(axis: "Axis", multiples: Sequence[float]) -> None:
 
 
 def _ranges(axes: "Axes", ratios: Mapping[str, Mapping[str, float]], label: str) -> None:
-    """Draw medians with their smallest and largest, one row each, from a line at 1."""
-    rows = range(len(ratios))
-    medians = [one["median"] for one in ratios.values()]
-    reach = [
-        [one["median"] - one["min"] for one in ratios.values()],
-        [one["max"] - one["median"] for one in ratios.values()],
-    ]
+    """Draw medians with their smallest and largest, one row each, from a line at 1.
+
+    A row far out would squeeze all others: it ends in an arrow at the edge, beside its numbers.
+    """
+    highest = fence([one["median"] for one in ratios.values()])
     axes.axvline(1, color=GREY, linewidth=1)
-    axes.errorbar(medians, rows, xerr=reach, fmt="o", color=COLORS["engine"], markersize=4, capsize=2)
-    axes.set_yticks(rows, list(ratios))
+    axes.set_yticks(range(len(ratios)), list(ratios))
     axes.set_ylim(len(ratios) - 0.5, -0.5)
-    axes.set_xlim(
-        min(0.9, *(0.97 * one["min"] for one in ratios.values())),
-        max(1.1, *(1.03 * one["max"] for one in ratios.values())),
-    )
+    inside = [one for one in ratios.values() if one["median"] <= highest]
+    right = max(1.1, *(1.03 * min(one["max"], 1.1 * highest) for one in inside))
+    axes.set_xlim(min(0.9, *(0.97 * one["min"] for one in inside)), right)
+    for row, one in enumerate(ratios.values()):
+        if one["median"] > highest:
+            told = f"{one['median']:.2g} ({one['min']:.2g} to {one['max']:.2g}) →"
+            axes.text(right, row, told, ha="right", va="center", color=COLORS["engine"])
+            continue
+        reach = [[one["median"] - one["min"]], [one["max"] - one["median"]]]
+        axes.errorbar([one["median"]], [row], xerr=reach, fmt="o", color=COLORS["engine"], markersize=4, capsize=2)
     axes.set_xlabel(label)
+
+
+def fence(ratios: Sequence[float]) -> float:
+    """Return the largest ratio that is not far out: three times the quartiles' distance above them, as factors."""
+    low, high = np.quantile(np.log(ratios), (0.25, 0.75))
+    return float(np.exp(high + 3 * max(high - low, np.log(1.1))))
 
 
 def _stacks(axes: "Axes", methods: Sequence[Results], loop: str, rows: Sequence[float]) -> None:
@@ -107,7 +118,7 @@ def draw_scale(results: Results, path: Path) -> None:
     keys = list(dict.fromkeys(curve["axis"] for curve in curves))
     methods = list(dict.fromkeys(curve["method"] for curve in curves))
     with styled():
-        figure = new_figure(2.4 * len(keys) + 0.6, 3.2)
+        figure = new_figure(min(WIDE, 2.4 * len(keys) + 0.6), 2.8)
         panels = dict(zip(keys, figure.subplots(1, len(keys), squeeze=False, sharey=True)[0], strict=True))
         for curve in curves:
             look = methods.index(curve["method"])
@@ -148,7 +159,7 @@ def draw_runs(results: Results, path: Path) -> None:
     medians = [gain["median"] for gain in gains]
     reach = [[g["median"] - g["min"] for g in gains], [g["max"] - g["median"] for g in gains]]
     with styled():
-        figure = new_figure(4.2, 3.0)
+        figure = new_figure(COLUMN, 2.5)
         axes = figure.subplots()
         axes.axhline(1, color=GREY, linewidth=1)
         axes.errorbar(counts, medians, yerr=reach, color=COLORS["engine"], marker="o", capsize=2)
@@ -162,7 +173,7 @@ def draw_runs(results: Results, path: Path) -> None:
 def draw_accuracy(results: Results, path: Path) -> None:
     """Draw the accuracy of every seed and each loop's mean."""
     with styled():
-        figure = new_figure(1.2 + 3.4 * len(results), 3.0)
+        figure = new_figure(min(WIDE, 1.0 + 2.6 * len(results)), 2.6)
         panels = figure.subplots(1, len(results), squeeze=False)[0]
         for panel, (method, found) in zip(panels, results.items(), strict=True):
             for place, (loop, top1) in enumerate(found["top1"].items()):
@@ -179,7 +190,7 @@ def draw_accuracy(results: Results, path: Path) -> None:
 def draw_recipe(results: Results, path: Path) -> None:
     """Draw what a step of distillation costs an image on each pair, in both loops."""
     with styled():
-        figure = new_figure(7.5, 1.2 + ROW * len(results))
+        figure = new_figure(WIDE, 1.2 + ROW * len(results))
         axes = figure.subplots()
         for offset, loop in zip((-0.2, 0.2), LOOPS, strict=True):
             costs = [1e3 / found[loop]["images_per_second"]["own"]["median"] for found in results.values()]

@@ -172,6 +172,11 @@ class Plan:
         texts = {name: canonical(settings.packing()) for name, settings in self.experiment.datasets.items()}
         return {name: first.setdefault(text, name) for name, text in texts.items()}
 
+    @property
+    def families(self) -> dict[str, str]:
+        """Return the family of each base method."""
+        return {variant.base: variant.family for variant in self.variants.values()}
+
     def meta(self) -> dict[str, Any]:
         """Return what tables and page say about the experiment."""
         content = self.experiment.model_dump(mode="json")

@@ -66,6 +66,11 @@ class Variant:
         """Return the card name, or the names joined by '+'."""
         return "+".join(card(name).name for name, _ in self.parts)
 
+    @property
+    def family(self) -> str:
+        """Return the family of its method, by which figures are coloured; 'combined' where several losses add up."""
+        return card(self.parts[0][0]).family if len(self.parts) == 1 else "combined"
+
 
 def cards_of(variants: Iterable[Variant]) -> dict[str, Card]:
     """Return every card of the repository and those of variants that lie outside, by name."""

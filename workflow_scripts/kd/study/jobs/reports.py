@@ -1,5 +1,6 @@
 """From finished runs to what people read. Each of these jobs is one of the experiment's folder."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
@@ -12,6 +13,7 @@ from kd.study.believed import is_settled
 from kd.study.digests import SCRIPTS, canonical, text_digest
 from kd.study.job_plan import Files, JobPlan, all_before
 from kd.study.jobs.evaluations import steps
+from kd.study.jobs.images import data_folder
 from kd.study.jobs.making import Jobs, of_rule
 from kd.study.jobs.teachers import prepared
 from kd.study.options import OPTIONS
@@ -47,10 +49,22 @@ def tables(jobs: Jobs) -> JobPlan:
 
 
 @of_rule
+def details(jobs: Jobs) -> JobPlan:
+    """Return the gathering of what figures and page show of the runs beside the comparison."""
+    plan, read = jobs.plan, evaluations(jobs)
+    images = {name: data_folder(plan, name) for name in plan.student_datasets}
+    settings = canonical({"weights": plan.experiment.report.weights, "images": images})
+    # their answers are read too, and not asked for where they were deleted
+    files: Files = {"runs": runs_file(plan), "metrics": [f"{job.folder}/metrics.csv" for job in read]}
+    return _report(jobs, "details", settings, files, [jobs.of("collect")])
+
+
+@of_rule
 def figures(jobs: Jobs) -> JobPlan:
     """Return the figures of the comparison."""
-    metrics = [f"{job.folder}/metrics.csv" for job in evaluations(jobs)]
-    return _report(jobs, "figures", report_text(jobs.plan), {**_read(jobs.plan), "metrics": metrics}, _known(jobs))
+    settings = canonical({"report": json.loads(report_text(jobs.plan)), "families": jobs.plan.families})
+    inputs = {**_read(jobs.plan), "curves": f"{jobs.plan.folder}/curves.csv"}
+    return _report(jobs, "figures", settings, inputs, [*_known(jobs), jobs.of("details")])
 
 
 @of_rule
@@ -76,8 +90,13 @@ def page(jobs: Jobs) -> JobPlan:
     """Return the page that shows all of it."""
     plan, template = jobs.plan, TEMPLATE.read_text(encoding="utf-8")
     continual = [jobs.of("continual_report")] if plan.continual.runs else []
-    before = [jobs.of("figures"), *([jobs.of("analysis")] if plan.designs else []), *continual]
-    inputs = {**_read(plan), "continual": [f"{plan.folder}/tables/continual.json"] if continual else []}
+    before = [jobs.of("details"), jobs.of("figures"), *([jobs.of("analysis")] if plan.designs else []), *continual]
+    inputs = {
+        **_read(plan),
+        "curves": f"{plan.folder}/curves.csv",
+        "details": f"{plan.folder}/details.json",
+        "continual": [f"{plan.folder}/tables/continual.json"] if continual else [],
+    }
     return _report(jobs, "page", canonical([shown(plan), _cards(plan), template]), inputs, before)
 
 
