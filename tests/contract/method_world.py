@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -131,7 +131,8 @@ class World:
             peers = {peer(k): student() for k in range(1, self.wants.peers + 1)}
             models = {STUDENT: student(), **models, **peers}
         self.labels = torch.arange(IMAGES) % CLASSES
-        self.team, self.context = deploy(Team(models, CPU), self.method, self.size, self.labels, CLASSES)
+        self.team, context = deploy(Team(models, CPU), self.method, self.size, self.labels, CLASSES)
+        self.context = replace(context, batch_size=self.items)
         equip(self.team, self.method, self.context)
         self.taps = dict(self.team.taps)
         self.fixed_logits = torch.randn(teachers, IMAGES, CLASSES)

@@ -189,7 +189,7 @@ def alternatives(setting):
     if setting.type == "list[str]":
         return [["stage1"]]
     if isinstance(setting.default, list):
-        return [setting.default[:-1]]
+        return [setting.default[:-1] or [2 * value for value in setting.default]]
     default = setting.default if setting.default is not None else 1
     kind = int if setting.type == "int" else float
     candidates = [kind(value) for value in (default * 2, default / 2, default + 1, 0.5, default / 1000)]
@@ -240,15 +240,17 @@ def measured_signature(name, settings_json, size):
 
 
 def contexts(name, key):
-    """Yield no companion first, then each change of one that switches something on: a flag, a choice, a weight of 0.
+    """Yield no companion first, then each change of one that may switch something on.
 
-    A number that may have either sign is 0 then, which is where a formula has its limits.
+    A flag, a choice, a weight of 0, or a list of numbers such as the exponents of several terms. A number that may have
+    either sign is 0 then, which is where a formula has its limits.
     """
     yield {}
     for other, setting in CARDS[name].settings.items():
         if other != key and setting.min is not None and setting.min < 0:
             yield {other: 0.0}
-        if other != key and (setting.choices or setting.type == "bool" or not setting.default):
+        switches = setting.choices or setting.type in {"bool", "list[float]"} or not setting.default
+        if other != key and switches:
             for value in alternatives(setting)[:1]:
                 yield {other: value}
 

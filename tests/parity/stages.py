@@ -5,13 +5,16 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from kd.methods._divergence import softened_kl
+from kd.methods._features import pool_match
 from kd.methods.ickd import ickd_loss
 from kd.methods.mgd import Generator, mgd_loss
+from kd.methods.ofa import ofa_loss
+from kd.methods.semckd import Attention, semckd_loss
 from kd.methods.srd import srd_loss
 from kd.methods.vkd import vkd_loss
 from kd.methods.wkd_f import wkd_f_loss
 from parity.features import embeddings
-from parity.methods import Adapter, Inputs, Params, feature_pairs
+from parity.methods import Adapter, Inputs, Params, feature_pairs, stages
 
 WEIGHTS = "weights/"
 
@@ -50,4 +53,25 @@ def mgd(inputs: Inputs, params: Params) -> Tensor:
     return params.get("weight", 0.0012) * mgd_loss(generated, target)
 
 
-ADAPTERS: dict[str, Adapter] = {"ickd": ickd, "wkd_f": wkd_f, "srd": srd, "vkd": vkd, "mgd": mgd}
+def ofa(inputs: Inputs, params: Params) -> Tensor:
+    return ofa_loss(inputs["student_logits"], inputs["teacher_logits"], inputs["labels"], **params)
+
+
+def semckd(inputs: Inputs, params: Params) -> Tensor:
+    student, target = feature_pairs(inputs)
+    attention = Attention(len(student), len(target), len(student[0]), params.get("factor", 4))
+    found = functional_call(attention, weights(inputs), (student, target))
+    values = [stages(inputs, f"student_values.{i}") for i in range(len(student))]
+    targets = [[pool_match(own, other)[1] for other in target] for own in student]
+    return params.get("weight", 400.0) * semckd_loss(found, values, targets)
+
+
+ADAPTERS: dict[str, Adapter] = {
+    "ickd": ickd,
+    "wkd_f": wkd_f,
+    "srd": srd,
+    "vkd": vkd,
+    "mgd": mgd,
+    "ofa": ofa,
+    "semckd": semckd,
+}

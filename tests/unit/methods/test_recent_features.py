@@ -1,6 +1,8 @@
 """Feature methods since 2021: plain loops, closed forms, and what stays finite where the authors' code does not."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,10 +15,13 @@ from kd.engine.resolve import method_class
 from kd.methods.contract import STUDENT, Batch, Context, Output, Outputs, Progress, teacher
 from kd.methods.ickd import channel_correlations, ickd_loss
 from kd.methods.mgd import Generator, channel_mask, mgd_loss
+from kd.methods.ofa import AttentionHead, ConvolutionHead, dominant_labels, ofa_loss, quarters, stages_to_come
+from kd.methods.semckd import Attention, relations, semckd_loss
 from kd.methods.srd import srd_loss
 from kd.methods.vkd import Orthogonal, vkd_loss
 from kd.methods.wkd_f import cells, wkd_f_loss
 from kd.schema.cards import card
+from kd.tools.errors import UserError
 
 CLASSES = 4
 
@@ -283,3 +288,164 @@ def test_mgd_pools_the_larger_map(size, target):
     terms["mgd"].backward()
     assert outputs[STUDENT].taps["stage1"].grad.any()
     assert all(p.grad is not None for p in extra.parameters())
+
+
+# --- ofa --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["released", "described"])
+@pytest.mark.parametrize(("eps", "temperature"), [(1.0, 1.0), (1.5, 1.0), (0.7, 2.0)])
+def test_ofa_equals_plain_loops_over_classes(form, eps, temperature):
+    student, target = draws(6, (3, 4), (3, 4))
+    labels = [0, 2, 3]
+    expected = 0.0
+    for z, t, y in zip(student, target, labels, strict=True):
+        q, p = (np.exp(x / temperature) / np.sum(np.exp(x / temperature)) for x in (z, t))
+        for c in range(4):
+            other = p[c] ** eps if form == "released" else p[c]
+            expected -= ((p[c] + 1) ** eps - 1 if c == y else other) * math.log(q[c]) / 3
+    found = ofa_loss(torch.tensor(student), torch.tensor(target), torch.tensor(labels), eps, temperature, form)
+    assert found.item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("form", "whole"), [("released", 6.06399), ("described", 8.91444)])
+def test_both_forms_with_cross_entropy_have_the_values_noted_beside_the_authors_own(form, whole):
+    with np.load(Path(__file__).parents[2] / "data" / "parity" / "ofa-b.npz") as case:
+        student, target, labels = (
+            torch.from_numpy(case[f"in/{n}"]) for n in ("student_logits", "teacher_logits", "labels")
+        )
+    found = ofa_loss(student, target, labels, 1.5, 1.0, form) + nn.functional.cross_entropy(student, labels)
+    assert found.item() == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.parametrize("margin", [50.0, 104.0, 1e4, 1e30])
+@pytest.mark.parametrize("classes", [2, 5])
+def test_ofa_is_finite_at_any_margin_and_its_gradient_that_of_cross_entropy(margin, classes):
+    student = torch.zeros(1, classes)
+    student[0, 0] = margin
+    student.requires_grad_()
+    target = torch.randn(1, classes, generator=torch.Generator().manual_seed(0))
+    loss = ofa_loss(student, target, torch.tensor([1]), 1.5)
+    loss.backward()
+    shares = target.softmax(1)[0].clone()
+    shares[1] = (shares[1] + 1) ** 1.5 - 1
+    shares[[0, *range(2, classes)]] **= 1.5
+    certain = nn.functional.one_hot(torch.tensor(0), classes)
+    torch.testing.assert_close(student.grad[0], shares.sum() * certain - shares, rtol=1e-4, atol=1e-6)
+    assert math.isfinite(loss.item())
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected", "to_come"),
+    [
+        (3, [1, 2, 3], [2, 1, 0]),
+        (4, [1, 2, 3, 4], [3, 2, 1, 0]),
+        (6, [2, 3, 5, 6], [3, 2, 1, 0]),
+        (12, [3, 6, 9, 12], [3, 2, 1, 0]),
+        (1, [1], [0]),
+    ],
+)
+def test_heads_stand_at_the_ends_of_quarters(stages, expected, to_come):
+    names = [f"stage{k}" for k in range(1, stages + 1)]
+    assert quarters(names) == tuple(f"stage{k}" for k in expected)
+    assert [stages_to_come(names, f"stage{k}") for k in expected] == to_come
+    assert stages_to_come(names, "stem") == min(4, stages)
+    assert stages_to_come(names, "neck") == 0
+
+
+CNN = {"stage1": (4, 8, 8), "stage2": (6, 4, 4), "stage3": (8, 1, 1), "embedding": (8,)}
+TOKENS = {**{f"stage{k}": (6, 4, 4) for k in range(1, 13)}, "embedding": (6,)}
+
+
+@pytest.mark.parametrize(
+    ("student", "target", "kind", "count"), [(CNN, TOKENS, ConvolutionHead, 3), (TOKENS, CNN, AttentionHead, 4)]
+)
+def test_heads_fit_their_network_and_read_no_stage_of_the_teacher(student, target, kind, count):
+    context = context_of(student, target)
+    terms, outputs, extra = terms_of("ofa", context)
+    assert [type(head) for head in extra["heads"]] == [kind] * count
+    assert teacher(0) not in method_class("ofa")(card("ofa").resolve({}, "test")).taps(context)
+    terms["ofa"].backward()
+    assert all(value.grad.any() for value in outputs[STUDENT].features)
+    assert all(p.grad is not None for p in extra.parameters())
+
+
+@pytest.mark.parametrize(("side", "merged"), [(28, 7), (14, 7), (8, 8), (16, 8), (15, 15), (1, 1)])
+def test_tokens_are_merged_to_seven_a_side_or_a_little_more(side, merged):
+    head = AttentionHead(torch.Size((4, side, side)), 8, 3, to_come=0)
+    assert head.merge(torch.randn(2, side, side, 4)).shape[1:3] == (merged, merged)
+    assert head(torch.randn(2, 4, side, side)).shape == (2, 3)
+
+
+def test_ofa_takes_an_exponent_a_head_and_refuses_another_number_of_them():
+    context = context_of(CNN, TOKENS)
+    alike, _, _ = terms_of("ofa", context, eps=[1.5] * 4)
+    single, _, _ = terms_of("ofa", context, eps=[1.5])
+    assert {name: value.item() for name, value in alike.items()} == {n: v.item() for n, v in single.items()}
+    last, _, _ = terms_of("ofa", context, eps=[1.5, 1.5, 1.5, 1.0])
+    assert last["ofa"].item() == single["ofa"].item()
+    assert last["kd"].item() != single["kd"].item()
+    with pytest.raises(UserError, match=r"eps must hold one value, or one for each of the 3 heads and one .*, found 2"):
+        built("ofa", context, eps=[1.0, 1.5])
+
+
+@pytest.mark.parametrize("mixing", [0.3, 0.7, torch.tensor(0.3), torch.tensor(0.7)])
+def test_ofa_raises_the_label_that_an_image_is_mostly_of(mixing):
+    batch = batch_of(mixing=mixing)
+    assert torch.equal(dominant_labels(batch), batch.labels if float(mixing) > 0.5 else batch.other_labels)
+
+
+# --- semckd -----------------------------------------------------------------------------------------------
+
+
+def test_semckd_equals_plain_loops_over_pairs_of_stages():
+    rng = np.random.default_rng(7)
+    attention = rng.dirichlet(np.ones(2), size=(3, 2))
+    values = [[rng.normal(size=(3, 2, 2, 2)) for _ in range(2)] for _ in range(2)]
+    targets = [[rng.normal(size=(3, 2, 2, 2)) for _ in range(2)] for _ in range(2)]
+    expected = 0.0
+    for b in range(3):
+        for i in range(2):
+            for j in range(2):
+                expected += attention[b, i, j] * np.mean((values[i][j][b] - targets[i][j][b]) ** 2) / (3 * 2)
+    tensors = [[[torch.tensor(x) for x in row] for row in rows] for rows in (values, targets)]
+    assert semckd_loss(torch.tensor(attention), *tensors).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_images_that_a_smaller_batch_lacks_are_related_to_none():
+    feature = torch.randn(5, 2, 3, 3)
+    whole = relations(feature, 5)
+    torch.testing.assert_close(whole, whole.T)
+    smaller = relations(feature[:3], 5)
+    torch.testing.assert_close(smaller[:, :3], whole[:3, :3])
+    assert smaller[:, 3:].eq(0).all()
+    torch.testing.assert_close(relations(feature, 2), whole[:, :2])
+
+
+MANY = {f"stage{k}": (2 + k, 2**k, 2**k) for k in (3, 2, 1)}
+
+
+@pytest.mark.parametrize("size", [1, 3, 6, 9])
+@pytest.mark.parametrize("factor", [1, 4, 100])
+def test_semckd_learns_from_batches_of_any_size(size, factor):
+    context = replace(context_of(CNN, MANY), batch_size=6)
+    method, extra = built("semckd", context, factor=factor)
+    outputs = outputs_of(method, context, size)
+    extra.train(size > 1)  # BatchNorm of one image at one pixel has no statistics; the engine serves no such batch
+    terms = loss_of(method, STUDENT, batch_of(size), outputs, extra)
+    terms["semckd"].backward()
+    assert all(value.grad.isfinite().all() for value in outputs[STUDENT].features)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in extra.parameters())
+    attention = extra["attention"](outputs[STUDENT].features, outputs[teacher(0)].features)
+    torch.testing.assert_close(attention.sum(dim=2), torch.ones(size, 3))
+
+
+def test_features_of_nothing_have_an_even_attention_and_no_nan():
+    attention = Attention(2, 3, 4, 4)
+    for p in attention.parameters():
+        nn.init.zeros_(p)
+    zeros = torch.zeros(4, 2, 2, 2, requires_grad=True)
+    found = attention([zeros, zeros], [zeros] * 3)
+    found.square().sum().backward()
+    torch.testing.assert_close(found, torch.full((4, 2, 3), 1 / 3))
+    assert zeros.grad.isfinite().all()

@@ -245,7 +245,7 @@ def rehearse(
 
     `kept` is the number of classes of kept logits where they are of other networks than the job's teachers.
     """
-    equip(team, method, context)
+    equip(team, method, replace(context, batch_size=job.recipe.batch_size))
     recipe = job.recipe.model_copy(update={"batch_size": min(ITEMS, job.recipe.batch_size)})
     # what teachers make of the fixed view of every image, without the memory of it
     logits = torch.zeros(max(1, len(job.teachers)), 1, kept or data.num_classes).expand(-1, len(data.train), -1)

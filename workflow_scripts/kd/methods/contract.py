@@ -283,6 +283,8 @@ class Context:
     """Role -> the network itself, for methods that deploy a part of a teacher or ask what its classifier reads."""
     image_size: int = 0
     """Side of the square images that the networks take."""
+    batch_size: int = 0
+    """Items of a batch; the last one of an epoch may have fewer."""
     named: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Role -> the taps that the method named, once it was asked."""
 

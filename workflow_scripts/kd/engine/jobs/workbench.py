@@ -1,7 +1,7 @@
 """A job made ready: images on the device, networks built and measured, the method's modules beside them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -60,7 +60,7 @@ def prepare(job: JobSettings, files: Files, companion: Workbench | None = None) 
     team = Team(models, device, modes)
     torch.manual_seed(derived_seed(job.seed, "extra"))
     team, context = deploy(team, method, data.image_size, data.train.labels, data.num_classes)
-    equip(team, method, context)
+    equip(team, method, replace(context, batch_size=job.recipe.batch_size))
     if files.pretrained is not None:
         _load_pretrained(job, team.extra, files.pretrained)
     if files.previous is not None:
