@@ -137,7 +137,8 @@ class World:
         self.taps = dict(self.team.taps)
         self.fixed_logits = torch.randn(teachers, IMAGES, CLASSES)
         if self.name in MEASURED and not self.pretrain:
-            self.team.extra.load_state_dict(World(self.name, self.settings, self.nets, True, self.size).survey())
+            made = World(self.name, self.settings, self.nets, True, self.size).survey()
+            self.team.extra.load_state_dict(made, strict=False)  # modules that a student needs besides are not of it
 
     def updates(self) -> list[tuple[Stage, Update]]:
         """Return every different update with a stage that holds it."""

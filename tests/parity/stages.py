@@ -8,6 +8,7 @@ from kd.methods._divergence import softened_kl
 from kd.methods._features import pool_match
 from kd.methods.ickd import ickd_loss
 from kd.methods.mgd import Generator, mgd_loss
+from kd.methods.nd import nd_loss
 from kd.methods.ofa import ofa_loss
 from kd.methods.semckd import Attention, semckd_loss
 from kd.methods.srd import srd_loss
@@ -53,6 +54,11 @@ def mgd(inputs: Inputs, params: Params) -> Tensor:
     return params.get("weight", 0.0012) * mgd_loss(generated, target)
 
 
+def nd(inputs: Inputs, params: Params) -> Tensor:
+    student, target = embeddings(inputs)
+    return params.get("weight", 2.0) * nd_loss(student, target, inputs["class_means"], inputs["labels"])
+
+
 def ofa(inputs: Inputs, params: Params) -> Tensor:
     return ofa_loss(inputs["student_logits"], inputs["teacher_logits"], inputs["labels"], **params)
 
@@ -72,6 +78,7 @@ ADAPTERS: dict[str, Adapter] = {
     "srd": srd,
     "vkd": vkd,
     "mgd": mgd,
+    "nd": nd,
     "ofa": ofa,
     "semckd": semckd,
 }

@@ -46,6 +46,7 @@ PUBLISHED = {
     "srd": {"ce_weight": 1, "srd_weight": 1, "kd_weight": 1, "exponent": 4, "bn_eps": 1e-4},
     "vkd": {"ce_weight": 1, "vkd_weight": 1, "kd_weight": 1, "temperature": 1},
     "mgd": {"ce_weight": 1, "mgd_weight": 0.0012, "mask_ratio": 0.15},
+    "nd": {"ce_weight": 1, "nd_weight": 2, "dropout": 0.5, "augmented": True},
     "ofa": {"ce_weight": 1, "ofa_weight": 1, "kd_weight": 1, "eps": [1], "temperature": 1, "form": "released"},
     "semckd": {"ce_weight": 1, "semckd_weight": 400, "kd_weight": 1, "temperature": 4, "factor": 4},
     # the few-sample protocol of CKD

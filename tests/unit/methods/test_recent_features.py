@@ -15,6 +15,7 @@ from kd.engine.resolve import method_class
 from kd.methods.contract import STUDENT, Batch, Context, Output, Outputs, Progress, teacher
 from kd.methods.ickd import channel_correlations, ickd_loss
 from kd.methods.mgd import Generator, channel_mask, mgd_loss
+from kd.methods.nd import nd_loss
 from kd.methods.ofa import AttentionHead, ConvolutionHead, dominant_labels, ofa_loss, quarters, stages_to_come
 from kd.methods.semckd import Attention, relations, semckd_loss
 from kd.methods.srd import srd_loss
@@ -449,3 +450,69 @@ def test_features_of_nothing_have_an_even_attention_and_no_nan():
     found.square().sum().backward()
     torch.testing.assert_close(found, torch.full((4, 2, 3), 1 / 3))
     assert zeros.grad.isfinite().all()
+
+
+# --- nd ---------------------------------------------------------------------------------------------------
+
+
+def test_nd_equals_plain_loops_over_images():
+    student, target, means = draws(8, (4, 3), (4, 3), (5, 3))
+    student[:2] *= 10  # longer than the teacher's
+    labels = [0, 4, 2, 2]
+    expected = 0.0
+    for s, t, y in zip(student, target, labels, strict=True):
+        longest = max(np.linalg.norm(s), np.linalg.norm(t))
+        expected += (1 - s @ means[y] / np.linalg.norm(means[y]) / longest) / 4
+    found = nd_loss(*map(torch.tensor, (student, target, means, labels)))
+    assert found.item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_gradient_runs_through_the_students_length_where_it_is_the_longest_or_as_long():
+    means, labels = torch.eye(2, dtype=torch.float64), torch.tensor([0])
+    vector = torch.tensor([[3.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    along = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    for target, gradient in (
+        (2 * vector.detach(), -along / 10),
+        (vector.detach() / 2, -along / 5 + 3 * vector.detach() / 5**3),
+        (vector.detach().clone(), -along / 5 + 3 * vector.detach() / 5**3),
+    ):
+        (found,) = torch.autograd.grad(nd_loss(vector, target, means, labels), vector)
+        torch.testing.assert_close(found, gradient)
+
+
+def test_features_and_means_of_length_zero_have_a_finite_nd_loss_and_gradient():
+    student = torch.zeros(3, 2, requires_grad=True)
+    means = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    loss = nd_loss(student, torch.zeros(3, 2), means, torch.tensor([0, 1, 0]))
+    loss.backward()
+    assert loss.item() == 1
+    assert student.grad.abs().max() <= 1
+
+
+def test_nd_widens_the_student_only_where_widths_differ():
+    _, extra = built("nd", context_of({"embedding": (5,)}, {"embedding": (5,)}))
+    assert set(extra) == {"class_means"}
+    _, extra = built("nd", context_of({"embedding": (3,)}, {"embedding": (5,)}), dropout=0.25)
+    assert [type(layer) for layer in extra["projector"]] == [nn.BatchNorm1d, nn.Dropout, nn.Linear]
+    assert extra["projector"][1].p == 0.25
+    assert extra["class_means"].values.shape == (CLASSES, 5)
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+def test_the_pre_stage_of_nd_averages_each_class_in_one_pass(augmented):
+    context = context_of({}, {"embedding": (3,)})
+    del context.taps[STUDENT], context.shapes[STUDENT]
+    method, extra = built("nd", context, augmented=augmented)
+    features = torch.randn(9000, 3, generator=torch.Generator().manual_seed(0))
+    labels, asked = torch.arange(9000) % 3, []  # there is no image of the last class
+
+    def look(positions, augmented=False):
+        asked.append((positions, augmented))
+        return Output(torch.zeros(len(positions), CLASSES), {"embedding": features[positions]})
+
+    method.survey(extra, labels, look)
+    assert torch.equal(torch.cat([positions for positions, _ in asked]), torch.arange(9000))
+    assert {flag for _, flag in asked} == {augmented}
+    means = torch.stack([features[labels == label].mean(dim=0) for label in range(3)])
+    torch.testing.assert_close(extra["class_means"].values[:3], means)
+    assert extra["class_means"].values[3].eq(0).all()
