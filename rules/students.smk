@@ -20,7 +20,7 @@ rule train_student:
     params:
         **told("train_student"),
     shell:
-        command("train_student", "settings data teachers outputs pretrained out tuned code gpus threads")
+        command("train_student", "settings data teachers outputs pretrained budget out tuned code gpus threads")
 
 
 # Those of co_train: a rule for each set of methods and seeds that one job trains.

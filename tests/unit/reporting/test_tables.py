@@ -228,3 +228,31 @@ def test_records_that_do_not_say_how_they_were_made_are_no_reason_to_warn(small)
     tables = write(small)
     assert "Attention" not in tables["md"]
     assert "Students were trained in" not in tables["md"]
+
+
+def test_a_method_is_compared_with_its_control(world):
+    world.teachers([0, 1, 2]).method("kd", [70.0, 71.0, 72.0]).method("dkd", [73.0, 73.5, 74.0])
+    world.method("dkd_matched", [72.0, 73.0, 74.0], base="kd", kind="control")
+    tables = write(world.method("at", [71.0, 71.0, 71.0]).analyse())
+    lines = {row["method"]: row for row in json.loads(tables["json"])["sections"][0]["rows"]}
+    found = lines["dkd"]["control"]
+    assert (found["method"], found["reference"], found["n"]) == ("dkd", "dkd_matched", 3)
+    assert found["mean"] == pytest.approx(0.5)
+    # a t interval of the differences 1, 0.5 and 0, and the one of eight sign flips that are as far or farther, doubled
+    assert (found["low"], found["high"]) == pytest.approx((0.5 - 4.302653 * 0.5 / 3**0.5, 0.5 + 4.302653 * 0.5 / 3**0.5))
+    assert found["p"] == found["p_holm"] == 0.5
+    assert all(lines[name]["control"] is None for name in ("kd", "at", "dkd_matched", "teacher"))
+    heading = next(line for line in tables["md"].splitlines() if line.startswith("| Method"))
+    assert "| Δ control | p (Holm, control) |" in heading
+    cells = [cell.strip() for cell in next(line for line in tables["md"].splitlines() if "| dkd |" in line).split("|")]
+    assert r"+0.50 \[−0.74, +1.74\]" in cells
+    rows = {row["method"]: row for row in csv.DictReader(tables["csv"].splitlines())}
+    assert (float(rows["dkd"]["delta_control"]), rows["at"]["delta_control"]) == (0.5, "")
+    assert "(dkd\\_matched), kd with as much weight" in tables["tex"]
+    assert "Δ control: difference to the method's own control (dkd_matched)" in tables["md"]
+
+
+def test_a_table_without_controls_has_no_column_for_them(small):
+    tables = write(small)
+    assert "control" not in tables["md"]
+    assert "control" not in tables["csv"]

@@ -1,14 +1,14 @@
 """statistics.json: of each method the mean over seeds with its interval, and the paired differences to references."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kd.analysis import measures
 from kd.analysis.measures import Measure
 from kd.analysis.rows import RunRow
-from kd.analysis.runs import LINK, TEACHER, by_group, distinct, grouped, read_runs
+from kd.analysis.runs import CONTROL, LINK, TEACHER, by_group, distinct, grouped, read_runs
 from kd.analysis.statistics import (
     EXACT_UP_TO,
     FLIP_SEED,
@@ -19,6 +19,7 @@ from kd.analysis.statistics import (
     paired_difference,
 )
 from kd.schema.config import Reporting
+from kd.study.controls import ENDING
 from kd.tools.errors import UserError
 from kd.tools.files import read_json, write_json
 
@@ -117,6 +118,8 @@ class Statistics:
     settings: Settings
     methods: list[MethodRecord]
     differences: list[Difference]
+    controls: list[Difference] = field(default_factory=list)
+    """Of methods to their controls."""
 
 
 def compute_statistics(runs_csv: str | Path, out: str | Path, report: Reporting) -> None:
@@ -124,6 +127,7 @@ def compute_statistics(runs_csv: str | Path, out: str | Path, report: Reporting)
     measure = measures.compared_by(report.weights)
     groups = by_group(read_runs(runs_csv)).values()
     tables = [_methods(group, measure, report.confidence) for group in groups]
+    controls = [controlled(group) for group in groups]
     settings = Settings(
         weights=report.weights,
         metric=measure.column,
@@ -137,6 +141,11 @@ def compute_statistics(runs_csv: str | Path, out: str | Path, report: Reporting)
         settings=settings,
         methods=[record for table in tables for record in table],
         differences=[one for table in tables for one in _differences(table, report)],
+        controls=[
+            one
+            for table, pairs in zip(tables, controls, strict=True)
+            for one in _to_controls(table, pairs, report.confidence)
+        ],
     )
     write_json(out, asdict(statistics))
 
@@ -149,6 +158,7 @@ def read_statistics(path: str | Path) -> Statistics:
             settings=Settings(**content["settings"]),
             methods=[_method(record) for record in content["methods"]],
             differences=[Difference(**record) for record in content["differences"]],
+            controls=[Difference(**record) for record in content.get("controls", [])],
         )
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not of this version ({error}): delete it and run again") from error
@@ -228,9 +238,29 @@ def _differences(records: Sequence[MethodRecord], report: Reporting) -> list[Dif
     return found
 
 
+def controlled(group: Sequence[RunRow]) -> dict[str, str]:
+    """Return the names of methods that have a control, with the controls' names."""
+    names = dict.fromkeys(row.method for row in group if row.kind == CONTROL)
+    return {name.removesuffix(ENDING): name for name in names}
+
+
+def _to_controls(records: Sequence[MethodRecord], controls: Mapping[str, str], confidence: float) -> list[Difference]:
+    """Return the differences of methods to their controls, which are corrected for each other."""
+    students = {record.method: record for record in records if record.role == "student"}
+    return _compared([(students[name], students[control]) for name, control in controls.items()], confidence)
+
+
 def _differences_to(reference: MethodRecord, others: Sequence[MethodRecord], confidence: float) -> list[Difference]:
-    pairs = [(other, paired_difference(other.by_seed, reference.by_seed, confidence)) for other in others]
-    adjusted = holm_by({other.method: paired.p for other, paired in pairs})
+    return _compared([(other, reference) for other in others], confidence)
+
+
+def _compared(asked: Sequence[tuple[MethodRecord, MethodRecord]], confidence: float) -> list[Difference]:
+    """Return the differences of methods to the references beside them, of which each method has one."""
+    pairs = [
+        (other, reference, paired_difference(other.by_seed, reference.by_seed, confidence))
+        for other, reference in asked
+    ]
+    adjusted = holm_by({other.method: paired.p for other, _, paired in pairs})
     return [
         Difference(
             **vars(paired),
@@ -242,5 +272,5 @@ def _differences_to(reference: MethodRecord, others: Sequence[MethodRecord], con
             p_holm=adjusted.get(other.method),
             holm_over=len(adjusted) if other.method in adjusted else 0,
         )
-        for other, paired in pairs
+        for other, reference, paired in pairs
     ]

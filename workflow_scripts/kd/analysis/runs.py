@@ -16,6 +16,7 @@ from kd.tools.errors import UserError
 
 TEACHER = "teacher"  # the method of a teacher's own row
 LINK = "link"  # the kind of a run on the way to the last of a chain of runs
+CONTROL = "control"  # the kind of a run that another method is compared with
 
 STATES = ("ok", "failed", "missing")
 

@@ -11,6 +11,7 @@ from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
 from kd.study.job_settings import JobSettings, parse_settings
+from kd.study.options import BUDGET, option
 
 log = logging.getLogger("kd")
 
@@ -29,7 +30,9 @@ def training_parser(description: str | None, *inputs: str) -> argparse.ArgumentP
         parser.add_argument("--teachers", type=Path, nargs="*", default=[], help="weights of the teachers, in order")
     if "outputs" in inputs:
         parser.add_argument("--outputs", type=Path, nargs="*", default=[], help="the teachers' outputs, in their order")
-    for name in set(inputs) - {"teachers", "outputs"}:
+    if "budget" in inputs:
+        parser.add_argument("--budget", type=Path, nargs="*", default=[], help="run.json of runs whose compute it has")
+    for name in set(inputs) - {"teachers", "outputs", "budget"}:
         parser.add_argument(f"--{name}", type=Path, nargs="?", help="a file, or nothing where there is none")
     parser.set_defaults(history=True)
     return parser
@@ -50,7 +53,6 @@ def run_training(work: Callable[..., Any], parser: argparse.ArgumentParser, rule
         start_torch(arguments.threads)
         from kd.engine.jobs.files import Files
 
-        log.info("%s", describe(job))
         files = Files(
             data=arguments.data,
             folder=arguments.out,
@@ -58,9 +60,13 @@ def run_training(work: Callable[..., Any], parser: argparse.ArgumentParser, rule
             outputs=getattr(arguments, "outputs", []),
             pretrained=getattr(arguments, "pretrained", None),
             previous=getattr(arguments, "previous", None),
+            budget=getattr(arguments, "budget", []),
             tuned=arguments.tuned,
             code=arguments.code,
         )
+        if job.budget is not None:
+            job = option(BUDGET).within_budget(job, files)
+        log.info("%s", describe(job))
         with Progress(planned_epochs(job), rule) as on_epoch:
             result = work(job, files, on_epoch)
         log.info("done in %.1f s, best validation epoch %d", result.seconds, result.best_epoch)

@@ -31,6 +31,7 @@ def caption_of(
         f"Test top-1 accuracy (%) on {described(dataset, meta)}; {WEIGHTS[report.weights]}.",
         seeds_sentence([line.record.n_planned for line in students], report.confidence),
         *paired_sentences(differences, report.confidence),
+        *_controls(lines),
         teacher_sentence(meta, teachers),
         *given_sentences(meta, teachers),
         _order(students) + _bold(students),
@@ -42,6 +43,18 @@ def caption_of(
         *_published(lines),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _controls(lines: Sequence[Line]) -> list[str]:
+    """Return what a control is, where methods have some."""
+    named = [line.control.reference for line in lines if line.control]
+    if not named:
+        return []
+    return [
+        f"Δ control: difference to the method's own control ({text.listing(named)}), kd with as much weight of "
+        "divergences between predictions (its own weights where a method has none), as many views and, to half an "
+        "epoch, as many training FLOPs (teachers' training apart); p is corrected over these differences."
+    ]
 
 
 def described(name: str, meta: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The comparison table as data: which rows, which cells, what is bold, what needs a footnote."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from kd.analysis.compared import Difference, MethodRecord, Statistics, read_stat
 from kd.analysis.measures import Total
 from kd.analysis.published import published_beside
 from kd.analysis.rows import RunRow
-from kd.analysis.runs import LINK, TEACHER, by_group, distinct, grouped, read_runs
+from kd.analysis.runs import CONTROL, LINK, TEACHER, by_group, distinct, grouped, read_runs
 from kd.reporting import text
 from kd.reporting.caption import BASELINE, caption_of, mixed_formats
 from kd.reporting.lines import Beside, Line, Row, Section
@@ -47,22 +47,32 @@ def load_sources(
 def build_sections(sources: Sources) -> list[Section[Line]]:
     """Return one section per (dataset, pair), in the order of the runs."""
     differences, runs = by_group(sources.statistics.differences), by_group(sources.runs)
+    controls = by_group(sources.statistics.controls)
     return [
-        _section(sources, records, differences.get(group, []), runs[group])
+        _section(sources, records, differences.get(group, []), controls.get(group, []), runs[group])
         for group, records in by_group(sources.statistics.methods).items()
     ]
 
 
 def _section(
-    sources: Sources, records: Sequence[MethodRecord], differences: Sequence[Difference], runs: Sequence[RunRow]
+    sources: Sources,
+    records: Sequence[MethodRecord],
+    differences: Sequence[Difference],
+    controls: Sequence[Difference],
+    runs: Sequence[RunRow],
 ) -> Section[Line]:
     report, (dataset, pair) = sources.report, records[0].group
     # a pair may have several teachers of its own, which share their method
     own = grouped(runs, lambda row: (row.method, row.student))
     compared = grouped(differences, lambda one: one.method)
+    # a teacher's row, of which there may be several, and a link's have none
+    control = {("student", one.method): one for one in controls}
     lines = sorted(
         (
-            _line(sources, record, compared.get(record.method, []), own[record.method, record.student])
+            replace(
+                _line(sources, record, compared.get(record.method, []), own[record.method, record.student]),
+                control=control.get((record.role, record.method)),
+            )
             for record in records
         ),
         key=lambda line: _order(line, report),
@@ -79,7 +89,7 @@ def _section(
     return Section(
         dataset,
         pair,
-        caption_of(dataset, report, sources.meta, lines, differences),
+        caption_of(dataset, report, sources.meta, lines, [*differences, *controls]),
         _columns(report, references, lines),
         rows,
         notes,
@@ -168,6 +178,8 @@ def _columns(report: Reporting, references: Sequence[str], lines: Sequence[Line]
     columns = {"method": "Method", "accuracy": main.title, "n": "n", other.heading: other.heading}
     for name in references:
         columns |= {f"delta_{name}": f"Δ {name}", f"p_{name}": f"p (Holm, {name})"}
+    if any(line.control for line in lines):
+        columns |= {f"delta_{CONTROL}": f"Δ {CONTROL}", f"p_{CONTROL}": f"p (Holm, {CONTROL})"}
     columns |= {heading: heading for heading in measures.together("heading") if heading != main.heading}
     labels = {label for line in lines for label in line.published}
     return columns | {f"published_{label}": heading for label, heading in PUBLISHED.items() if label in labels}
@@ -185,6 +197,7 @@ def _cells(line: Line, references: Sequence[str], report: Reporting) -> dict[str
     }
     for name in references:
         cells[f"delta_{name}"], cells[f"p_{name}"] = _difference(line, name)
+    cells[f"delta_{CONTROL}"], cells[f"p_{CONTROL}"] = ("", "") if line.control is None else _compared(line.control)
     return cells | {f"published_{label}": _beside(line.published.get(label)) for label in PUBLISHED}
 
 
@@ -197,7 +210,10 @@ def _difference(line: Line, reference: str) -> tuple[str, str]:
     """Return the cells of difference and p; empty where a difference makes no sense."""
     if line.role != "student" or line.record.method == reference:
         return "", ""
-    one = line.differences[reference]
+    return _compared(line.differences[reference])
+
+
+def _compared(one: Difference) -> tuple[str, str]:
     pairs = f" (n = {one.n})" if 0 < one.n < one.n_planned else ""
     delta = f"{text.signed(one.mean)} {text.interval(one.low, one.high)}".rstrip() + pairs
     return delta, text.p_value(one.p_holm)

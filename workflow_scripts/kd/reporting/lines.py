@@ -31,6 +31,8 @@ class Line:
     """By reference."""
     published: Mapping[str, Beside]
     """By the epoch that it was read at."""
+    control: Difference | None = None
+    """To the method's control, if it has one."""
 
     @property
     def role(self) -> str:

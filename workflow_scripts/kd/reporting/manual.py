@@ -50,6 +50,8 @@ ENTRY = {
     "name": "Of the row in the tables and of the runs' folder; without one, the card's.",
     "teacher": "The one of the pair's teachers that a method with one teacher takes; without one, the first.",
     "recipe": "[Recipe keys](#recipe) that differ for this method.",
+    "matched": "true: add NAME_matched, [its control](experiments/README.md#what-the-idea-gave): a kd row of the same "
+    "weight of distillation, number of views and training FLOPs.",
 }
 """The keys of an entry of `methods` beside the settings of its card, with their meaning."""
 
@@ -119,6 +121,7 @@ def _entry_keys(cards: Mapping[str, Card]) -> dict[str, Any]:
         "name": {"type": "string", "pattern": config.NAME_PATTERN, "maxLength": config.LONGEST_NAME},
         "teacher": {"type": "string"},
         "recipe": {"allOf": [_defined("RecipeChanges")]},
+        "matched": {"type": "boolean"},
     }
     return {key: {**made[key], "description": text} for key, text in ENTRY.items()}
 
@@ -127,14 +130,14 @@ def _method(card: Card) -> dict[str, Any]:
     """Return the schema of an entry whose method this is."""
     method = {"const": card.name, "description": f"{card.title}: {card.loss}"}
     settings = card.settings_model.model_json_schema()["properties"]
-    properties = {"method": method, **_entry_properties("name", "teacher", "recipe"), **settings}
+    properties = {"method": method, **_entry_properties("name", "teacher", "recipe", "matched"), **settings}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _entry(cards: Mapping[str, Card]) -> dict[str, Any]:
     """Return the schema of an entry with settings: which it may have depends on its method."""
     combination = {
-        "properties": _entry_properties("combine", "name", "teacher", "recipe"),
+        "properties": _entry_properties("combine", "name", "teacher", "recipe", "matched"),
         "additionalProperties": False,
         "required": ["combine", "name"],
     }

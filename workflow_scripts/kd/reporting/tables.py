@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kd.analysis import measures
+from kd.analysis.runs import CONTROL
 from kd.reporting import text
 from kd.reporting.comparison import build_sections, load_sources
 from kd.reporting.lines import Line, Numbers, Row, Section
@@ -34,7 +35,8 @@ def write_tables(
     sections = build_sections(load_sources(runs_csv, statistics_json, report, cards, experiment_meta))
     target = Path(folder) / "comparison"
     lines = [row.numbers for section in sections for row in section.rows]
-    write_csv(target.with_suffix(".csv"), [_flat(line) for line in lines], _columns(report.references))
+    controls = [CONTROL] if any(line.control for line in lines) else []
+    write_csv(target.with_suffix(".csv"), map(_flat, lines), _columns([*report.references, *controls]))
     atomic_write(target.with_suffix(".md"), as_markdown(sections, experiment_meta))
     atomic_write(target.with_suffix(".tex"), as_latex(sections))
     atomic_write(target.with_suffix(".json"), as_json(sections, experiment_meta))
@@ -57,8 +59,9 @@ def _difference_column(key: str, reference: str) -> str:
 
 def _flat(line: Line) -> dict[str, Any]:
     """Return a line's plain numbers by column."""
+    differences = {**line.differences, **({CONTROL: line.control} if line.control else {})}
     compared = {
-        _difference_column(key, name): getattr(one, key) for name, one in line.differences.items() for key in DIFFERENCE
+        _difference_column(key, name): getattr(one, key) for name, one in differences.items() for key in DIFFERENCE
     }
     beside = {
         f"published_{label}_{key}": getattr(one, key) for label, one in line.published.items() for key in PUBLISHED

@@ -13,6 +13,7 @@ import yaml
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from kd.schema.config import LONGEST_NAME, NAME_PATTERN, Name, Strict
+from kd.schema.formula import names_in
 from kd.schema.plain import plain_error
 from kd.schema.reading import LOADER, read_configuration
 from kd.tools.errors import UserError, shown, unknown
@@ -163,6 +164,30 @@ class Published(Strict):
     """What it was measured on."""
 
 
+class Control(Strict):
+    """What a kd row has to have that is to differ from the method in its idea alone (`matched` in an experiment).
+
+    Each is a formula of numbers and settings with + - * / ** and ==, such as `dkd_weight * (alpha + beta)`; a list of
+    one value a stage counts as its mean.
+    """
+
+    weight: str = ""
+    """Sum of the weights of its divergences between predictions, in what kd_weight is: a divergence without a factor
+    T^2 counts 1 / T^2. Losses of another kind count nothing; where none is left the control has kd's own weights."""
+    ce: str = ""
+    """Weight of the classification loss."""
+    temperature: str = ""
+    """At which those divergences are taken."""
+    views: str = "1"
+    """Views of each image that student and teacher see."""
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        for formula in filter(None, (self.weight, self.ce, self.temperature, self.views)):
+            names_in(formula)
+        return self
+
+
 class Card(Strict):
     """One method card (config/methods/<name>.yaml)."""
 
@@ -204,12 +229,26 @@ class Card(Strict):
     average of a tapped map; two_heads: students with a second head, as timm's distilled transformers have."""
     mixed_labels: bool = True
     """Whether the loss is defined for MixUp and CutMix batches."""
+    compute: Literal["recipe", "most expensive row"] = "recipe"
+    """How long it trains: the recipe's epochs, or as many as take the operations of the most expensive row."""
+    control: Control = Control()
+    """What its control has. Left out, weight is kd_weight, or all weights but that of the classification loss where a
+    loss of predictions has none of that name; ce is ce_weight, temperature is temperature, and both are kd's where a
+    card has no such setting."""
     settings: dict[str, Setting]
     """By name; each term of the loss has its weight under TERM_weight."""
     published: list[Published] = []
     """Accuracies to stand beside ours."""
     notes: str = ""
     """What a reader of results must know."""
+
+    @model_validator(mode="after")
+    def _controls_by_its_settings(self) -> Self:
+        for key, formula in self.control:
+            strange = names_in(formula) - self.settings.keys() if formula else ()
+            if strange:
+                raise ValueError(str(unknown(f"setting in control.{key}", min(strange), self.settings)))
+        return self
 
     @cached_property
     def settings_model(self) -> type[MethodSettings]:

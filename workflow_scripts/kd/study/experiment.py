@@ -21,6 +21,7 @@ from kd.schema.consistency import (
 from kd.schema.plain import plain_error
 from kd.schema.reading import TEXTS, plain_values, read_configuration, read_values
 from kd.study.chain import STUDENT_UPDATE, stage_settings, stages
+from kd.study.controls import with_controls
 from kd.study.designs import designs
 from kd.study.links import with_links
 from kd.study.names import check_file_names, check_name, check_names, check_variant_names
@@ -29,7 +30,7 @@ from kd.tools.errors import UserError, shown, unknown
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
-ENTRY_KEYS = {"method", "card", "name", "recipe", "teacher", "combine"}
+ENTRY_KEYS = {"method", "card", "name", "recipe", "teacher", "combine", "matched"}
 """Of an entry of `methods`: all but settings of the method."""
 WHAT = ("method", "card", "combine")
 
@@ -136,6 +137,8 @@ def _check_co_trained(names: Sequence[str], listed: Mapping[str, Variant]) -> No
             raise unknown("method in co_train", name, listed)
         if listed[name].chain or listed[name].linked:
             raise UserError(f"co_train: {name} is a chain of jobs and cannot be trained beside other methods")
+        if listed[name].budgeted:
+            raise UserError(f"co_train: {name} trains for what other runs took and cannot be trained beside them")
     teams = {(listed[name].teachers, listed[name].teacher) for name in names}
     if len(teams) > 1:
         raise UserError(f"co_train: methods of one job share their teachers, found different ones among {list(names)}")
@@ -206,11 +209,17 @@ def variants(experiment: Experiment) -> list[Variant]:
     """Resolve the methods of an experiment; names must differ. Of a chain of runs it is the last that is returned."""
     resolved = [_variant(experiment, entry, f"methods[{i}]") for i, entry in enumerate(experiment.methods)]
     resolved = [with_links(variant, resolved, f"methods[{i}]") for i, variant in enumerate(resolved)]
+    resolved = with_controls(resolved, [_matched(entry, f"methods[{i}]") for i, entry in enumerate(experiment.methods)])
     names = [variant.name for variant in resolved]
     taken = names + [link.folder for variant in resolved for link in variant.lineage if link.suffix]
+    controls = {variant.name: variant.control_of for variant in resolved if variant.control_of}
+    for variant in resolved:
+        if variant.control_of:
+            _check_variant(experiment, variant, f"methods: {variant.name}, the control of {variant.control_of}")
     for name in names:
         if taken.count(name) > 1:
-            raise UserError(f"methods: two variants are named '{name}': give one of them another name")
+            hint = f" ({name} is the control of {controls[name]})" if name in controls else ""
+            raise UserError(f"methods: two variants are named '{name}'{hint}: give one of them another name")
     check_variant_names("methods", taken)
     _check_cards({reference for variant in resolved for reference, _ in variant.parts})
     return resolved
@@ -223,6 +232,14 @@ def _check_cards(references: set[str]) -> None:
         other = first.setdefault(card(reference).name, reference)
         if other != reference:
             raise UserError(f"methods: {other} and {reference} are both named {card(reference).name}: rename one")
+
+
+def _matched(entry: str | dict[str, Any], where: str) -> bool:
+    """Return whether an entry asks for its control."""
+    matched = False if isinstance(entry, str) else entry.get("matched", False)
+    if not isinstance(matched, bool):
+        raise UserError(f"{where}.matched: must be true or false, found {shown(matched)}")
+    return matched
 
 
 def _variant(experiment: Experiment, entry: str | dict[str, Any], where: str) -> Variant:
@@ -316,6 +333,7 @@ def _check_variant(experiment: Experiment, variant: Variant, where: str) -> None
         check_recipe(experiment, recipe, {}, f"{place}: recipe")
         _check_mixing(variant, recipe, place)
         _check_momentum(variant, recipe, place)
+        _check_budget(variant, recipe, place)
         if variant.chain:
             _check_stages(variant, recipe, place)
     if variant.chain:
@@ -371,6 +389,15 @@ def _check_freezing(experiment: Experiment, settings: Mapping[str, Any], where: 
             blocks = blocks_of(model_settings(experiment, name).arch)
             if blocks is not None and max(wanted) > blocks:
                 raise UserError(f"{where}: freezing keeps the last {max(wanted)} blocks of {name}, which has {blocks}")
+
+
+def _check_budget(variant: Variant, recipe: Recipe, where: str) -> None:
+    """Refuse to train for a number of operations where validation decides when training ends."""
+    if recipe.schedule == "plateau" and variant.budgeted:
+        raise UserError(
+            f"{where}: {variant.name} trains for what other runs took, but recipe.schedule plateau ends when "
+            "validation says so: allowed are step, cosine and constant"
+        )
 
 
 def _listed(value: Any) -> list[Any]:

@@ -15,6 +15,17 @@ class MethodPart(Strict):
     settings: dict[str, Any]
 
 
+class Budget(Strict):
+    """The operations that a training is given in place of epochs."""
+
+    rows: list[int]
+    """How many of the records that it reads each row of the table has: the sums are the rows' operations."""
+    flops: float | None = None
+    """The largest of them, once the job has read them."""
+    recipe_epochs: int | None = None
+    """Epochs of the recipe that it would have had without; the job's recipe has those that it was given."""
+
+
 class JobSettings(Strict):
     """A training or evaluation job."""
 
@@ -30,6 +41,8 @@ class JobSettings(Strict):
     stage: int | None = None
     """Which stage of a chain this job is a half of, from 1."""
     half: str | None = None
+    budget: Budget | None = None
+    """What it may spend where that is not the recipe's epochs."""
     environment: dict[str, str] = {}
     """Library versions, when the experiment says strict_environment; for a measurement the kind of device, too."""
 

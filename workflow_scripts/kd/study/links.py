@@ -72,7 +72,7 @@ def _origin(variant: Variant, settings: Mapping[str, Any], listed: Sequence[Vari
         return None
     if variant.teacher is not None:
         raise UserError(f"{where}.teacher: {variant.name} learns from the student of its setting origin first, drop it")
-    possible = {other.name: other for other in listed if not other.linked}
+    possible = {other.name: other for other in listed if not (other.linked or other.budgeted)}
     if settings["origin"] not in possible:
         raise unknown(f"method in {where}.origin", settings["origin"], possible)
     return possible[settings["origin"]]

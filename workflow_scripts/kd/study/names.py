@@ -14,7 +14,7 @@ BESIDE_DATASETS = frozenset({"checked.json", "runs.csv", "statistics.json", "tab
 """Files and folders below results/<experiment>/."""
 BESIDE_TEAMS = frozenset({"data", "teachers", "tuned", "pretrain", "teacher_outputs", "continual"})
 """Folders below results/<experiment>/<dataset>/, and words of the tables' columns."""
-ROWS = frozenset({"teacher", "student", "link", "none"})
+ROWS = frozenset({"teacher", "student", "link", "control", "none"})
 """Kinds of rows in runs.csv, and what stands there for no teacher."""
 LONGEST_FILE_NAME = 255
 """Bytes."""

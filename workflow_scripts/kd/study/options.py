@@ -12,13 +12,14 @@ from typing import Any
 from kd.schema.cards import card
 
 AVERAGE = "kd.engine.ema"
+BUDGET = "kd.engine.jobs.budget"
 FIXED_VIEW = "kd.engine.fixed_view"
 MIXING = "kd.data.mixing"
 PLATEAU = "kd.engine.plateau"
 RANDAUGMENT = "kd.data.randaugment"
 TORCH_FILES = "kd.models.torch_files"
 WINOGRAD = "kd.models.winograd"
-OPTIONS = frozenset({AVERAGE, FIXED_VIEW, MIXING, PLATEAU, RANDAUGMENT, TORCH_FILES, WINOGRAD})
+OPTIONS = frozenset({AVERAGE, BUDGET, FIXED_VIEW, MIXING, PLATEAU, RANDAUGMENT, TORCH_FILES, WINOGRAD})
 
 
 def option(module: str) -> Any:
@@ -48,6 +49,7 @@ def _options(job: Mapping[str, Any]) -> set[str]:
     recipe, networks = job["recipe"], [job["student"], *job["teachers"]]
     asked = {
         AVERAGE: recipe["ema_decay"] is not None,
+        BUDGET: job["budget"] is not None,
         FIXED_VIEW: recipe["teacher_view"] == "fixed" or _reads_outputs(job["method"]),
         MIXING: recipe["mixup_alpha"] > 0 or recipe["cutmix_alpha"] > 0,
         PLATEAU: recipe["schedule"] == "plateau",

@@ -26,6 +26,11 @@ class Variant:
     """Whose student, of the same seed, teaches this one; None: the pair's teachers do."""
     last: bool = True
     """Whether it is what the experiment asked for, and not a run on the way there."""
+    compute_of: tuple[str, ...] = ()
+    """Folders' names of the variants whose operations it trains for, the most that one of them takes; empty: it trains
+    for the recipe's epochs."""
+    control_of: str = ""
+    """Name of the variant that it is the control of."""
     ensemble: bool = False
     """Whether the mean of a chain's predictions is reported with its last run."""
 
@@ -60,6 +65,11 @@ class Variant:
     def linked(self) -> bool:
         """Whether the run is a link of a chain of runs."""
         return any(card(name).links != "none" for name, _ in self.parts)
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether it trains for the operations of other runs, which it waits for."""
+        return bool(self.control_of) or any(card(name).compute != "recipe" for name, _ in self.parts)
 
     @property
     def base(self) -> str:

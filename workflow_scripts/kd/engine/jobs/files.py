@@ -22,6 +22,8 @@ class Files:
     pretrained: Path | None = None
     previous: Path | None = None
     """State of the half-stage before this one."""
+    budget: Sequence[Path] = ()
+    """Records of the runs whose operations the job may spend; what they say stands in its settings."""
     tuned: Sequence[Path] = ()
     """How the job's networks run, the student first, where that was measured."""
     code: str = ""

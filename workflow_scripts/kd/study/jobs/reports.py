@@ -15,7 +15,7 @@ from kd.study.job_plan import Files, JobPlan, all_before
 from kd.study.jobs.evaluations import steps
 from kd.study.jobs.images import data_folder
 from kd.study.jobs.making import Jobs, of_rule
-from kd.study.jobs.teachers import prepared
+from kd.study.jobs.teachers import made_for
 from kd.study.options import OPTIONS
 from kd.study.plan import Plan
 from kd.study.resources import Work
@@ -216,14 +216,13 @@ def _teacher_rows(jobs: Jobs) -> Iterator[dict[str, Any]]:
 def _student_rows(jobs: Jobs) -> Iterator[dict[str, Any]]:
     plan = jobs.plan
     for dataset, pair, run in plan.grouped():
-        variant, earlier = plan.variants[run.method], plan.lineage(run)
-        prepared_for = [job.folder for one in (*earlier, run) for group in prepared(jobs, one) for job in group]
+        variant = plan.variants[run.method]
         row = {
-            "kind": "student" if variant.last else "link",
+            "kind": "link" if not variant.last else "control" if variant.control_of else "student",
             "method": variant.name if variant.last else run.method,
             "base_method": variant.base,
             "teacher_paths": [plan.place(plan.teacher(dataset, name, run.seed)) for name in run.teachers],
-            "prestage_paths": list(dict.fromkeys([*prepared_for, *map(plan.place, earlier)])),
+            "prestage_paths": [job.folder for job in made_for(jobs, run)],
             "taught_by": [plan.place(teacher) for teacher in plan.taught(run).teachers],
         }
         yield _row(plan, pair, run, steps(jobs, run), row)

@@ -2,8 +2,9 @@
 
 from kd.study.digests import canonical
 from kd.study.job_plan import JobPlan
+from kd.study.job_settings import Budget
 from kd.study.jobs.making import Jobs, of_rule
-from kd.study.jobs.teachers import prepared
+from kd.study.jobs.teachers import made_for, prepared
 from kd.study.jobs.training import method_modules, method_parts, train
 from kd.study.resources import work_together
 from kd.study.runs import Run
@@ -16,6 +17,7 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
     plan = jobs.plan
     pretrained, outputs = prepared(jobs, run)
     recipe = plan.recipe_of(run)
+    rows = [[jobs.training(one), *made_for(jobs, one)] for one in plan.rows_matched(run)]
     return train(
         jobs,
         "train_student",
@@ -26,6 +28,8 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
         recipe=recipe,
         outputs=outputs,
         pretrained=pretrained,
+        spent=[job for row in rows for job in row],
+        budget=Budget(rows=[len(row) for row in rows]) if rows else None,
         method=method_parts(plan, run.method, recipe),
         seed=run.seed,
         split_seed=plan.teacher_seed(run.seed),

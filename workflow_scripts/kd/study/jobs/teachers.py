@@ -82,3 +82,13 @@ def prepared(jobs: Jobs, run: Run) -> tuple[list[JobPlan], list[JobPlan]]:
         [jobs.of("pretrain_method", run.dataset, name, run.method, seed) for name in first],
         [jobs.of("teacher_outputs", run.dataset, name, seed) for name in reads],
     )
+
+
+def made_for(jobs: Jobs, run: Run) -> list[JobPlan]:
+    """Return all that was made for a run beside its own training and its pair's teachers, each once.
+
+    Pre-stages and outputs of the run and of those that it learns from, and the trainings of those.
+    """
+    earlier = jobs.plan.lineage(run)
+    before = [job for one in (*earlier, run) for group in prepared(jobs, one) for job in group]
+    return list(dict.fromkeys([*before, *map(jobs.training, earlier)]))

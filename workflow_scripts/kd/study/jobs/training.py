@@ -22,6 +22,8 @@ from kd.tools.memo import remembered
 TUNED_FROM = 50_000
 """Images that a training sees, epochs counted, from which a measurement of its networks earns its minute back."""
 WEIGHTS = "checkpoints/best.safetensors"
+BUDGETED = 3
+"""How many times the recipe's epochs a budget is thought to last."""
 
 
 def train(
@@ -37,14 +39,15 @@ def train(
     tunes: bool = True,
     outputs: Sequence[JobPlan] = (),
     pretrained: Sequence[JobPlan] = (),
+    spent: Sequence[JobPlan] = (),
     kind: type[JobSettings] = JobSettings,
     **told: Any,
 ) -> JobPlan:
     """Return a training (or a pass over the training images) of some networks.
 
     `modules` are those of the job itself; those of its networks follow. A training that goes on from a `previous` one
-    finds all networks there. `tunes` says whether it runs its networks as they were measured; `told` is what else
-    stands in its settings.
+    finds all networks there. `tunes` says whether it runs its networks as they were measured; `spent` are those whose
+    operations are its budget; `told` is what else stands in its settings.
     """
     plan = jobs.plan
     settings = kind(
@@ -65,12 +68,18 @@ def train(
         folder,
         canonical(settings.model_dump(mode="json")),
         {*modules, *network_modules(plan, *taught.networks)},
-        training_work(images_of(jobs, dataset), recipe.epochs, settings.dataset["resident_limit_mb"]),
+        # what a budget lasts for is known when the job begins
+        training_work(
+            images_of(jobs, dataset),
+            recipe.epochs * (BUDGETED if spent else 1),
+            settings.dataset["resident_limit_mb"],
+        ),
         student=taught.student if previous is None else None,
         tuned=tuned,
         teachers=teachers,
         outputs=outputs,
         pretrained=pretrained,
+        spent=spent,
         previous=[previous] if previous else [],
     )
 
@@ -88,6 +97,7 @@ def on_images(
     teachers: Sequence[JobPlan] = (),
     outputs: Sequence[JobPlan] = (),
     pretrained: Sequence[JobPlan] = (),
+    spent: Sequence[JobPlan] = (),
     previous: Sequence[JobPlan] = (),
 ) -> JobPlan:
     """Return a job that reads packed images, a student's initial weights and what other jobs left."""
@@ -105,9 +115,10 @@ def on_images(
             "teachers": [f"{job.folder}/{WEIGHTS}" for job in teachers],
             "outputs": [f"{job.folder}/outputs.safetensors" for job in outputs],
             "pretrained": [f"{job.folder}/extra.safetensors" for job in pretrained],
+            "budget": [f"{job.folder}/run.json" for job in spent],
             "previous": [f"{job.folder}/state.pt" for job in previous],
         },
-        after=(packing(jobs, dataset), *tuned, *teachers, *outputs, *pretrained, *previous),
+        after=(packing(jobs, dataset), *tuned, *teachers, *outputs, *pretrained, *spent, *previous),
         look=partial(look_for_weights, jobs.plan, [student] if files and student else []),
         data=data_folder(jobs.plan, dataset),
         work=work,
