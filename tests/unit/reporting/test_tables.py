@@ -239,7 +239,9 @@ def test_a_method_is_compared_with_its_control(world):
     assert (found["method"], found["reference"], found["n"]) == ("dkd", "dkd_matched", 3)
     assert found["mean"] == pytest.approx(0.5)
     # a t interval of the differences 1, 0.5 and 0, and the one of eight sign flips that are as far or farther, doubled
-    assert (found["low"], found["high"]) == pytest.approx((0.5 - 4.302653 * 0.5 / 3**0.5, 0.5 + 4.302653 * 0.5 / 3**0.5))
+    assert (found["low"], found["high"]) == pytest.approx(
+        (0.5 - 4.302653 * 0.5 / 3**0.5, 0.5 + 4.302653 * 0.5 / 3**0.5)
+    )
     assert found["p"] == found["p_holm"] == 0.5
     assert all(lines[name]["control"] is None for name in ("kd", "at", "dkd_matched", "teacher"))
     heading = next(line for line in tables["md"].splitlines() if line.startswith("| Method"))

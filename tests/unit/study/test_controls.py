@@ -157,6 +157,15 @@ def test_pairs_that_share_a_control_give_it_the_most_that_one_of_theirs_took():
     assert told(jobs, "dml_matched")[0]["rows"] == [1]
 
 
+def test_everything_is_checked_before_the_first_training_once():
+    jobs = Jobs(plan_of("ce_matched", matched("ft"), matched(TAKD), matched("asib"), "ce"))
+    checks = json.loads(jobs.of("check_pairs").settings)
+    names = [(one["name"].split(",")[0], one["part"]) for one in checks]
+    assert len(set(names)) == len(names)
+    assert {("methods.ft", "pre-stage"), ("methods.ft_matched", ""), ("methods.ce_matched", "")} <= set(names)
+    assert [name for name, part in names if part == "pre-stage"] == ["methods.ft"]
+
+
 def test_the_work_of_a_budget_is_asked_for_with_room():
     jobs = Jobs(plan_of("kd", matched("dkd"), recipe={"epochs": 4000}))
     assert told(jobs, "dkd_matched")[2].work.minutes > 2 * told(jobs, "kd")[2].work.minutes
@@ -235,7 +244,7 @@ teachers: one
 def test_a_card_of_ones_own_has_a_control_too(tmp_path, family, line, told):
     path = tmp_path / "own.yaml"
     path.write_text(OWN.format(family=family, control=line), encoding="utf-8")
-    (tmp_path / "own.py").write_text("from kd.methods.contract import Method\nclass Own(Method): ...\n", "utf-8")
+    (tmp_path / "own.py").write_text("class Own: ...\n", encoding="utf-8")
     found = plan_of({"card": str(path), "matched": True}).variants["own_kd_matched"]
     assert found.parts[0][1] == pytest.approx(told)
 

@@ -90,7 +90,7 @@ def test_a_pre_stage_has_the_epochs_that_are_scaled_for_it():
 def test_a_card_of_another_recipe_is_scaled_from_that_and_its_own_lengths_stay(tmp_path):
     path = tmp_path / "slow.yaml"
     path.write_text(OWN, encoding="utf-8")
-    (tmp_path / "slow.py").write_text("from kd.methods.contract import Method\nclass Slow(Method): ...\n", "utf-8")
+    (tmp_path / "slow.py").write_text("class Slow: ...\n", encoding="utf-8")
     jobs = jobs_of({"card": str(path)}, epochs=10, schedule_epochs=240)
     assert length(jobs, "rise") == pytest.approx(1.0)
     assert length(jobs, "wait") == 30

@@ -36,7 +36,8 @@ from kd.methods.contract import STUDENT, stages_of, teacher
 from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws
-from kd.models.weights import load_weights, save_weights
+from kd.models.normalising import load_trained
+from kd.models.weights import save_weights
 from kd.record.epochs import write_metrics
 from kd.record.run_json import write_settings
 from kd.study.continual import ContinualJobSettings, Strategy
@@ -168,7 +169,7 @@ def _team(task: Task) -> Team:
             models[PREVIOUS].load_state_dict(task.before["student"])
     for k, network in enumerate(job.teachers):
         models[teacher(k)] = build_model(network, task.data.num_classes, size)
-        load_weights(models[teacher(k)], task.files.teachers[k])
+        load_trained(models[teacher(k)], task.files.teachers[k], task.data.normalisation)
     device = training_device()
     return Team(models, device, dict.fromkeys(models, choose_modes(job.recipe, device)))
 

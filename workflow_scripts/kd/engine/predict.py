@@ -12,8 +12,9 @@ from kd.engine.data import Data
 from kd.engine.precision import Precision
 from kd.models.base import TappedModel
 from kd.models.build import build_model
+from kd.models.normalising import load_trained
 from kd.models.reuse import redeploy
-from kd.models.weights import load_weights, read_state
+from kd.models.weights import read_state
 from kd.study.job_settings import JobSettings
 
 
@@ -31,7 +32,7 @@ def finished(job: JobSettings, data: Data, weights: Path) -> TappedModel:
     assert job.student is not None, "an evaluation names its network"
     model = build_model(job.student.model_copy(update={"pretrained": False}), data.num_classes, data.image_size)
     model = redeploy(model, read_state(weights)[1], data.image_size)
-    load_weights(model, weights)
+    load_trained(model, weights, data.normalisation)
     return model
 
 

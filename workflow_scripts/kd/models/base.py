@@ -3,12 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kd.tools.errors import unknown
+
+if TYPE_CHECKING:
+    from kd.models.normalising import Normalisation
 
 
 class Keep:
@@ -57,6 +60,9 @@ class TappedModel(nn.Module, ABC):
     is one, is the same feature before its activation. `stage_taps` are the maps without stem and neck.
     """
 
+    _seen_scale: Tensor | None
+    _seen_shift: Tensor | None
+
     def __init__(
         self, arch: str, num_classes: int, tap_names: Sequence[str], stage_taps: Sequence[str] | None = None
     ) -> None:
@@ -73,6 +79,15 @@ class TappedModel(nn.Module, ABC):
         """What was loaded into it when it was built, None of a network that was initialised afresh."""
         self.added: tuple[str, ...] = ()
         """Paths of modules that were put into it after it was built; they train at every freeze level."""
+        self.normalised: Normalisation | None = None
+        """How its images were normalised when it was trained, where that is not how it is given them."""
+        self.see(None, None)
+
+    def see(self, scale: Tensor | None, shift: Tensor | None) -> None:
+        """Let it see x * scale + shift (1,C,1,1) of images x, normalised otherwise; None: the images as they are."""
+        # buffers, to be where its weights are, and no part of what is saved: they depend on who gives the images
+        self.register_buffer("_seen_scale", scale, persistent=False)
+        self.register_buffer("_seen_shift", shift, persistent=False)
 
     def forward(self, x: Tensor, taps: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits (B, classes) of images (B, 3, H, W) and the features asked for, in the order asked.
@@ -83,6 +98,8 @@ class TappedModel(nn.Module, ABC):
             if tap not in self.tap_names:
                 raise unknown(f"tap of {self.arch}", tap, self.tap_names)
         keep = Keep(taps)
+        if self._seen_scale is not None and self._seen_shift is not None:
+            x = x * self._seen_scale + self._seen_shift
         logits = self.compute(x, taps, keep)
         return logits, {tap: keep.kept[tap] for tap in taps}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.layers import resample_patch_embed
 from timm.models._manipulate import group_with_matcher
 from timm.models.convnext import ConvNeXt
@@ -130,6 +131,12 @@ class TimmModel(TappedModel):
     def head(self) -> nn.Module:
         """Return the classifier (both in distilled transformers)."""
         return nn.ModuleList(_classifiers(self.net))
+
+
+def normalisation(arch: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and standard deviation by which timm's weights of `timm:NAME` want images normalised."""
+    found = timm.get_pretrained_cfg(arch.removeprefix(TIMM_PREFIX))
+    return (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) if found is None else (found.mean, found.std)
 
 
 def build(arch: str, num_classes: int, pretrained: bool | str, small_input: bool, image_size: int) -> TimmModel:

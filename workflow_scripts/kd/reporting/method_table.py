@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from kd.reporting.keys import escaped, keys_table, shown, table
-from kd.schema.cards import CARD_FOLDER, Card, Length, Paper, Published, Setting, load_cards
+from kd.schema.cards import CARD_FOLDER, Card, Control, Length, Paper, Published, Setting, load_cards
 from kd.tools.files import atomic_write
 
 README = CARD_FOLDER / "README.md"
@@ -37,7 +37,13 @@ or *best* on the test images, which is optimistic. Settings go into an experimen
 `{method: kd, temperature: 2.0}`. [What a card holds](#what-a-card-holds) stands at the end.
 """
 
-CARD_PARTS: dict[str, type[BaseModel]] = {"paper": Paper, "settings": Setting, "epochs": Length, "published": Published}
+CARD_PARTS: dict[str, type[BaseModel]] = {
+    "paper": Paper,
+    "control": Control,
+    "settings": Setting,
+    "epochs": Length,
+    "published": Published,
+}
 """By the key of a card that holds them."""
 
 
@@ -67,6 +73,7 @@ def needs(card: Card) -> str:
         "a chain of alternating stages" if card.chain else "",
         {"none": "", "generations": "a chain of runs", "assistants": "a chain of runs"}[card.links],
         "teachers' logits on one fixed view" if card.fixed_teacher else "",
+        "" if card.compute == "recipe" else "every other row to be finished",
         "" if card.mixed_labels else "no MixUp or CutMix",
         "" if card.alone else "a method to be combined with",
     ]

@@ -16,6 +16,7 @@ LONGEST_NAME = 100
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=LONGEST_NAME)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+Deviation = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
 Side = Annotated[int, Field(ge=1, le=4096)]
 """Pixels."""
@@ -318,6 +319,18 @@ class ClassShare(Strict):
     """Which half of the other classes; an odd one goes to the first."""
 
 
+Channels = Annotated[tuple[Share, Share, Share], Field(strict=False)]
+
+
+class Normalisation(Strict):
+    """Statistics of images, red, green and blue, of values from 0 to 1: (x - mean) / std is what a network sees."""
+
+    mean: Channels
+    """Means."""
+    std: Annotated[tuple[Deviation, Deviation, Deviation], Field(strict=False)]
+    """Standard deviations."""
+
+
 class ModelSettings(Strict):
     """One network: architecture, initial weights, what of it is trained. A network that needs none of this is called by
     its architecture's name and has no entry."""
@@ -335,6 +348,10 @@ class ModelSettings(Strict):
     train: bool = True
     """For teachers: false uses the weights of `pretrained` as they are, those of a finished teacher. Its classes must
     be the data set's, in the order of the packed manifest (of class folders: by name)."""
+    normalisation: Literal["dataset", "timm"] | Normalisation | None = None
+    """With train false: by what images were normalised when it was trained. dataset: the statistics of the data that it
+    teaches on; timm: those of the timm model; or statistics. null: as its file says (those of this project do), else
+    timm for a timm model and dataset for any other. What is trained here sees the data set's."""
     freeze: int = Field(default=-1, ge=-1, le=200)
     """k: the last k blocks and the head train; 0: the head only; -1: everything. Stem and stages are the blocks."""
     freeze_bn: bool = False
@@ -346,7 +363,11 @@ class ModelSettings(Strict):
 
     @model_validator(mode="after")
     def _finished(self) -> Self:
+        if self.normalisation == "timm" and not is_timm(self.arch):
+            raise ValueError(f"normalisation timm is that of a timm model, found arch {shown(self.arch)}")
         if self.train:
+            if self.normalisation is not None:
+                raise ValueError("normalisation belongs to a network that is used as it is (train: false)")
             return self
         if not self.pretrained:
             raise ValueError("train: false uses a finished network as it is: give its weights as pretrained")

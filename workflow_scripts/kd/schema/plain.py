@@ -40,6 +40,8 @@ class _Problem:
         self.owner_key = where
         self.field = self.key = where
         """The key; `field` is that of the setting as a whole, where it is one that may have several forms."""
+        self.one_form = False
+        """Whether it is within keys and values that are one of several forms of `field`."""
         self.allowed: Any = model
         self.constraints: list[Any] = []
         self._follow()
@@ -65,6 +67,7 @@ class _Problem:
                 if form is None:
                     return
                 self.allowed = form
+                self.one_form = _is_model(_unwrapped(form)[0])
                 continue
             if not self._step(forms[0], part):
                 return
@@ -79,7 +82,8 @@ class _Problem:
                 self.allowed = Any
                 return False
             self.allowed, self.constraints = annotated(field), []
-            self.key = self.field = f"{self.key}.{part}" if self.key else str(part)
+            self.key = f"{self.key}.{part}" if self.key else str(part)
+            self.field = self.field if self.one_form else self.key
             return True
         inner = [kind for kind in get_args(form) if kind is not Ellipsis]
         if isinstance(part, int) and get_origin(form) in {list, tuple}:
@@ -201,6 +205,9 @@ def _forms(kind: Any) -> Iterator[Any]:
 
 def _tried(label: str, forms: Sequence[Any]) -> Any:
     """Return the list or the keys with values that pydantic's label means, None for forms without an inside."""
+    models = [form for form in forms if _is_model(_unwrapped(form)[0]) and _unwrapped(form)[0].__name__ == label]
+    if models:
+        return models[0]
     origin = {"list": list, "dict": dict}.get(label[:4])
     bare = [_unwrapped(form)[0] for form in forms]
     fitting = [

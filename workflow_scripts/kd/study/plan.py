@@ -67,20 +67,6 @@ class Plan:
         many = {"none": (), "one": (variant.teacher or pair.teachers[0],), "many": tuple(pair.teachers)}
         return Run(dataset, many[variant.teachers], variant.network or pair.student, variant.folder, seed)
 
-    def rows_matched(self, run: Run) -> list[Run]:
-        """Return the runs whose operations a run trains for, the most that one of them takes; mostly none.
-
-        Pairs that share the run each have theirs.
-        """
-        variant = self.variants[run.method]
-        found = [
-            self.run_of(run.dataset, pair, self.variants[name], run.seed)
-            for pair in self.experiment.pairs
-            if variant.compute_of and self.run_of(run.dataset, pair, variant, run.seed) == run
-            for name in variant.compute_of
-        ]
-        return list(dict.fromkeys(found))
-
     def place(self, trained: Run | Teacher | ContinualRun) -> str:
         """Return the folder of what is trained."""
         return f"{self.folder}/{trained.path}"

@@ -8,6 +8,7 @@ from kd.engine.jobs.trainings import finish, save_student, train, validation_of
 from kd.engine.jobs.workbench import Workbench, prepare
 from kd.engine.training import OnEpoch
 from kd.methods.contract import STUDENT, Halved
+from kd.models.normalising import recorded
 from kd.study.job_settings import JobSettings
 
 
@@ -20,11 +21,13 @@ def train_half_stage(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Resul
     stage = bench.method.half_stage(job.half)
     result = train(bench, files, [stage], on_epoch, before["optimizers"])
     if STUDENT in stage.trained():
-        save_student(files.folder, job, bench.team.models[STUDENT], result)
+        save_student(files.folder, bench, result)
         # the next half starts from the weights that validation selected, as the run's result does
         bench.team.models[STUDENT].load_state_dict(result.best)
     optimizers = {**before["optimizers"], **result.optimizers}
-    save_state(files.folder / "state.pt", {"team": bench.team.state(), "optimizers": optimizers})
+    normalised = recorded(bench.team.models, bench.data.normalisation)
+    state = {"team": bench.team.state(), "optimizers": optimizers, "normalised": normalised}
+    save_state(files.folder / "state.pt", state)
     finish(bench, files, result, more={"validation": {**validation_of(result.rows[-1]), **_team_report(bench)}})
     return result
 

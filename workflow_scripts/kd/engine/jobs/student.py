@@ -23,7 +23,7 @@ def train_student(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Result:
     if job.student is not None and not job.student.train:
         return _keep_as_it_is(bench, files)
     result = train(bench, files, stages_of(bench.method), on_epoch)
-    save_student(files.folder, job, bench.team.models[STUDENT], result)
+    save_student(files.folder, bench, result)
     finish(bench, files, result)
     return result
 
@@ -37,11 +37,13 @@ def _keep_as_it_is(bench: Workbench, files: Files) -> Result:
     reading = (data.validation, data.augmenter, bench.precision, job.recipe.eval_batch_size)
     top = accuracies(team, bench.method, *reading, [STUDENT], heads=False)[STUDENT]
     log.info("%s is used as it is: top-1 on validation %.2f %%", job.student.pretrained, top)
+    own = team.models[STUDENT].normalised or data.normalisation
+    log.info("its images are normalised by mean %s and std %s", list(own.mean), list(own.std))
     if top * data.num_classes <= 100:
         log.warning("that is no better than chance: are the file's classes those of the data, in the same order?")
     result = Result(last=weights, best=weights)
     write_settings(files.folder, job.model_dump(mode="json"))
     write_metrics(files.folder / "metrics.csv", [])
-    save_student(files.folder, job, team.models[STUDENT], result)
+    save_student(files.folder, bench, result)
     finish(bench, files, result, more={"trained": False, "validation": {"val_top1": top}})
     return result

@@ -37,6 +37,6 @@ def train_students(
         if failure is not None:
             result.best = result.last = result.best or weights
         write_metrics(files.folder / "metrics.csv", result.rows)
-        save_student(files.folder, bench.job, bench.team.models[STUDENT], result)
+        save_student(files.folder, bench, result)
         finish(bench, files, result, failure)
     return outcomes

@@ -14,7 +14,7 @@ from kd.engine.modes import choose_modes, make_trainable
 from kd.engine.precision import Precision, set_kernels, training_device
 from kd.models.base import TappedModel
 from kd.models.build import build_model
-from kd.models.weights import load_weights
+from kd.models.normalising import load_trained, recorded
 from kd.record.run_json import run_record
 from kd.study.job_settings import JobSettings
 from kd.tools.files import write_json
@@ -32,7 +32,7 @@ def teacher_outputs(job: JobSettings, files: Files) -> None:
     data = load_data(files.data, job, device)
     (settings,), (weights,) = job.teachers, files.teachers
     teacher = build_model(settings, data.num_classes, data.image_size)
-    load_weights(teacher, weights)
+    load_trained(teacher, weights, data.normalisation)
     mode = choose_modes(job.recipe, device).frozen
     make_trainable(teacher, mode, device)
     precision = mode.on(device)
@@ -50,6 +50,7 @@ def teacher_outputs(job: JobSettings, files: Files) -> None:
         seconds,
         flops={"train": float(counter.total)},
         images={"teacher": len(logits)},
+        normalised=recorded({"teacher": teacher}, data.normalisation),
     )
     write_json(files.folder / "run.json", record)
     log.info("sent %d training images to %s", len(logits), settings.arch)

@@ -13,13 +13,12 @@ from kd.engine.jobs.workbench import Workbench
 from kd.engine.teachers import FrozenForward
 from kd.engine.training import OnEpoch, Training
 from kd.methods.contract import STUDENT, Stage, is_peer, teacher
-from kd.models.base import TappedModel
+from kd.models.normalising import recorded
 from kd.models.reuse import added_parameters, deployment
 from kd.models.weights import save_weights
 from kd.record.epochs import write_metrics
 from kd.record.run_json import run_record, write_settings
 from kd.study.digests import canonical, text_digest
-from kd.study.job_settings import JobSettings
 from kd.study.made import RESUME
 from kd.study.options import FIXED_VIEW, option
 from kd.tools.errors import UserError
@@ -72,13 +71,15 @@ def frozen_forward_of(bench: Workbench, files: Files) -> FrozenForward:
     return FrozenForward(team, bench.precision, bench.wants, data.train, data.augmenter, logits, images)
 
 
-def save_student(folder: Path, job: JobSettings, student: TappedModel, result: Result) -> None:
+def save_student(folder: Path, bench: Workbench, result: Result) -> None:
     """Write checkpoints/best.safetensors and checkpoints/last.safetensors."""
+    job, student = bench.job, bench.team.models[STUDENT]
     assert job.student is not None, "a run without a student has no weights to keep"
+    seen = (student.normalised or bench.data.normalisation).notes()
     for name, state in (("best", result.best), ("last", result.last)):
         student.load_state_dict(state)
         epoch = result.best_epoch if state is result.best else len(result.rows)
-        metadata = {"arch": job.student.arch, "epoch": str(epoch), **deployment(student)}
+        metadata = {"arch": job.student.arch, "epoch": str(epoch), **seen, **deployment(student)}
         save_weights(student, folder / "checkpoints" / f"{name}.safetensors", metadata)
 
 
@@ -108,6 +109,7 @@ def record_of(bench: Workbench, files: Files, result: Result) -> dict[str, Any]:
         result.seconds,
         kernels={role: modes.record() for role, modes in bench.team.ran().items()},
         pretrained=bench.origin and bench.origin.record(),
+        normalised=recorded(bench.team.models, bench.data.normalisation),
         flops={"train": result.flops},
         params=_parameters(bench),
         images={"train": len(data.train), "validation": len(data.validation)},

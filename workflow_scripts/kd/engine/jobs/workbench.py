@@ -20,8 +20,9 @@ from kd.methods.contract import STUDENT, Method, is_teacher, peer, teacher
 from kd.models.base import Origin, TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws
+from kd.models.normalising import Normalisation, load_trained, of_finished, see_as
 from kd.models.reuse import redeploy
-from kd.models.weights import load_weights, read_state
+from kd.models.weights import read_state
 from kd.schema.cards import card
 from kd.study.job_settings import JobSettings
 from kd.tools.errors import UserError
@@ -64,7 +65,10 @@ def prepare(job: JobSettings, files: Files, companion: Workbench | None = None) 
     if files.pretrained is not None:
         _load_pretrained(job, team.extra, files.pretrained)
     if files.previous is not None:
-        team.load_state(load_state(files.previous)["team"])
+        before = load_state(files.previous)
+        team.load_state(before["team"])
+        for role, own in before["normalised"].items():
+            see_as(team.models[role], Normalisation.of(**own), data.normalisation)
     # the scaler's: that of the network that is trained, if there is one
     precision = modes[next(iter(modes))].trained.on(device)
     return Workbench(job, data, team, method, wants, precision, origin)
@@ -92,7 +96,7 @@ def _borrowed_data(job: JobSettings, companion: Workbench | None) -> Data | None
 
 def _models(job: JobSettings, files: Files, data: Data, peers: int) -> dict[str, TappedModel]:
     models: dict[str, TappedModel] = {}
-    size = (data.num_classes, data.image_size)
+    size, given = (data.num_classes, data.image_size), data.normalisation
     if job.student is not None:
         for k in range(peers + 1):
             # the student's initialisation is the same for every method of a seed
@@ -100,13 +104,15 @@ def _models(job: JobSettings, files: Files, data: Data, peers: int) -> dict[str,
             model = build_model(job.student, *size)
             freeze(model, job.student.freeze, job.student.freeze_bn)
             refuse_frozen_draws(model)
+            if not job.student.train:
+                see_as(model, of_finished(job.student, given), given)
             models[STUDENT if k == 0 else peer(k)] = model
     for k, settings in enumerate(job.teachers):
         model = build_model(settings, *size)
         if files.previous is None:
             # the teacher may be a student of the experiment, deployed with more than its architecture
             model = redeploy(model, read_state(files.teachers[k])[1], data.image_size)
-            load_weights(model, files.teachers[k])
+            load_trained(model, files.teachers[k], given)
         models[teacher(k)] = model
     return models
 

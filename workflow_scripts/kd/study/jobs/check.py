@@ -13,6 +13,7 @@ from kd.study.jobs.asib import halves
 from kd.study.jobs.continual import taught as taught_continually
 from kd.study.jobs.images import data_folder, manifest, packing
 from kd.study.jobs.making import Jobs, of_rule
+from kd.study.jobs.teachers import prepared
 from kd.study.jobs.training import initial_weights, look_for_weights, method_modules, network_modules
 from kd.study.resources import Work
 from kd.study.runs import Run, Taught, Teacher
@@ -78,7 +79,7 @@ class _Gathered:
         if key not in self._places:
             taught, chain = self.plan.taught(run), self.plan.variants[run.method].chain
             name = f"methods.{run.method}, {_who(taught)}"
-            pre_stages = [job for job in self.jobs.training(run).after if job.rule == "pretrain_method"]
+            pre_stages, _ = prepared(self.jobs, run)
             for job in pre_stages:
                 place = (run.dataset, run.teachers[0], run.method)
                 if place not in self._places:

@@ -6,6 +6,7 @@ from kd.study.job_settings import Budget
 from kd.study.jobs.making import Jobs, of_rule
 from kd.study.jobs.teachers import made_for, prepared
 from kd.study.jobs.training import method_modules, method_parts, train
+from kd.study.plan import Plan
 from kd.study.resources import work_together
 from kd.study.runs import Run
 from kd.study.together import together
@@ -17,7 +18,7 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
     plan = jobs.plan
     pretrained, outputs = prepared(jobs, run)
     recipe = plan.recipe_of(run)
-    rows = [[jobs.training(one), *made_for(jobs, one)] for one in plan.rows_matched(run)]
+    rows = [[jobs.training(one), *made_for(jobs, one)] for one in rows_matched(plan, run)]
     return train(
         jobs,
         "train_student",
@@ -34,6 +35,21 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
         seed=run.seed,
         split_seed=plan.teacher_seed(run.seed),
     )
+
+
+def rows_matched(plan: Plan, run: Run) -> list[Run]:
+    """Return the runs whose operations a run trains for, the most that one of them takes; mostly none.
+
+    Pairs that share the run each have theirs.
+    """
+    variant = plan.variants[run.method]
+    found = [
+        plan.run_of(run.dataset, pair, plan.variants[name], run.seed)
+        for pair in plan.experiment.pairs
+        if variant.compute_of and plan.run_of(run.dataset, pair, variant, run.seed) == run
+        for name in variant.compute_of
+    ]
+    return list(dict.fromkeys(found))
 
 
 @of_rule
