@@ -85,6 +85,18 @@ def write(folder, **record):
     return path
 
 
+def test_what_was_made_for_the_control_is_taken_from_what_its_method_took(world, tmp_path):
+    here = world({"method": "dkd", "matched": True}, recipe={"epochs": 4})
+    here.train("run")
+    job, files = control_of(here)
+    (record,) = files.budget
+    spent = json.loads(record.read_text(encoding="utf-8"))["flops"]["train"]
+    assert job.budget is not None
+    own = write(tmp_path / "outputs", flops={"train": spent / 2})
+    asked = job.model_copy(update={"budget": job.budget.model_copy(update={"own": 1})})
+    assert within_budget(asked, replace(files, budget=[record, own])).recipe.epochs == 2
+
+
 def test_the_most_expensive_row_counts_with_all_that_was_made_for_it(tmp_path):
     records = [write(tmp_path / str(k), flops={"train": cost}) for k, cost in enumerate((5.0, 3.0, 4.0, 6.0))]
     assert most_expensive([1, 2, 1], records) == 7.0

@@ -3,6 +3,7 @@
 import pytest
 
 from kd.schema.formula import evaluate, names_in
+from kd.tools.errors import UserError
 
 SETTINGS = {"a": 2, "b": 0.5, "on": True, "form": "released", "listed": [1.0, 3.0], "none": None, "empty": []}
 
@@ -39,3 +40,9 @@ def test_names_are_those_of_settings():
 def test_anything_else_is_refused(formula):
     with pytest.raises(ValueError, match="must be a formula of numbers"):
         names_in(formula)
+
+
+@pytest.mark.parametrize("formula", ["form + 1", "(0 - 1) ** b", "(a * 10) ** (a * 1000)", "listed / form"])
+def test_what_has_no_value_is_a_sentence(formula):
+    with pytest.raises(UserError, match="has no value for these settings"):
+        evaluate(formula, {**SETTINGS, "a": 2.0})

@@ -71,6 +71,23 @@ EXPECTED = {
         {"kd_weight": [1.0, 3.0]},
         {"ce_weight": 0.1, "kd_weight": 3.0, "temperature": 4.0},
     ),
+    "tekap": ("tekap", {}, {"ce_weight": 0.1, "kd_weight": 3.06, "temperature": 4.0}),
+    "rld": ("rld", {}, {"ce_weight": 1.0, "kd_weight": 9.0, "temperature": 4.0}),
+    "abkd": ("abkd", {}, {"ce_weight": 1.0, "kd_weight": 2.0, "temperature": 4.0}),
+    "nkd": ("nkd", {}, {"ce_weight": 1.0, "kd_weight": 1 / 9 + 3.5, "temperature": 3.0}),
+    "normkd": ("normkd", {}, DEFAULTS),
+    "sdd": ("sdd", {}, DEFAULTS),
+    "sdd of dkd": ("sdd", {"base": "dkd"}, {"ce_weight": 1.0, "kd_weight": 9.0, "temperature": 4.0}),
+    "sdd of given weights": (
+        "sdd",
+        {"sdd_weight": 2.0, "ce_weight": 0.5},
+        {"ce_weight": 0.5, "kd_weight": 2.0, "temperature": 4.0},
+    ),
+    "wkd_l": ("wkd_l", {}, DEFAULTS),
+    "hard_kd": ("hard_kd", {}, {"ce_weight": 0.5, "kd_weight": 0.5, "temperature": 1.0}),
+    "token_kd": ("token_kd", {}, {"ce_weight": 0.5, "kd_weight": 0.5, "temperature": 1.0}),
+    "srd": ("srd", {}, {"ce_weight": 1.0, "kd_weight": 1.0, "temperature": 1.0}),
+    "ickd": ("ickd", {}, {"ce_weight": 1.0, "kd_weight": 1.0, "temperature": 4.0}),
     "both": (
         {"name": "both", "combine": ["crd", "kd"]},
         {},
@@ -90,6 +107,8 @@ def test_a_control_has_the_weight_of_its_methods_divergences(method, settings, t
 
 
 def test_a_control_of_two_views_sees_two_of_the_same_kind():
+    ((reference, own),) = control("crld").parts
+    assert (reference, own["kd_weight"], own["ce_weight"], own["views"]) == ("kd_views", 5.0, 2.0, 2)
     ((reference, own),) = control("mlkd", instance_weight=0.5, strong_ops=3).parts
     assert reference == "kd_views"
     told = {"ce_weight": 0.2, "kd_weight": 5.0, "temperature": 4.0, "views": 2, "strong_ops": 3, "strong_magnitude": 10}
@@ -130,7 +149,7 @@ def test_a_control_reads_what_its_method_and_all_that_was_made_for_it_took():
     team = "resnet20--resnet8"
     budget, files, job = told(jobs, "ft_matched")
     assert files == [f"{team}/ft/seed0/run.json", "pretrain/resnet20/ft/seed0/run.json"]
-    assert budget == {"rows": [2], "flops": None, "recipe_epochs": None}
+    assert budget == {"rows": [2], "own": 0, "flops": None, "recipe_epochs": None}
     (ft,) = [run for run in jobs.plan.runs if run.method == "ft"]
     assert jobs.training(ft) in job.after
     assert told(jobs, "takd_matched")[1] == [
@@ -140,6 +159,14 @@ def test_a_control_reads_what_its_method_and_all_that_was_made_for_it_took():
     assert told(jobs, "asib_matched")[1] == ["resnet20+wrn_16_1--resnet8/asib/seed0/run.json"]
     assert told(jobs, "avg_kd_matched")[1] == ["resnet20+wrn_16_1--resnet8/avg_kd/seed0/run.json"]
     assert told(jobs, "kd")[:2] == (None, [])
+
+
+def test_what_was_made_for_a_control_itself_is_spent_already():
+    """Outputs on one fixed view are asked for once, and cost its method and its control the same."""
+    jobs = Jobs(plan_of(matched("dkd"), recipe={"epochs": 4, "teacher_view": "fixed"}))
+    budget, files, _ = told(jobs, "dkd_matched")
+    assert (budget["rows"], budget["own"]) == ([2], 1)
+    assert files[1:] == ["teacher_outputs/resnet20/seed0/run.json"] * 2
 
 
 def test_cross_entropy_has_the_compute_of_every_row_that_is_no_control():

@@ -36,8 +36,7 @@ from kd.methods.contract import STUDENT, stages_of, teacher
 from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws
-from kd.models.normalising import load_trained
-from kd.models.weights import save_weights
+from kd.models.weights import load_trained, save_weights
 from kd.record.epochs import write_metrics
 from kd.record.run_json import write_settings
 from kd.study.continual import ContinualJobSettings, Strategy

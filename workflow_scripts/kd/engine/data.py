@@ -12,7 +12,7 @@ from kd.data.augment import Augmenter
 from kd.data.packed import Packed
 from kd.data.splits import Split, class_map, classes_of, classes_taken, make_split
 from kd.data.store import ImageStore
-from kd.models.normalising import Normalisation
+from kd.models.base import Normalisation
 from kd.study.digests import text_digest
 from kd.study.job_settings import JobSettings
 from kd.tools.errors import UserError, printable
@@ -42,7 +42,7 @@ class Data:
     @cached_property
     def normalisation(self) -> Normalisation:
         """Return how the images are normalised."""
-        return Normalisation.of(self.augmenter.mean, self.augmenter.std)
+        return Normalisation(*(tuple(map(float, values)) for values in (self.augmenter.mean, self.augmenter.std)))
 
     @cached_property
     def test(self) -> ImageStore:

@@ -12,9 +12,8 @@ from kd.engine.data import Data
 from kd.engine.precision import Precision
 from kd.models.base import TappedModel
 from kd.models.build import build_model
-from kd.models.normalising import load_trained
 from kd.models.reuse import redeploy
-from kd.models.weights import read_state
+from kd.models.weights import load_trained, read_state
 from kd.study.job_settings import JobSettings
 
 

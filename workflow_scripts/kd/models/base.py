@@ -3,15 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kd.tools.errors import unknown
-
-if TYPE_CHECKING:
-    from kd.models.normalising import Normalisation
+from kd.tools.errors import UserError, unknown
 
 
 class Keep:
@@ -52,6 +50,18 @@ class Origin:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
+@dataclass(frozen=True)
+class Normalisation:
+    """Mean and standard deviation of each channel by which images were normalised, of values from 0 to 1."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def spread(self) -> Tensor:
+        """Return what images are divided by, (C,): the deviations, but for a constant channel's, which is 0."""
+        return torch.tensor(self.std).clamp_min(1e-3)  # as kd.data.augment has it
+
+
 class TappedModel(nn.Module, ABC):
     """A classifier whose inner features can be read by name.
 
@@ -81,13 +91,27 @@ class TappedModel(nn.Module, ABC):
         """Paths of modules that were put into it after it was built; they train at every freeze level."""
         self.normalised: Normalisation | None = None
         """How its images were normalised when it was trained, where that is not how it is given them."""
-        self.see(None, None)
-
-    def see(self, scale: Tensor | None, shift: Tensor | None) -> None:
-        """Let it see x * scale + shift (1,C,1,1) of images x, normalised otherwise; None: the images as they are."""
         # buffers, to be where its weights are, and no part of what is saved: they depend on who gives the images
-        self.register_buffer("_seen_scale", scale, persistent=False)
-        self.register_buffer("_seen_shift", shift, persistent=False)
+        self.register_buffer("_seen_scale", None, persistent=False)
+        self.register_buffer("_seen_shift", None, persistent=False)
+
+    def see_as(self, own: Normalisation, given: Normalisation) -> None:
+        """Let it see images that it is `given` normalised in one way as its `own` were when it was trained.
+
+        Where both are the same nothing is done to the images at all. Black borders stay black, grey squares stay grey:
+        they are the same images.
+        """
+        self.normalised = None if own == given else own
+        self._seen_scale = self._seen_shift = None
+        if self.normalised is None:
+            return
+        if len(own.mean) != len(given.mean):
+            raise UserError(
+                f"{self.arch}: its normalisation is of {len(own.mean)} channels, images have {len(given.mean)}"
+            )
+        shift = (torch.tensor(given.mean) - torch.tensor(own.mean)) / own.spread()
+        self._seen_scale = (given.spread() / own.spread()).view(1, -1, 1, 1)
+        self._seen_shift = shift.view(1, -1, 1, 1)
 
     def forward(self, x: Tensor, taps: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the logits (B, classes) of images (B, 3, H, W) and the features asked for, in the order asked.

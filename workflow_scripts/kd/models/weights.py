@@ -1,11 +1,13 @@
 """Reading and writing weights: strictly for this project's checkpoints, by name or by order for foreign ones."""
 
 import hashlib
+import importlib
 import json
 import logging
 import re
 import zlib
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,9 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from kd.models.base import Origin, TappedModel
+from kd.models.base import Normalisation, Origin, TappedModel
+from kd.schema.architectures import is_timm, module_of
+from kd.schema.config import ModelSettings
 from kd.study.options import TORCH_FILES, option
-from kd.tools.errors import UserError
+from kd.tools.errors import UserError, shown
 from kd.tools.files import atomic_path
 
 log = logging.getLogger(__name__)
@@ -25,6 +29,7 @@ State = dict[str, Tensor]
 _ABOUT = "about"  # the one key of metadata, which holds notes and checksum
 _PREFIXES = ("module.", "_orig_mod.", "net.", "model.", "backbone.")  # of DataParallel, torch.compile, wrappers
 _NAMED_DIGEST = re.compile(r"-(?=\d*[a-f])([\da-f]{8,64})$")  # as torch.hub's; digits alone may be a date
+_NORMALISED, _OURS = "normalised", "num_classes"  # notes: statistics of the images; what only this project writes
 _COUNTER = "num_batches_tracked"  # absent from old checkpoints, and not needed to classify
 
 
@@ -67,6 +72,50 @@ def load_weights(model: nn.Module, path: str | Path) -> dict[str, str]:
         raise misfit(path, _name(model), difference, metadata)
     model.load_state_dict(state)
     return metadata
+
+
+def load_trained(model: TappedModel, path: str | Path, given: Normalisation) -> None:
+    """Load weights that this project wrote, and let the network see the images that it is given as it was trained."""
+    model.see_as(_noted(load_weights(model, path), path) or given, given)
+
+
+def normalisation_notes(model: TappedModel, given: Normalisation) -> dict[str, str]:
+    """Return the note beside weights that says how the network's images were normalised."""
+    return {_NORMALISED: json.dumps(asdict(model.normalised or given))}
+
+
+def _noted(notes: Mapping[str, str], path: str | Path) -> Normalisation | None:
+    """Return what the notes beside weights say of that, None where they say nothing."""
+    if _NORMALISED not in notes:
+        return None
+    try:
+        found = json.loads(notes[_NORMALISED])
+        mean, std = (tuple(map(float, found[key])) for key in ("mean", "std"))
+    except (ValueError, TypeError, KeyError) as error:
+        found = notes[_NORMALISED][:60]
+        raise UserError(f"{path} does not say how images are normalised, found {shown(found)}") from error
+    return Normalisation(mean, std)
+
+
+def finished_normalisation(settings: ModelSettings, given: Normalisation) -> Normalisation:
+    """Return how the images of a network that is used as it is were normalised, as far as anybody says.
+
+    The experiment's file says it, or the weights' own notes; timm's weights are of the timm model's configuration. Else
+    it is the data set's way, `given`.
+    """
+    said = settings.normalisation
+    if said == "dataset":
+        return given
+    if said is not None and said != "timm":
+        return Normalisation(tuple(said.mean), tuple(said.std))
+    if said is None and isinstance(settings.pretrained, str):
+        notes = read_state(settings.pretrained)[1]
+        # this project's older files say nothing, and their networks saw the data set's statistics
+        if (noted := _noted(notes, settings.pretrained)) is not None or _OURS in notes:
+            return noted or given
+    if is_timm(settings.arch):
+        return Normalisation(*importlib.import_module(module_of(settings.arch)).normalisation(settings.arch))
+    return given
 
 
 def load_pretrained(model: TappedModel, path: str | Path) -> None:

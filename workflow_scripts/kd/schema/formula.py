@@ -5,6 +5,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from kd.tools.errors import UserError
+
 _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -23,11 +25,16 @@ def names_in(formula: str) -> set[str]:
 
 
 def evaluate(formula: str, settings: Mapping[str, Any]) -> float:
-    """Return a formula's value for settings: a list counts as its mean, null and what is divided by nothing as 0."""
+    """Return a formula's value for settings: a list counts as its mean, null and what is divided by nothing as 0.
+
+    Errors: UserError where the settings are no numbers, or their value is none.
+    """
     try:
         return float(_value(_tree(formula), settings))
     except ZeroDivisionError:
         return 0.0
+    except (TypeError, OverflowError) as error:
+        raise UserError(f"the formula '{formula}' has no value for these settings: {error}") from error
 
 
 def _tree(formula: str) -> ast.expr:

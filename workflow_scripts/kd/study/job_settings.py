@@ -20,8 +20,10 @@ class Budget(Strict):
 
     rows: list[int]
     """How many of the records that it reads each row of the table has: the sums are the rows' operations."""
+    own: int = 0
+    """How many records follow, of what was made for it, which is spent already."""
     flops: float | None = None
-    """The largest of them, once the job has read them."""
+    """The largest of the sums, once the job has read them."""
     recipe_epochs: int | None = None
     """Epochs of the recipe that it would have had without; the job's recipe has those that it was given."""
 

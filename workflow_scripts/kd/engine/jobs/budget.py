@@ -13,7 +13,7 @@ from kd.engine.training import Training
 from kd.methods.contract import stages_of
 from kd.schema.config import Recipe
 from kd.study.experiment import checked
-from kd.study.job_settings import Budget, JobSettings
+from kd.study.job_settings import JobSettings
 from kd.tools.errors import UserError
 from kd.tools.files import read_json
 
@@ -23,12 +23,16 @@ log = logging.getLogger(__name__)
 def within_budget(job: JobSettings, files: Files) -> JobSettings:
     """Return a job whose recipe has the whole number of epochs, at least one, that comes nearest to its budget."""
     assert job.budget is not None, "a job of the recipe's epochs has no budget"
-    flops = most_expensive(job.budget.rows, files.budget)
+    of_rows, own = files.budget[: sum(job.budget.rows)], files.budget[sum(job.budget.rows) :]
+    assert len(own) == job.budget.own, "every record is of a row or of the job's own"
+    flops = most_expensive(job.budget.rows, of_rows)
     before, each = cost(prepare(job, files), files)
-    epochs = max(1, round((flops - before) / each))
+    epochs = max(1, round((flops - sum(map(_flops, own)) - before) / each))
     log.info("%.4g operations last for %d epochs of %.4g, the recipe has %d", flops, epochs, each, job.recipe.epochs)
-    budget = Budget(rows=job.budget.rows, flops=flops, recipe_epochs=job.recipe.epochs)
-    return job.model_copy(update={"recipe": stretched(job.recipe, epochs), "budget": budget})
+    known = {"flops": flops, "recipe_epochs": job.recipe.epochs}
+    return job.model_copy(
+        update={"recipe": stretched(job.recipe, epochs), "budget": job.budget.model_copy(update=known)}
+    )
 
 
 def most_expensive(rows: Sequence[int], records: Sequence[Path]) -> float:

@@ -4,11 +4,10 @@ from kd.engine.checkpoint import load_state, save_state
 from kd.engine.evaluation import accuracies, observations
 from kd.engine.history import Result
 from kd.engine.jobs.files import Files
-from kd.engine.jobs.trainings import finish, save_student, train, validation_of
+from kd.engine.jobs.trainings import finish, normalised, save_student, train, validation_of
 from kd.engine.jobs.workbench import Workbench, prepare
 from kd.engine.training import OnEpoch
 from kd.methods.contract import STUDENT, Halved
-from kd.models.normalising import recorded
 from kd.study.job_settings import JobSettings
 
 
@@ -25,8 +24,7 @@ def train_half_stage(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Resul
         # the next half starts from the weights that validation selected, as the run's result does
         bench.team.models[STUDENT].load_state_dict(result.best)
     optimizers = {**before["optimizers"], **result.optimizers}
-    normalised = recorded(bench.team.models, bench.data.normalisation)
-    state = {"team": bench.team.state(), "optimizers": optimizers, "normalised": normalised}
+    state = {"team": bench.team.state(), "optimizers": optimizers, "normalised": normalised(bench)}
     save_state(files.folder / "state.pt", state)
     finish(bench, files, result, more={"validation": {**validation_of(result.rows[-1]), **_team_report(bench)}})
     return result

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from kd.engine.modes import choose_modes, make_trainable
 from kd.engine.precision import Precision, set_kernels, training_device
 from kd.models.base import TappedModel
 from kd.models.build import build_model
-from kd.models.normalising import load_trained, recorded
+from kd.models.weights import load_trained
 from kd.record.run_json import run_record
 from kd.study.job_settings import JobSettings
 from kd.tools.files import write_json
@@ -50,7 +51,7 @@ def teacher_outputs(job: JobSettings, files: Files) -> None:
         seconds,
         flops={"train": float(counter.total)},
         images={"teacher": len(logits)},
-        normalised=recorded({"teacher": teacher}, data.normalisation),
+        normalised={"teacher": asdict(teacher.normalised or data.normalisation)},
     )
     write_json(files.folder / "run.json", record)
     log.info("sent %d training images to %s", len(logits), settings.arch)

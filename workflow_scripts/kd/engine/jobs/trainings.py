@@ -1,6 +1,7 @@
 """What all jobs that train share: how a training begins, and the folder that it leaves."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,8 @@ from kd.engine.jobs.workbench import Workbench
 from kd.engine.teachers import FrozenForward
 from kd.engine.training import OnEpoch, Training
 from kd.methods.contract import STUDENT, Stage, is_peer, teacher
-from kd.models.normalising import recorded
 from kd.models.reuse import added_parameters, deployment
-from kd.models.weights import save_weights
+from kd.models.weights import normalisation_notes, save_weights
 from kd.record.epochs import write_metrics
 from kd.record.run_json import run_record, write_settings
 from kd.study.digests import canonical, text_digest
@@ -75,7 +75,7 @@ def save_student(folder: Path, bench: Workbench, result: Result) -> None:
     """Write checkpoints/best.safetensors and checkpoints/last.safetensors."""
     job, student = bench.job, bench.team.models[STUDENT]
     assert job.student is not None, "a run without a student has no weights to keep"
-    seen = (student.normalised or bench.data.normalisation).notes()
+    seen = normalisation_notes(student, bench.data.normalisation)
     for name, state in (("best", result.best), ("last", result.last)):
         student.load_state_dict(state)
         epoch = result.best_epoch if state is result.best else len(result.rows)
@@ -109,7 +109,7 @@ def record_of(bench: Workbench, files: Files, result: Result) -> dict[str, Any]:
         result.seconds,
         kernels={role: modes.record() for role, modes in bench.team.ran().items()},
         pretrained=bench.origin and bench.origin.record(),
-        normalised=recorded(bench.team.models, bench.data.normalisation),
+        normalised=normalised(bench),
         flops={"train": result.flops},
         params=_parameters(bench),
         images={"train": len(data.train), "validation": len(data.validation)},
@@ -118,6 +118,12 @@ def record_of(bench: Workbench, files: Files, result: Result) -> dict[str, Any]:
         best_epoch=result.best_epoch,
         validation=validation_of(result.rows[-1] if result.rows else {}),
     )
+
+
+def normalised(bench: Workbench) -> dict[str, dict[str, Any]]:
+    """Return by role how the images of each network are normalised for it."""
+    given = bench.data.normalisation
+    return {role: asdict(model.normalised or given) for role, model in bench.team.models.items()}
 
 
 def validation_of(row: Row) -> dict[str, float]:

@@ -17,12 +17,11 @@ from kd.engine.resolve import build_method
 from kd.engine.seeds import derived_seed
 from kd.engine.team import Team, deploy, equip
 from kd.methods.contract import STUDENT, Method, is_teacher, peer, teacher
-from kd.models.base import Origin, TappedModel
+from kd.models.base import Normalisation, Origin, TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws
-from kd.models.normalising import Normalisation, load_trained, of_finished, see_as
 from kd.models.reuse import redeploy
-from kd.models.weights import read_state
+from kd.models.weights import finished_normalisation, load_trained, read_state
 from kd.schema.cards import card
 from kd.study.job_settings import JobSettings
 from kd.tools.errors import UserError
@@ -68,7 +67,7 @@ def prepare(job: JobSettings, files: Files, companion: Workbench | None = None) 
         before = load_state(files.previous)
         team.load_state(before["team"])
         for role, own in before["normalised"].items():
-            see_as(team.models[role], Normalisation.of(**own), data.normalisation)
+            team.models[role].see_as(Normalisation(**own), data.normalisation)
     # the scaler's: that of the network that is trained, if there is one
     precision = modes[next(iter(modes))].trained.on(device)
     return Workbench(job, data, team, method, wants, precision, origin)
@@ -105,7 +104,7 @@ def _models(job: JobSettings, files: Files, data: Data, peers: int) -> dict[str,
             freeze(model, job.student.freeze, job.student.freeze_bn)
             refuse_frozen_draws(model)
             if not job.student.train:
-                see_as(model, of_finished(job.student, given), given)
+                model.see_as(finished_normalisation(job.student, given), given)
             models[STUDENT if k == 0 else peer(k)] = model
     for k, settings in enumerate(job.teachers):
         model = build_model(settings, *size)

@@ -19,6 +19,7 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
     pretrained, outputs = prepared(jobs, run)
     recipe = plan.recipe_of(run)
     rows = [[jobs.training(one), *made_for(jobs, one)] for one in rows_matched(plan, run)]
+    own = made_for(jobs, run) if rows else []
     return train(
         jobs,
         "train_student",
@@ -29,8 +30,8 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
         recipe=recipe,
         outputs=outputs,
         pretrained=pretrained,
-        spent=[job for row in rows for job in row],
-        budget=Budget(rows=[len(row) for row in rows]) if rows else None,
+        spent=[job for row in (*rows, own) for job in row],
+        budget=Budget(rows=[len(row) for row in rows], own=len(own)) if rows else None,
         method=method_parts(plan, run.method, recipe),
         seed=run.seed,
         split_seed=plan.teacher_seed(run.seed),
