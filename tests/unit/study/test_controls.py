@@ -87,6 +87,13 @@ EXPECTED = {
     "hard_kd": ("hard_kd", {}, {"ce_weight": 0.5, "kd_weight": 0.5, "temperature": 1.0}),
     "token_kd": ("token_kd", {}, {"ce_weight": 0.5, "kd_weight": 0.5, "temperature": 1.0}),
     "srd": ("srd", {}, {"ce_weight": 1.0, "kd_weight": 1.0, "temperature": 1.0}),
+    "semckd": ("semckd", {}, {"ce_weight": 1.0, "kd_weight": 1.0, "temperature": 4.0}),
+    "ofa": ("ofa", {"temperature": 2.0}, {"ce_weight": 1.0, "kd_weight": 0.25, "temperature": 2.0}),
+    "nd beside kd": (
+        {"name": "kd_nd", "combine": [{"method": "kd", "ce_weight": 1.0}, {"method": "nd", "ce_weight": 0.0}]},
+        {},
+        {"ce_weight": 1.0, "kd_weight": 0.9, "temperature": 4.0},
+    ),
     "ickd": ("ickd", {}, {"ce_weight": 1.0, "kd_weight": 1.0, "temperature": 4.0}),
     "both": (
         {"name": "both", "combine": ["crd", "kd"]},
