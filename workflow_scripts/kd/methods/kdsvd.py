@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kd.methods._eigenvectors import Decomposed, Squared
 from kd.methods._features import require_equal_channels, unit
 from kd.methods.contract import Context, teacher
 from kd.methods.tap_loss import TapLoss
@@ -14,62 +14,41 @@ from kd.tools.errors import UserError
 
 CANDIDATES = 3
 """How many more directions of the student than of the teacher are looked at."""
-CLOSE = 1e-5
-"""Gap of two eigenvalues, as a share of the largest, below which the gradient is damped."""
 WIDTH = 8.0
 
 
-class LeadingEigenvectors(torch.autograd.Function):
-    """Eigenvectors (B,n,k) of the k largest eigenvalues of symmetric matrices (B,n,n).
-
-    The exact gradient divides by the gaps between eigenvalues; here 1/g is g / (g^2 + c^2) with c a small share of the
-    largest eigenvalue, so it stays finite where eigenvalues are equal.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, matrix: Tensor, count: int) -> Tensor:
-        """Return the eigenvectors, largest eigenvalue first."""
-        # A diverged network is told by its loss, not by a decomposition that fails.
-        values, vectors = torch.linalg.eigh(torch.nan_to_num(matrix))
-        values, vectors = values.flip(-1), vectors.flip(-1)
-        ctx.save_for_backward(values, vectors)
-        return vectors[..., :count]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient of the matrix from that of the eigenvectors."""
-        (gradient,) = gradients
-        values, vectors = ctx.saved_tensors
-        count = gradient.shape[-1]
-        gaps = values[..., None, :count] - values[..., :, None]
-        damping = (CLOSE * values[..., :1, None]).square().clamp(min=torch.finfo(values.dtype).tiny)
-        weights = gaps / (gaps.square() + damping)
-        turned = vectors @ (weights * (vectors.mT @ gradient)) @ vectors[..., :count].mT
-        return (turned + turned.mT) / 2, None
+def on_host(feature: Tensor) -> bool:
+    """Whether LAPACK decomposes: nobody waits for the CPU's answer, and it takes the directions' signs from there."""
+    return feature.device.type == "cpu"
 
 
-def student_directions(feature: Tensor, count: int) -> Tensor:
+def leading_directions(feature: Tensor, count: int) -> Tensor:
     """Return the channel directions (B,C,count) along which maps (B,C,H,W) are largest, with a gradient that is safe.
 
     They are the right singular vectors of the map as (HW,C), through the smaller of its two Gram matrices, in float64,
-    since eigenvalues are squares of singular values.
+    since eigenvalues are squares of singular values. Their signs are arbitrary.
     """
-    rows = feature.flatten(2).double()
+    rows, eigenvectors = feature.flatten(2).double(), (Decomposed if on_host(feature) else Squared).apply
     count = min(count, *rows.shape[1:])
     if rows.shape[1] <= rows.shape[2]:
-        return LeadingEigenvectors.apply(rows @ rows.mT, count).to(feature.dtype)
-    positions = LeadingEigenvectors.apply(rows.mT @ rows, count)
-    return unit(rows @ positions, dim=1).to(feature.dtype)
+        return eigenvectors(rows @ rows.mT, count).to(feature.dtype)
+    return unit(rows @ eigenvectors(rows.mT @ rows, count), dim=1).to(feature.dtype)
 
 
 @torch.no_grad()
 def teacher_directions(feature: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the leading directions (B,C,count) of maps (B,C,H,W) and their singular values (B,count) as unit vectors.
 
-    A direction's sign is whatever the decomposition gives, as in the released code.
+    A direction's sign is whatever LAPACK's decomposition gives, as in the released code. Elsewhere its components add
+    up to less than zero, which is LAPACK's sign too for the first direction of nearly every map behind a ReLU.
     """
-    _, values, directions = torch.linalg.svd(feature.flatten(2).mT, full_matrices=False)
-    return directions.mT[..., :count], unit(values[:, :count], dim=1)
+    if on_host(feature):
+        _, values, directions = torch.linalg.svd(feature.flatten(2).mT, full_matrices=False)
+        return directions.mT[..., :count], unit(values[:, :count], dim=1)
+    directions = leading_directions(feature, count)
+    directions = torch.where(directions.sum(dim=1, keepdim=True) > 0, -directions, directions)
+    values = torch.linalg.vector_norm(directions.double().mT @ feature.flatten(2).double(), dim=2)
+    return directions, unit(values, dim=1).to(feature.dtype)
 
 
 def aligned(candidates: Tensor, target: Tensor) -> Tensor:
@@ -95,7 +74,7 @@ def kdsvd_loss(student_feats: Sequence[Tensor], teacher_feats: Sequence[Tensor],
     for student, target in zip(student_feats, teacher_feats, strict=True):
         directions, values = teacher_directions(target.detach(), k)
         targets.append(directions * values[:, None])
-        students.append(aligned(student_directions(student, k + CANDIDATES), directions) * values[:, None])
+        students.append(aligned(leading_directions(student, k + CANDIDATES), directions) * values[:, None])
     total = student_feats[0].new_zeros(())
     for (s1, s2), (t1, t2) in zip(pairwise(students), pairwise(targets), strict=True):
         total = total + (relation(s1, s2) - relation(t1, t2)).square().sum()
