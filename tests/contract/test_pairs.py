@@ -107,8 +107,8 @@ def pairs_stages(card):
     return len(taps) == 2 and all("stages" in (names or ()) for names in taps)
 
 
-UNPAIRED = {"ofa", "semckd"}
-"""Methods that read a network's stages by themselves, or every one with every one of the other's."""
+UNPAIRED = {"semckd"}
+"""Methods that compare every stage of one network with every one of the other."""
 CASES = [
     (name, {}, pairs_stages(card))
     for name, card in CARDS.items()
@@ -128,7 +128,7 @@ def test_stages_of_unequal_number_are_a_clear_error_where_stages_are_paired(name
         return
     world = World(name, settings, nets=nets)
     own, other = world.team.taps[STUDENT], world.team.taps[teacher(0)]
-    assert name in UNPAIRED or len(own) <= 1 or own == other
+    assert name in UNPAIRED or len(own) <= 1 or own == other or not other
     for stage, update in world.updates():
         world.team.enter(stage)
         assert all(torch.isfinite(value) for value, _ in world.terms(update, world.batch()).values())

@@ -11,7 +11,7 @@ from steps import fitted, loss_of
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from kd.engine.resolve import method_class
+from kd.engine.resolve import build_method, method_class
 from kd.methods.contract import STUDENT, Batch, Context, Output, Outputs, Progress, teacher
 from kd.methods.ickd import channel_correlations, ickd_loss
 from kd.methods.mgd import Generator, channel_mask, mgd_loss
@@ -22,6 +22,7 @@ from kd.methods.srd import srd_loss
 from kd.methods.vkd import Orthogonal, vkd_loss
 from kd.methods.wkd_f import cells, wkd_f_loss
 from kd.schema.cards import card
+from kd.study.job_settings import MethodPart
 from kd.tools.errors import UserError
 
 CLASSES = 4
@@ -516,3 +517,16 @@ def test_the_pre_stage_of_nd_averages_each_class_in_one_pass(augmented):
     means = torch.stack([features[labels == label].mean(dim=0) for label in range(3)])
     torch.testing.assert_close(extra["class_means"].values[:3], means)
     assert extra["class_means"].values[3].eq(0).all()
+
+
+def test_nd_composes_with_kd_dkd_and_reviewkd():
+    context = context_of(CNN, {"stage1": (5, 8, 8), "stage2": (6, 4, 4), "stage3": (8, 2, 2), "embedding": (12,)})
+    for other in ("kd", "dkd", "reviewkd"):
+        parts = [MethodPart(card=name, settings=card(name).resolve({}, name).model_dump()) for name in (other, "nd")]
+        method = build_method(parts, 1)
+        torch.manual_seed(0)
+        named, extra = fitted(method, context)
+        terms = loss_of(method, STUDENT, batch_of(), outputs_of(method, context), extra)
+        assert {"nd.ce", "nd.nd", f"{other}.{other}"} <= set(terms)
+        assert all(value.isfinite() for value in terms.values())
+        assert "embedding" in named[teacher(0)]
