@@ -147,6 +147,21 @@ def test_what_is_said_of_it(exported):
     assert all(value > 0 for value in facts["latency"]["milliseconds"].values())
 
 
+def test_images_are_normalised_as_the_network_was_trained(tmp_path):
+    run = finished_run(tmp_path, **NETWORKS["small"])
+    before = read_student(run, "best")
+    mean, std = (0.25, 0.5, 0.75), (0.5, 0.25, 0.125)
+    notes = {"normalised": json.dumps({"mean": mean, "std": std})}
+    save_weights(before.model, run / "checkpoints" / "best.safetensors", notes)
+    student = read_student(run, "best")
+    assert (student.facts["mean"], student.facts["std"]) == (list(mean), list(std))
+    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+    values = before.images * 0.25 + 0.5  # from 0 to 1, as they were before the data set's normalisation
+    assert torch.allclose(student.images, (values - shift) / scale, atol=1e-5)
+    with torch.no_grad():
+        assert torch.equal(student.model(student.images)[0], before.model(student.images)[0])
+
+
 def test_everybody_may_read_what_everybody_may_read_elsewhere(exported, tmp_path):
     plain = tmp_path / "plain"
     plain.write_text("", encoding="utf-8")

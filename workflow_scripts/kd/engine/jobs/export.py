@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import kd.models.torch_files  # noqa: F401  a run's network may come from any file
+from kd.data.augment import Augmenter
 from kd.engine.data import load_data
 from kd.engine.flops import FlopCounter
 from kd.engine.predict import finished
@@ -110,25 +111,29 @@ def read_student(run: Path, weights: str) -> Student:
         raise UserError(f"{checkpoint} does not exist: run the workflow again, or take the other weights")
     data = load_data(data_of(run), _reading(job), torch.device("cpu"))
     model = finished(job, data, checkpoint).eval()
-    images = next(iter(data.validation.batches(torch.arange(min(IMAGES, len(data.validation))), IMAGES)))[0]
-    manifest = read_json(data_of(run) / MANIFEST, sealed=True)
-    names = data.taken if data.taken is not None else manifest["classes"]
+    own = model.normalised or data.normalisation
+    model.see_as(own, own)  # whoever takes it away gives it images as it was trained on
+    raw = next(iter(data.validation.batches(torch.arange(min(IMAGES, len(data.validation))), IMAGES)))[0]
+    images = Augmenter(job.recipe.augmentation, own.mean, own.std).plain(raw)
+    names = data.taken
+    if names is None:
+        names = read_json(data_of(run) / MANIFEST, sealed=True)["classes"]
     with FlopCounter() as counter, torch.no_grad():
-        model(data.augmenter.plain(images[:1]))
+        model(images[:1])
     facts = {
         "run": str(run),
         "weights": weights,
         "arch": model.arch,
         "image_size": data.image_size,
-        "mean": list(manifest["mean"]),
-        "std": list(manifest["std"]),
+        "mean": list(own.mean),
+        "std": [round(value, 6) for value in own.spread().tolist()],
         "classes": list(names),
         "parameters": sum(p.numel() for p in model.parameters()),
         "flops": int(counter.total),
         **_accuracy(run, weights),
         "versions": {name: version(name) for name in ("torch", "timm")},
     }
-    return Student(model, job, data.augmenter.plain(images), facts)
+    return Student(model, job, images, facts)
 
 
 def _job_in(record: Mapping[str, Any], run: Path) -> JobSettings:
