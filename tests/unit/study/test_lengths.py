@@ -174,6 +174,11 @@ def test_a_tenth_and_what_is_off_or_no_length_of_a_recipe_is_not_told(method):
     assert unscaled_lengths(experiment(method, epochs=100)) == []
 
 
+def test_a_training_of_the_cards_own_length_is_told_too_and_has_nothing_to_scale():
+    sentence = "methods.ab.init_epochs: 30 of 240 epochs, which the card counts in a training of 240"
+    assert unscaled_lengths(experiment("ab", "dkd", epochs=240)) == [sentence]
+
+
 def test_what_does_not_fit_is_told_once():
     assert unscaled_lengths(experiment("dkd", "ctkd", HINT)) == []
     assert len(lengths_beyond(experiment("dkd", "ctkd", HINT))) == 3

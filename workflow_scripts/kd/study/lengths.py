@@ -11,7 +11,7 @@ from kd.schema.cards import Length, card
 from kd.schema.config import Experiment, Recipe
 from kd.study.chain import HALVES, stage_settings, stages
 from kd.study.experiment import merged_recipe, model_settings, student_recipe, variants
-from kd.study.schedule_epochs import in_epochs_of
+from kd.study.schedule_epochs import counts, in_epochs_of
 from kd.study.variant import Variant
 
 
@@ -39,7 +39,7 @@ def unscaled_lengths(experiment: Experiment) -> list[str]:
     """
     found = [
         f"{place}: {_value(settings, key):g} of {recipe.epochs} epochs, which the card counts in a training of "
-        f"{length.recipe}: recipe.schedule_epochs scales it"
+        f"{length.recipe}{': recipe.schedule_epochs scales it' if recipe.epochs < (length.recipe or 0) else ''}"
         for variant, recipe in _trained(experiment)
         for place, settings, key, length in _of_variant(variant, recipe)
         if recipe.schedule_epochs is None and _exceeds_a_tenth(settings, key, length, recipe)
@@ -85,7 +85,7 @@ def _end(settings: Mapping[str, Any], key: str, length: Length, recipe: Recipe) 
     """Return what becomes of a length in epochs, empty where it fits or does nothing."""
     value = _value(settings, key)
     within = settings.get(length.within) if length.within else recipe.epochs
-    if not value or within is None or not _counts(settings, length):
+    if not value or within is None or not counts(settings, length):
         return ""
     if length.spans and "epochs_span" in settings:
         within = settings["epochs_span"][1]
@@ -99,7 +99,7 @@ def _end(settings: Mapping[str, Any], key: str, length: Length, recipe: Recipe) 
 
 
 def _exceeds_a_tenth(settings: Mapping[str, Any], key: str, length: Length, recipe: Recipe) -> bool:
-    counted = length.recipe is not None and _counts(settings, length)
+    counted = length.recipe is not None and counts(settings, length)
     value = _value(settings, key) or 0
     return counted and 10 * value > recipe.epochs and not _end(settings, key, length, recipe)
 
@@ -108,13 +108,3 @@ def _value(settings: Mapping[str, Any], key: str) -> Any:
     """Return a length as it is given, its last value where it is a list; of a switch 1 while it is off."""
     value = settings[key][-1] if isinstance(settings[key], list) else settings[key]
     return int(not value) if isinstance(value, bool) else value
-
-
-def _counts(settings: Mapping[str, Any], length: Length) -> bool:
-    """Whether all that a length needs is on, or is what it is for."""
-    needs = [need.partition("=") for need in length.needs]
-    return all(settings[other] == choice if choice else _on(settings[other]) for other, _, choice in needs)
-
-
-def _on(value: Any) -> bool:
-    return max(value) > 0 if isinstance(value, list) else bool(value)

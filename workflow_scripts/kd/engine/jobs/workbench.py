@@ -66,7 +66,7 @@ def prepare(job: JobSettings, files: Files, companion: Workbench | None = None) 
     if files.previous is not None:
         before = load_state(files.previous)
         team.load_state(before["team"])
-        for role, own in before["normalised"].items():
+        for role, own in before.get("normalised", {}).items():
             team.models[role].see_as(Normalisation(**own), data.normalisation)
     # the scaler's: that of the network that is trained, if there is one
     precision = modes[next(iter(modes))].trained.on(device)
