@@ -106,7 +106,9 @@ EDITS = {
     "measurement": ("kd/engine/jobs/tune.py", "CLEARLY = 0.95", "CLEARLY = 0.9", MEASURED),
     "features that an evaluation keeps": ("kd/engine/jobs/evaluate.py", "= 512", "= 500", EVALUATIONS),
     "rounding in evaluate_single": ("kd/engine/jobs/evaluate_single.py", "100 * int(", "100.0 * int(", SINGLE),
-    "calibration": ("kd/analysis/metrics.py", None, ADD, EVALUATIONS),
+    "calibration": ("kd/analysis/metrics.py", None, ADD, EVALUATIONS | {"details"}),
+    "class by class": ("kd/analysis/by_class.py", None, ADD, {"details"}),
+    "images to look at": ("kd/data/examples.py", None, ADD, {"details"}),
     "evaluation of a chain": ("kd/engine/jobs/evaluate_team.py", None, ADD, {"evaluate_synergy"}),
     "pass through a chain": ("kd/continual/targets.py", None, ADD, {"synergy_outputs"}),
     "tasks": ("kd/continual/tasks.py", None, ADD, {"continual_run", "continual_matrix"} | CHECK),
@@ -146,7 +148,7 @@ def codes(plan: Plan) -> dict[str, set[str]]:
 def jobs_of(jobs: Jobs) -> Iterator[JobPlan]:
     """Every job of the experiment, with the single evaluations that are asked for by name."""
     chains = [run for run in jobs.plan.runs if jobs.plan.variants[run.method].chain]
-    waiting = [jobs.of(rule) for rule in ("check_pairs", "tables")]
+    waiting = [jobs.of(rule) for rule in ("check_pairs", "tables", "details")]
     waiting += [jobs.of("evaluate_single", run) for run in jobs.plan.runs]
     waiting += [jobs.of("evaluate_synergy", run) for run in chains]
     waiting += [jobs.of("continual_matrix", run) for run in jobs.plan.continual.runs]
@@ -189,7 +191,7 @@ def sources(tmp_path_factory, plan) -> Iterator[tuple[Path, dict[str, set[str]]]
 
 def test_every_kind_of_job_is_there(sources):
     _, found = sources
-    assert set(found) == EVERY | {"prepare_data", "asib_result", "collect", "statistics", "tables"}
+    assert set(found) == EVERY | {"prepare_data", "asib_result", "collect", "details", "statistics", "tables"}
     assert len(EDITS) >= 25
 
 
