@@ -9,6 +9,7 @@ from matplotlib.colors import to_hex
 from kd.reporting.figures import accuracy, cost, differences, learning_curves
 from kd.reporting.layout import figure_files
 from kd.reporting.style import COLUMN, FAMILIES, FIXED, PALETTE, RC, SMALL, looks, settle, styled
+from kd.schema.config import Reporting
 
 DRAWN = {"accuracy": accuracy, "differences": differences, "cost": cost, "learning_curves": learning_curves}
 LONG = "a_method_of_an_uncommonly_long_name_with_many_words_and_one_number_1234"
@@ -351,6 +352,24 @@ def test_every_panel_has_numbers_at_its_epochs_and_the_difference_to_ce(drawn):
         told = [text.get_text() for text in axes.texts]
         gained = round(ends[method] - ends["ce"], 1)
         assert told == ([] if method == "ce" else [f"{gained + 0.0:+.1f}".replace("-", "−")])
+
+
+@pytest.mark.parametrize(
+    ("methods", "references", "beside"),
+    [
+        ({"ce": "ce", "kd": "kd", "ce_long": "ce"}, ["kd"], "ce"),
+        ({"ce_long": "ce", "L0": "ce", "kd": "kd"}, ["kd", "L0"], "L0"),
+        ({"kd": "kd", "at": "at"}, ["at"], "at"),
+        ({"kd": "kd", "at": "at"}, ["ce"], None),
+    ],
+)
+def test_curves_stand_beside_plain_training_or_else_a_reference(world, methods, references, beside):
+    world.report = Reporting(references=references)
+    for name, base in methods.items():
+        world.method(name, [70.0, 71.0], base=base)
+    (group,) = world.analyse().groups()
+    assert group.held_against(methods) == beside
+    assert group.held_against({"none"}) is None
 
 
 def test_missing_curves_are_told(small):

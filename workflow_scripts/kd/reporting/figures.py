@@ -1,6 +1,6 @@
 """The figures of an experiment: learning curves, accuracy, paired differences, accuracy beside cost."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -80,6 +80,12 @@ class Group:
     def interval(self) -> str:
         """Return what an error bar is."""
         return f"{self.settings.confidence:.0%} t interval"
+
+    def held_against(self, methods: Container[str]) -> str | None:
+        """Return which of some methods the others are shown beside: plain cross-entropy, or else a reference."""
+        bases = [one.method for one in self.methods if one.base_method == BASELINE]
+        known = [name for name in (BASELINE, *self.settings.references, *sorted(bases)) if name in methods]
+        return min(known, key=lambda name: name not in bases, default=None)
 
     @property
     def used(self) -> list[Look]:
@@ -326,15 +332,16 @@ def learning_curves(group: Group) -> "Figure":
     gap = PANEL_GAP + 0.11 * max(title.count("\n") for title in titles)
     figure = new_figure(COLUMN, lines * (PANEL + gap) + 0.2)
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
-    behind = next((curves for method, curves in found if method == BASELINE), None)
+    beside = group.held_against(dict(found))
+    behind = dict(found).get(beside or "")
     _fit([curves for _, curves in found], grid[0, 0])
     for axes, (method, curves), title in zip(grid.flat, found, titles, strict=False):
-        _draw(axes, curves, group.looks[method], None if method == BASELINE else behind)
+        _draw(axes, curves, group.looks[method], None if method == beside else behind)
         axes.set_title(title, pad=2, fontsize=SMALL)
         axes.tick_params(labelbottom=True, pad=1.5)
     for axes in grid.flat[len(found) :]:
         axes.set_axis_off()
-    against = f" Dashed: {BASELINE}; shaded, and in points at the end: the difference to it." if behind else ""
+    against = f" Dashed: {beside}; shaded, and in points at the end: the difference to it." if behind else ""
     notes = [group.place, f"Line: mean of the seeds; thin lines: the lowest and the highest seed.{against}"]
     head, foot = headed(figure, "Validation top-1 (%) over epochs", notes, [group.looks[method] for method, _ in found])
     place_panels(figure, (0.3, 0.12, foot + 0.2, head + gap - 0.2), (0.12, gap))

@@ -9,7 +9,6 @@ from typing import Any
 from kd.analysis import measures
 from kd.analysis.details import ClassByClass, Detail
 from kd.reporting import text
-from kd.reporting.caption import BASELINE
 from kd.reporting.figures import Group
 from kd.reporting.lines import Line
 from kd.reporting.pictures import method_curves, png, reliability_picture
@@ -123,7 +122,8 @@ def _ran(detail: Detail) -> list[tuple[str, str]]:
 
 
 def _classes(method: str, own: ClassByClass, group: Group, details: Mapping[str, Detail]) -> Classes:
-    against = next((name for name in _references(group) if name != method and _comparable(own, details.get(name))), "")
+    comparable = {name for name, detail in details.items() if name != method and _comparable(own, detail)}
+    against = group.held_against(comparable) or ""
     other = details[against].by_class if against else None
     others = other.accuracy if other is not None else [None] * len(own.classes)
     rows = zip(own.classes, own.images, own.accuracy, others, strict=True)
@@ -147,13 +147,8 @@ def _classes(method: str, own: ClassByClass, group: Group, details: Mapping[str,
     )
 
 
-def _references(group: Group) -> list[str]:
-    """Return what classes are compared with: the baseline first, then what the report names."""
-    return [BASELINE, *group.settings.references]
-
-
-def _comparable(own: ClassByClass, other: Detail | None) -> bool:
-    return other is not None and other.by_class is not None and other.by_class.classes == own.classes
+def _comparable(own: ClassByClass, other: Detail) -> bool:
+    return other.by_class is not None and other.by_class.classes == own.classes
 
 
 def _error(classes: Sequence[OneClass], seeds: int) -> str:

@@ -157,7 +157,7 @@ def write_page(
         analyses=[_analysis(design, sources, inputs.figures) for design in designs],
         chapters=chapters,
         courses=_courses(inputs, report),
-        datasets=[_classes(name, shown) for name, shown in details.datasets.items()],
+        datasets=[_classes(name, shown, meta["datasets"].get(name, {})) for name, shown in details.datasets.items()],
         problems=_problems(sources),
         provenance=_provenance(sources, details),
         recipe=pretty(meta.get("recipe", {})),
@@ -259,11 +259,15 @@ def _image(path: Path, caption: str) -> Image:
     return Image(data_uri(path.read_bytes()), caption)
 
 
-def _classes(name: str, shown: Shown) -> Classes:
+def _classes(name: str, shown: Shown, settings: Mapping[str, Any]) -> Classes:
     facts = (
         f"{len(shown.classes):,} classes, {sum(shown.train):,} training and {sum(shown.test):,} test images of "
         f"{shown.size} × {shown.size} pixels."
     )
+    if settings.get("subset_size"):
+        facts += f" Students see {settings['subset_size']:,} of the training images, with those for validation."
+    if settings.get("class_subset"):
+        facts += " Students learn a part of the classes."
     images = [Image(f"data:image/png;base64,{example.png}", example.name) for example in shown.examples]
     listed = list(zip(shown.classes, shown.train, shown.test, strict=True))
     return Classes(name, facts, images, listed if len(listed) <= MOST_NAMES else [])
