@@ -51,28 +51,37 @@ def masks(teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
     return unsure_half(probabilities.amax(dim=1)), unsure_half(probabilities.sum(dim=0))
 
 
-def instance_rows(student: Tensor, target: Tensor, temperature: float, standardize: bool) -> Tensor:
-    """Return T^2 KL(teacher || student) of every image, (B,), for logits (B,C); their mean is the loss."""
+def at_temperatures(logits: Tensor, temperatures: Sequence[float]) -> Tensor:
+    """Return logits (B,C) over each of T temperatures, (T,B,C): one operator a loss then serves all of them."""
+    return torch.stack([logits / temperature for temperature in temperatures])
+
+
+def instance_rows(student: Tensor, target: Tensor, temperatures: Sequence[float], standardize: bool) -> Tensor:
+    """Return T^2 KL(teacher || student) of every image at every temperature, (T,B), for logits (B,C).
+
+    Their means over images are the losses.
+    """
     if standardize:
         student, target = standardise(student), standardise(target)
-    own = F.log_softmax(student / temperature, dim=1)
-    known = F.log_softmax(target.detach() / temperature, dim=1)
-    return temperature**2 * F.kl_div(own, known, reduction="none", log_target=True).sum(dim=1)
+    own = F.log_softmax(at_temperatures(student, temperatures), dim=2)
+    known = F.log_softmax(at_temperatures(target.detach(), temperatures), dim=2)
+    rows = F.kl_div(own, known, reduction="none", log_target=True).sum(dim=2)
+    return torch.stack([temperature**2 * row for temperature, row in zip(temperatures, rows.unbind(), strict=True)])
 
 
 def gram_rows(student: Tensor, target: Tensor) -> Tensor:
-    """Return the squared difference of the Gram matrices (N,N) of two matrices (N,M), summed over each row, (N,)."""
-    return (student @ student.T - target @ target.T).square().sum(dim=1)
+    """Return the squared difference of the Gram matrices (...,N,N) of matrices (...,N,M), summed over each row."""
+    return (student @ student.mT - target @ target.mT).square().sum(dim=-1)
 
 
-def level_rows(student: Tensor, target: Tensor, temperature: float, standardize: bool) -> Levels:
-    """Return what every image (B,), image (B,) and class (C,) adds to the three levels, whose means are the losses.
+def level_rows(student: Tensor, target: Tensor, temperatures: Sequence[float], standardize: bool) -> Levels:
+    """Return what every image (T,B), image (T,B) and class (T,C) adds to the three levels, whose means are the losses.
 
     Gram matrices are of softened probabilities, never of standardised ones, as released with standardisation.
     """
-    p, q = (F.softmax(logits / temperature, dim=1) for logits in (student, target.detach()))
-    rows = instance_rows(student, target, temperature, standardize)
-    return Levels(rows, gram_rows(p, q), gram_rows(p.T, q.T))
+    p, q = (F.softmax(at_temperatures(logits, temperatures), dim=2) for logits in (student, target.detach()))
+    rows = instance_rows(student, target, temperatures, standardize)
+    return Levels(rows, gram_rows(p, q), gram_rows(p.mT, q.mT))
 
 
 def described_levels(views: Views, temperatures: Sequence[float], standardize: bool) -> Levels:
@@ -82,13 +91,10 @@ def described_levels(views: Views, temperatures: Sequence[float], standardize: b
     weak view's.
     """
     images, classes = masks(views.teacher_weak)
-    totals = [views.student_weak.new_zeros(()) for _ in Levels._fields]
-    for student, target in ((views[0], views[1]), (views[2], views[3])):
-        for temperature in temperatures:
-            rows = level_rows(student, target, temperature, standardize)
-            masked = zip(rows, (images, images, classes), strict=True)
-            totals = [total + (row * mask).mean() for total, (row, mask) in zip(totals, masked, strict=True)]
-    return Levels(*totals)
+    of_views = [level_rows(*pair, temperatures, standardize) for pair in (views[:2], views[2:])]
+    rows = (torch.cat(level) for level in zip(*of_views, strict=True))
+    pairs = zip(rows, (images, images, classes), strict=True)
+    return Levels(*((row * mask).mean(dim=1).sum() for row, mask in pairs))
 
 
 def released_levels(views: Views, strong_at: Sequence[float], weak_at: Sequence[float], standardize: bool) -> Levels:
@@ -98,18 +104,11 @@ def released_levels(views: Views, strong_at: Sequence[float], weak_at: Sequence[
     instance level is unmasked and takes the weak view at the temperatures `weak_at`; its other levels are left out.
     """
     images, classes = (mask.mean() for mask in masks(views.teacher_weak))
-    instance, batch, by_class = (views.student_weak.new_zeros(()) for _ in Levels._fields)
-    for temperature in (*strong_at, *weak_at):
-        rows = level_rows(views.student_weak, views.teacher_weak, temperature, standardize)
-        instance = instance + images * rows.instance.mean()
-        batch = batch + images * rows.batch.mean()
-        by_class = by_class + classes * rows.classes.mean()
-    for temperature in strong_at:
-        strong = instance_rows(views.student_strong, views.teacher_strong, temperature, standardize)
-        instance = instance + strong.mean()
-    for temperature in weak_at:
-        instance = instance + instance_rows(views.student_weak, views.teacher_weak, temperature, standardize).mean()
-    return Levels(instance, batch, by_class)
+    rows = level_rows(views.student_weak, views.teacher_weak, (*strong_at, *weak_at), standardize)
+    weak, batch, by_class = (level.mean(dim=1) for level in rows)
+    strong = instance_rows(views.student_strong, views.teacher_strong, strong_at, standardize).mean(dim=1)
+    unmasked = strong.sum() + weak[len(strong_at) :].sum()
+    return Levels(images * weak.sum() + unmasked, images * batch.sum(), classes * by_class.sum())
 
 
 class MLKD(Method):
