@@ -156,7 +156,7 @@ def test_files_are_those_that_the_workflow_expects_and_repeat_themselves(scored)
 def test_the_page_shows_table_and_figure(overlapping):
     world, design = overlapping
     shown = world.page([design])
-    assert shown.count("<h2>Overlap of the teachers&#39; classes: small, on toy</h2>") == 1
+    assert shown.count("<h2>Overlap of the teachers&#39; classes: Student small, on toy</h2>") == 1
     assert '<td data-value="4.5">+4.50 <span class="interval">[−1.85, +10.85]</span></td>' in shown
     plain = world.page()
     assert shown.count("<img") == plain.count("<img") + 1

@@ -122,14 +122,14 @@ def design_figure(runs: Sequence[RunRow], design: Design, report: Reporting, fam
     else:
         figure, note = _rows_and_differences(records, design, report, look)
         notes = [note]
-    where = f"{_taught(design)}, on {design.dataset}."
-    headed(figure, TITLES[design.kind].capitalize(), [where, *notes], used)
+    headed(figure, TITLES[design.kind].capitalize(), [f"{place_of(design)}.", *notes], used)
     return figure
 
 
-def _taught(design: Design) -> str:
+def place_of(design: Design) -> str:
+    """Return in words whose student, on which data set, a design is about."""
     student = design.folder.removeprefix("overlap--")
-    return f"Student {student}" if student != design.folder else taught(design.folder)
+    return f"{f'Student {student}' if student != design.folder else taught(design.folder)}, on {design.dataset}"
 
 
 def _lines(

@@ -13,7 +13,7 @@ from kd.analysis.rows import RunRow
 from kd.reporting import text
 from kd.reporting.comparison import Sources, build_sections, load_sources
 from kd.reporting.continual import Table, as_tables, notes
-from kd.reporting.designs import TITLES, design_section
+from kd.reporting.designs import TITLES, design_section, place_of
 from kd.reporting.figures import Group, load_groups, taught
 from kd.reporting.folds import Fold, data_uri, fold_of, pretty
 from kd.reporting.layout import CONTINUAL_FIGURES, FIGURES, TEMPLATE, figure_name
@@ -235,8 +235,8 @@ def _analysis(design: Design, sources: Sources, folder: Path) -> Analysis:
     """Return what the page shows of one design: its table and its figure."""
     path = folder / figure_name(design.dataset, design.folder, design.kind, "png")
     section = design_section(sources.runs, design, sources.report, sources.meta)
-    title = f"{TITLES[design.kind].capitalize()}: {section.pair.rpartition(', ')[0]}, on {design.dataset}"
-    return Analysis(title, comparison(section), _image(path, f"{section.dataset}: {section.pair}."))
+    title = f"{TITLES[design.kind].capitalize()}: {place_of(design)}"
+    return Analysis(title, comparison(section), _image(path, f"{title}."))
 
 
 def _courses(inputs: Inputs, report: Reporting) -> list[Course]:
