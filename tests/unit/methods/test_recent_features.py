@@ -165,6 +165,7 @@ def test_the_weight_of_wkd_f_falls_along_half_a_cosine_after_150_of_240_epochs()
     cosine = [0.5 * (1 + math.cos(math.pi * done / 90)) for done in (1, 45, 89, 90)]
     assert weights == pytest.approx([1.0, 1.0, *cosine])
     assert method.weight("ce", Progress(239, 240)) == 1.0
+    assert method.weight("wkd_f", Progress(0.5, 1)) == 0.08
     kept, _ = built("wkd_f", context_of({"stage1": (2, 4, 4)}, {"stage1": (5, 4, 4)}), decay_from=1.0)
     assert kept.weight("wkd_f", Progress(239, 240)) == 0.08
 
