@@ -17,6 +17,7 @@ WAITING = {
     "equal",
     "is_nonzero",
     "linalg_eig",
+    "linalg_lstsq",
     "masked_select",
     "nonzero",
     "unique_consecutive",
@@ -36,6 +37,8 @@ class Operators(TorchDispatchMode):
         """Those of them that no graph can hold: what waits for a result, and what is copied from the host."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "profiler":  # marks for whoever measures, with handles that are new each time
+            return func(*args, **(kwargs or {}))
         name, given = func.overloadpacket.__name__, {**dict(enumerate(args)), **(kwargs or {})}
         said = ", ".join(f"{key}={_said(value)}" for key, value in given.items())
         self.calls.append(f"{name}({said})")

@@ -120,7 +120,7 @@ def test_no_kind_of_job_imports_another():
 @pytest.mark.parametrize(
     ("job", "most"),
     [
-        (("train_student", "train_students", "kd.methods.kd"), 43),
+        (("train_student", "train_students", "kd.methods.kd"), 46),
         (("train_teacher", "kd.methods.ce"), 42),
         (("evaluate",), 20),
         (("evaluate_single",), 20),

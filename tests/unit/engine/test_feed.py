@@ -5,7 +5,9 @@ import torch
 
 from kd.data.augment import Draws
 from kd.data.mixing import Mixing
-from kd.engine.feed import BatchDraws, Feed, on_device
+from kd.engine import tray
+from kd.engine.draws import BatchDraws, on_device
+from kd.engine.feed import Feed
 from kd.engine.jobs.workbench import prepare
 
 MOVED = {"augmentation": {"padding": 1, "flip": True, "cutout": 2, "randaugment": {"ops": 2, "magnitude": 5}}}
@@ -53,17 +55,65 @@ def test_an_epoch_can_be_cut_short(world):
     assert len(list(feed.epoch())) == feed.steps == 1
 
 
-def test_draws_are_moved_whole_and_given_back_batch_by_batch():
-    def drawn(count):
-        crops, signs = Draws(torch.zeros(count, 2), operations=torch.zeros(count, 1, 2)), torch.zeros(count)
-        mixing = Mixing(torch.tensor(0.5, dtype=torch.float64), signs, torch.zeros(4, dtype=torch.int64))
-        return BatchDraws(crops, mixing, {"view": Draws(mirrored=signs)}, torch.zeros(2))
+VIEWS = ["strong"]
 
+
+def drawn(count, mixed=True):
+    crops, signs = Draws(torch.arange(2 * count).view(count, 2), holes=torch.zeros(count, 2)), torch.arange(count) > 1
+    mixing = Mixing(torch.tensor(0.5, dtype=torch.float64), torch.arange(count), torch.arange(4)) if mixed else None
+    return BatchDraws(crops, mixing, {"strong": Draws(mirrored=signs, holes=torch.ones(count, 2))}, torch.ones(2))
+
+
+def test_draws_of_an_epoch_are_moved_whole():
     elsewhere = torch.device("meta")
-    found = on_device([drawn(4), drawn(4), drawn(3)], elsewhere)
-    assert [one.augmentation.offsets.shape for one in found] == [(4, 2), (4, 2), (3, 2)]
-    for one in found:
-        mixing, (crops, signs) = one.mixing, (one.augmentation, one.views["view"])
-        moved = (crops.offsets, crops.operations, mixing.share, mixing.partners, mixing.box, signs.mirrored, one.own)
-        assert all(draws.device == elsewhere for draws in moved)
-        assert (mixing.share.shape, mixing.share.dtype, mixing.box.shape) == ((), torch.float64, (4,))
+    by_image, by_batch = on_device([drawn(4), drawn(4), drawn(3)], elsewhere)
+    images = {"/offsets": (2,), "/holes": (2,), "strong/mirrored": (), "strong/holes": (2,), "partners": ()}
+    assert {name: values.shape for name, values in by_image.items()} == {k: (11, *v) for k, v in images.items()}
+    assert {name: values.shape for name, values in by_batch.items()} == {"own": (3, 2), "share": (3,), "box": (3, 4)}
+    assert all(values.device == elsewhere for values in (*by_image.values(), *by_batch.values()))
+
+
+@pytest.mark.parametrize("mixed", [True, False])
+def test_draws_survive_being_taken_apart(mixed):
+    before = drawn(3, mixed)
+    after = BatchDraws.of({**before.by_image(), **before.by_batch()}, VIEWS)
+    assert torch.equal(after.augmentation.offsets, before.augmentation.offsets)
+    assert after.augmentation.boxes is None
+    assert torch.equal(after.views["strong"].holes, before.views["strong"].holes)
+    assert torch.equal(after.own, before.own)
+    assert (after.mixing is None) == (not mixed)
+    if mixed:
+        assert torch.equal(after.mixing.partners, before.mixing.partners)
+        assert (after.mixing.share, after.mixing.box.tolist()) == (0.5, [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("parts", [(tray.AT_ONCE, tray.ROOM), (3 * 32 * 192, 7 * 32 * 192), (1, 1)], ids=str)
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize(
+    ("method", "recipe"), [("ce", EVERYTHING), ("mlkd", MOVED), ("cs_kd", MOVED), ("cutmix", STILL), ("ckd", MOVED)]
+)
+def test_batches_on_a_tray_are_those_that_are_made_one_by_one(world, monkeypatch, method, recipe, resident, parts):
+    """To the last bit, in every batch of two epochs, the smaller last one too; and they lie where they lay."""
+    monkeypatch.setattr(tray, "AT_ONCE", parts[0])
+    monkeypatch.setattr(tray, "ROOM", parts[1])
+    dataset = {} if resident else {"resident_limit_mb": 0}
+    here = world(method, recipe={**recipe, "workers": 0}, dataset=dataset)
+    plain, laid = feed_of(here), feed_of(here)
+    laid.enter(laid.recipe, replayable=True)
+    places = []
+    for _ in range(2):
+        for one, other in zip(plain.epoch(), laid.epoch(), strict=True):
+            for name in ("images", "labels", "positions", "other_labels", "shares", "teacher_logits"):
+                assert same(getattr(one, name), getattr(other, name)), name
+            assert torch.as_tensor(one.mixing).equal(torch.as_tensor(other.mixing))
+            assert one.views.keys() == other.views.keys()
+            assert all(same(view, other.views[name]) for name, view in one.views.items())
+            assert (one.group, one.label_smoothing) == (other.group, other.label_smoothing)
+        places.append(laid.tray.place)
+    assert places[0] == places[1] > 0
+    for stream, state in plain.state_dict().items():
+        assert torch.equal(state, laid.state_dict()[stream])
+
+
+def same(one, other):
+    return one is other is None or (one.dtype == other.dtype and torch.equal(one, other))

@@ -75,6 +75,10 @@ class Augmenter:
 
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
         """Return augmented, normalised float32 images (B, 3, H, W) of uint8 ones, from draws moved to their device."""
+        return self.finish(self.change(images, draws), draws)
+
+    def change(self, images: Tensor, draws: Draws) -> Tensor:
+        """Return uint8 images (B, 3, H, W) cropped, flipped and coloured: all that can be done to them in advance."""
         settings = self.augmentation
         if draws.offsets is not None:
             images = padded_crop(images, settings.padding, draws.offsets)
@@ -85,10 +89,14 @@ class Augmenter:
         if draws.operations is not None:
             assert settings.randaugment is not None, "operations are drawn for a recipe that has them"
             images = option(RANDAUGMENT).rand_augment(images, draws.operations, settings.randaugment.magnitude)
+        return images
+
+    def finish(self, images: Tensor, draws: Draws) -> Tensor:
+        """Return changed images (B, 3, H, W) normalised, with their holes."""
         result = self.plain(images)
         if draws.holes is not None:
-            assert settings.cutout is not None, "holes are drawn for a recipe that has them"
-            result = cutout(result, settings.cutout, draws.holes)
+            assert self.augmentation.cutout is not None, "holes are drawn for a recipe that has them"
+            result = cutout(result, self.augmentation.cutout, draws.holes)
         return result
 
     def plain(self, images: Tensor) -> Tensor:

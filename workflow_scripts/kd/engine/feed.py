@@ -1,34 +1,21 @@
 """The batches of a training: which images, how they are changed, and what the method asks for beside them."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from kd.data import groups
-from kd.data.augment import Augmenter, Draws
+from kd.data.augment import Augmenter
 from kd.data.wants import Wants
 from kd.engine.data import Data
+from kd.engine.draws import IMAGES, BatchDraws
 from kd.engine.seeds import derived_seed
+from kd.engine.tray import Tray
 from kd.methods.contract import Batch, Method, Prepares
 from kd.schema.config import RandAugment, Recipe
 from kd.study.options import MIXING, option
-
-if TYPE_CHECKING:
-    from kd.data.mixing import Mixing
-
-
-@dataclass(frozen=True)
-class BatchDraws:
-    """What is drawn for one batch: how its images are augmented and mixed, and how each of their further views is."""
-
-    augmentation: Draws
-    mixing: "Mixing | None" = None
-    views: Mapping[str, Draws] = field(default_factory=dict)
-    own: Tensor | None = None
-    """What the method drew to prepare it."""
 
 
 class Feed:
@@ -52,18 +39,22 @@ class Feed:
         }
         self._pool = self._draw_pool(seed)
 
-    def enter(self, recipe: Recipe) -> None:
-        """Take a stage's recipe."""
+    def enter(self, recipe: Recipe, replayable: bool = False) -> None:
+        """Take a stage's recipe; where steps are `replayable`, batches are laid out on a tray."""
         self.recipe = recipe
-        settings = recipe.augmentation
-        self._views = {
-            view.name: Augmenter(
-                settings.model_copy(update={"randaugment": RandAugment(ops=view.ops, magnitude=view.magnitude)}),
-                self.data.augmenter.mean,
-                self.data.augmenter.std,
-            )
-            for view in self.wants.views
-        }
+        self.tray = Tray(self, self.data.train.device) if replayable else None
+        settings, normal = recipe.augmentation, self.data.augmenter
+        self._augmenters = {IMAGES: normal}
+        """By view; the images themselves come first."""
+        for view in self.wants.views:
+            strong = RandAugment(ops=view.ops, magnitude=view.magnitude)
+            changed = settings.model_copy(update={"randaugment": strong})
+            self._augmenters[view.name] = Augmenter(changed, normal.mean, normal.std)
+
+    @property
+    def views(self) -> list[str]:
+        """Return the names of the further views."""
+        return [view.name for view in self.wants.views]
 
     @property
     def steps(self) -> int:
@@ -82,14 +73,26 @@ class Feed:
         same_place = all(torch.equal(mine[stream], theirs[stream]) for stream in ("order", "augmentation"))
         return plain and same_recipe and same_place
 
+    @property
+    def group(self) -> int:
+        """Return how many images an item has."""
+        wanted = self.wants.groups
+        return 1 if wanted is None or wanted.kind == "balanced" else wanted.size
+
     def epoch(self) -> Iterator[Batch]:
         """Draw everything of the next epoch, then yield its batches."""
-        store, order = self.data.train, self._order()
-        group = order.shape[1]
-        size = self.recipe.batch_size * group
-        draws = self._draws([len(part) for part in order.flatten().split(size)])
-        for (images, labels, positions), drawn in zip(store.batches(order.flatten(), size), draws, strict=True):
-            yield self._batch(images, labels, positions, group, drawn)
+        if self.tray is not None:
+            yield from map(self.tray.serve, self.tray.epoch())
+            return
+        order, draws = self.draw_epoch()
+        served = self.data.train.batches(order, self.recipe.batch_size * self.group)
+        for (images, labels, positions), drawn in zip(served, draws, strict=True):
+            yield self.finish(self.change(images, drawn), labels, positions, drawn)
+
+    def draw_epoch(self) -> tuple[Tensor, list[BatchDraws]]:
+        """Draw everything of the next epoch: the positions of its images in order, and what happens to each batch."""
+        order = self._order().flatten()
+        return order, self._draws([len(part) for part in order.split(self.recipe.batch_size * self.group)])
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return where the streams are."""
@@ -123,28 +126,33 @@ class Feed:
         return groups.pool(len(self.data.train), wanted, generator)
 
     def _draws(self, sizes: Sequence[int]) -> list[BatchDraws]:
-        """Draw what happens to batches of so many images, batch by batch, and move it to the device at once."""
+        """Draw what happens to batches of so many images, batch by batch."""
         side, recipe = self.data.image_size, self.recipe
         common, own, method = self._streams["augmentation"], self._streams["method images"], self.method
         alphas = (recipe.mixup_alpha, recipe.cutmix_alpha)
-        found = [
+        return [
             BatchDraws(
                 self.data.augmenter.draw(size, side, side, common),
                 option(MIXING).draw_mixing(size, side, side, *alphas, common) if any(alphas) else None,
-                {name: augmenter.draw(size, side, side, own) for name, augmenter in self._views.items()},
+                {view: self._augmenters[view].draw(size, side, side, own) for view in self.views},
                 method.draw(side, own) if isinstance(method, Prepares) else None,
             )
             for size in sizes
         ]
-        return on_device(found, self.data.train.device)
 
-    def _batch(self, images: Tensor, labels: Tensor, positions: Tensor, group: int, drawn: BatchDraws) -> Batch:
-        seen = self.data.augmenter.apply(images, drawn.augmentation)
-        batch = Batch(seen, labels, positions, labels, 1.0, self.recipe.label_smoothing, group)
+    def change(self, images: Tensor, drawn: BatchDraws) -> dict[str, Tensor]:
+        """Return by view what becomes of uint8 images in advance (Augmenter.change); further views have the same."""
+        draws = {IMAGES: drawn.augmentation, **drawn.views}
+        return {view: augmenter.change(images, draws[view]) for view, augmenter in self._augmenters.items()}
+
+    def finish(self, changed: Mapping[str, Tensor], labels: Tensor, positions: Tensor, drawn: BatchDraws) -> Batch:
+        """Return the batch that networks see, of what `change` made of its images."""
+        draws = {IMAGES: drawn.augmentation, **drawn.views}
+        views = {view: self._augmenters[view].finish(images, draws[view]) for view, images in changed.items()}
+        batch = Batch(views.pop(IMAGES), labels, positions, labels, 1.0, self.recipe.label_smoothing, self.group)
         if drawn.mixing is not None:
-            mixed = option(MIXING).mix(seen, labels, drawn.mixing)
+            mixed = option(MIXING).mix(batch.images, labels, drawn.mixing)
             batch = replace(batch, images=mixed.images, other_labels=mixed.other_labels, mixing=mixed.lam)
-        views = {name: augmenter.apply(images, drawn.views[name]) for name, augmenter in self._views.items()}
         fixed = (
             self.teacher_logits[:, positions] if self.wants.fixed_teacher and self.teacher_logits is not None else None
         )
@@ -153,45 +161,3 @@ class Feed:
             return batch
         assert isinstance(self.method, Prepares), "it drew for the batch"
         return self.method.prepare(batch, drawn.own)
-
-
-def on_device(draws: Sequence[BatchDraws], device: torch.device) -> list[BatchDraws]:
-    """Return the draws of an epoch on a device, each kind of them moved once and not batch by batch."""
-    if device.type == "cpu":
-        return list(draws)
-    augmentation = _moved([drawn.augmentation for drawn in draws], device)
-    mixing = _mixing_on([drawn.mixing for drawn in draws if drawn.mixing is not None], device)
-    drawn_by_method = [drawn.own for drawn in draws if drawn.own is not None]
-    own = torch.stack(drawn_by_method).to(device).unbind() if drawn_by_method else ()
-    views = {name: _moved([drawn.views[name] for drawn in draws], device) for name in draws[0].views}
-    return [
-        BatchDraws(
-            augmentation[place],
-            mixing[place] if mixing else None,
-            {name: moved[place] for name, moved in views.items()},
-            own[place] if own else None,
-        )
-        for place in range(len(draws))
-    ]
-
-
-def _mixing_on(drawn: "Sequence[Mixing]", device: torch.device) -> "list[Mixing]":
-    if not drawn:
-        return []
-    shares, partners = torch.stack([one.share for one in drawn]).to(device), _split([d.partners for d in drawn], device)
-    boxes = [one.box for one in drawn if one.box is not None]
-    moved = torch.stack(boxes).to(device).unbind() if boxes else [None] * len(drawn)
-    parts = zip(drawn, shares, partners, moved, strict=True)
-    return [replace(one, share=share, partners=own, box=box) for one, share, own, box in parts]
-
-
-def _moved(draws: Sequence[Draws], device: torch.device) -> list[Draws]:
-    moved = {name: _split([drawn.on_device()[name] for drawn in draws], device) for name in draws[0].on_device()}
-    return [
-        replace(drawn, **{name: parts[place] for name, parts in moved.items()}) for place, drawn in enumerate(draws)
-    ]
-
-
-def _split(parts: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Move tensors of several lengths as one."""
-    return list(torch.cat(list(parts)).to(device).split([len(part) for part in parts])) if parts else []

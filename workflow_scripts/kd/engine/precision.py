@@ -58,6 +58,12 @@ def choose_precision(name: str, device: torch.device) -> Precision:
     return Precision("fp32" if name == "auto" else name, device)
 
 
+def check_capture(recipe: Recipe, device: torch.device) -> None:
+    """Raise a UserError where a recipe insists on CUDA graphs and there are none."""
+    if recipe.capture == "on" and device.type != "cuda":
+        raise UserError("recipe.capture: on needs a GPU, found a CPU; allowed there are auto and off")
+
+
 def set_kernels(recipe: Recipe) -> None:
     """Ask torch for the kernels that a recipe means, once at the start of a job."""
     make_deterministic(recipe.deterministic)

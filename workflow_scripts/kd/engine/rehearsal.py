@@ -23,7 +23,7 @@ from kd.engine.checkpoint import ResumeFile
 from kd.engine.data import Data, cut
 from kd.engine.evaluation import evaluates_heads
 from kd.engine.modes import choose_modes
-from kd.engine.precision import Precision, training_device
+from kd.engine.precision import Precision, check_capture, training_device
 from kd.engine.resolve import build_method, stages_of_job
 from kd.engine.teachers import FrozenForward
 from kd.engine.team import Team, equip, measure
@@ -176,6 +176,7 @@ class Rehearsal:
     def _check(self, check: Check) -> dict[str, str]:
         job = check.job()
         if not check.gpus:  # then it runs on what there is here
+            check_capture(job.recipe, training_device())
             choose_modes(job.recipe, training_device())
         splits = [self._images(check, job, seed) for seed in check.seeds]
         return self.rehearsed(check, job, splits[0])

@@ -33,18 +33,19 @@ def as_run(model: TappedModel, mode: Mode, device: torch.device, frozen: bool = 
 class Runner:
     """Runs a network in a mode; outputs are float32."""
 
-    def __init__(self, model: TappedModel, mode: Mode, frozen: bool = False) -> None:
+    def __init__(self, model: TappedModel, mode: Mode, frozen: bool = False, captured: bool = False) -> None:
         self.model, self.mode = model, mode
         self._whole = frozen and mode.precision == "bf16" and not _normalises(model)
         if self._whole:
             model.to(torch.bfloat16)
-        self._run: Callable[..., Outputs] = Compiled(model, frozen) if mode.kernels == COMPILED else model
+        self._run: Callable[..., Outputs] = Compiled(model, frozen, captured) if mode.kernels == COMPILED else model
 
     @classmethod
-    def frozen(cls, model: TappedModel, mode: Mode, images: Tensor) -> "Runner":
+    def frozen(cls, model: TappedModel, mode: Mode, images: Tensor, captured: bool = False) -> "Runner":
         """Return a runner of a copy that nothing trains: BatchNorm folded, weights made ready once.
 
-        Images (B,3,H,W) show what follows what; bfloat16 copies without a norm left hold bfloat16 weights.
+        Images (B,3,H,W) show what follows what; bfloat16 copies without a norm left hold bfloat16 weights. One that is
+        `captured` is part of a larger CUDA graph.
         """
         use = folded(model, images.contiguous(memory_format=mode.memory_format))
         if use is model:
@@ -53,7 +54,7 @@ class Runner:
         run_direct(use)
         if mode.kernels == WINOGRAD and mode.precision == "fp32" and images.device.type == "cpu":
             option(WINOGRAD_CODE).use_winograd(use, frozen=True)
-        return cls(use, mode, frozen=True)
+        return cls(use, mode, frozen=True, captured=captured)
 
     def __call__(self, images: Tensor, taps: Sequence[str]) -> Outputs:
         """Return logits and taps of images (B,3,H,W)."""
@@ -77,11 +78,12 @@ class Compiled:
     failed: ClassVar[set[tuple[str, bool]]] = set()
     """What could not be compiled in this process: architecture, and whether frozen."""
 
-    def __init__(self, model: TappedModel, frozen: bool) -> None:
+    def __init__(self, model: TappedModel, frozen: bool, captured: bool = False) -> None:
         from torch._functorch import config
 
         self.model, self._frozen, self._shape = model, frozen, torch.Size()
-        self._copied = frozen and next(model.parameters()).is_cuda
+        self._on_gpu = next(model.parameters()).is_cuda
+        self._copied = frozen and self._on_gpu and not captured
         # a graph that several backward passes go through (losses with momenta of their own) keeps its buffers
         config.donated_buffer = False
         # what make_deterministic asked for holds for the compiler's choices too
@@ -89,10 +91,10 @@ class Compiled:
         self._run: Callable[..., Any] | None = torch.compile(model, dynamic=False, **self._options(frozen))
 
     def _options(self, frozen: bool) -> dict[str, Any]:
-        if not frozen:
-            return {}
-        # CUDA graphs, or on a CPU weights laid out for their kernels once
-        return {"mode": "reduce-overhead"} if self._copied else {"options": {"freezing": True}}
+        if self._copied:
+            return {"mode": "reduce-overhead"}  # a CUDA graph of its own
+        # on a CPU, weights laid out for their kernels once
+        return {"options": {"freezing": True}} if frozen and not self._on_gpu else {}
 
     def __call__(self, images: Tensor, taps: tuple[str, ...]) -> Outputs:
         """Return logits and taps of images (B,3,H,W)."""

@@ -57,6 +57,7 @@ class StageRun:
         waits = recipe.schedule == "plateau"
         self.plateau: Plateau | None = option(PLATEAU).Plateau(recipe) if waits else None
         self.timetable, self.sums = Timetable(recipe, method, team.device), Sums(team.device)
+        self._loads = 0
         self.epoch = 0
         self.flops: dict[int, float] = {}
         """What a step costs, by the number of images of its batch; known once there was one."""
@@ -94,6 +95,19 @@ class StageRun:
     def last_factor(self) -> float:
         """Return the learning rate of the epoch's last step, as a share of the recipe's."""
         return self.timetable.host[LR][-1]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Another value once what a step reads or moves lies elsewhere than a graph of it would look."""
+        return self.timetable.place, self._loads
+
+    def mend(self) -> None:
+        """Forget what a step that was not taken to its end left on the host; the tensors are as they were."""
+        scaler, self.scaler = self.scaler, self.precision.scaler()
+        if scaler.is_enabled():
+            self.scaler.load_state_dict(scaler.state_dict())
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
 
     def described(self) -> str:
         """Return how each network of the stage runs."""
@@ -140,6 +154,7 @@ class StageRun:
         }
 
     def _load_weights(self, state: Mapping[str, Any]) -> None:
+        self._loads += 1  # optimisers take loaded moments into new memory
         self.team.load_state(state["team"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(copy.deepcopy(state["optimizers"][name]))

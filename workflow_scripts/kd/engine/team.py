@@ -41,6 +41,8 @@ class Team:
         self._frozen: dict[str, Runner | None] = {}
         self._compiled: dict[str, Runner] = {}
         self._partial = False
+        self.captured = False
+        """Whether its forward passes are part of a larger CUDA graph."""
 
     def add_extra(self, extra: nn.ModuleDict) -> None:
         """Take the modules that a method adds."""
@@ -123,7 +125,8 @@ class Team:
             runner = self._frozen[role]
             if runner is None:
                 seen = torch.randn((SHAPE_BATCH, *images.shape[1:]), generator=torch.Generator().manual_seed(0))
-                runner = self._frozen[role] = Runner.frozen(model, modes.frozen, seen.to(images.device))
+                seen = seen.to(images.device)
+                runner = self._frozen[role] = Runner.frozen(model, modes.frozen, seen, self.captured)
             return runner
         if not model.training or self._partial or modes.trained.kernels != COMPILED:
             # validation runs as is: its batches are of other sizes

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from kd.engine.capture import Loop, replays
 from kd.engine.checkpoint import ResumeFile, restore_rng, rng_state
 from kd.engine.data import Data
 from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
@@ -58,8 +59,8 @@ class Training:
         self.start(stages, optimizers)
         while not self.finished:
             self.begin_epoch()
-            for batch in self.feed.epoch():
-                self.step(batch, self.frozen.outputs(batch), self.frozen.cost(len(batch.labels)))
+            for images in self.loop.epoch():
+                self.stepped(images, self.frozen.cost(images))
             self.end_epoch()
         return self.result
 
@@ -84,19 +85,22 @@ class Training:
             self.result.seconds = self.clock.seconds()
             return
         stage = self.stages[index]
-        replayable = self.team.device.type == "cuda"
+        replayable = replays(self.team.device)
         self.stage_run = run = StageRun(
             stage, self.team, self.method, self.recipe, self.precision, self.carried, replayable
         )
-        self.feed.enter(run.recipe)
+        self.feed.enter(run.recipe, replayable)
         if state is not None:
             self.load_state_dict(state)
         self.team.enter(stage)
+        self.team.captured = replayable and run.recipe.capture != "off"
         self.team.fold(run.frozen)
         self.frozen.enter(run.frozen, run.recipe)
         log.info("stage '%s' on a %s: %s", stage.name, self.team.device.type, run.described())
         if state is None:
             self.result.flops += self.frozen.flops_before
+        name = f"stage '{stage.name}' of method {self.method.name}"
+        self.loop = Loop(self.feed, self._take, lambda: run.place, run.mend, name, run.recipe.capture)
         if run.over:
             self._leave()
 
@@ -120,6 +124,9 @@ class Training:
         """Write the epoch's timetable and set its sums to nothing."""
         self._started = self.clock.seconds()
         self.stage_run.begin_epoch(self.feed.steps)
+
+    def _take(self, batch: Batch) -> None:
+        take_step(self.stage_run, batch, self.frozen.outputs(batch))
 
     def step(self, batch: Batch, known: Seen, cost: float) -> None:
         """Train on a batch, of which `known` is what the roles that are not trained make, at a cost in operations."""

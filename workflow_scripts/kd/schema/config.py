@@ -276,6 +276,9 @@ class Recipe(Strict):
     kernels: Literal["auto", "torch", "winograd", "compiled"] = "auto"
     """How networks run. torch: as is; winograd: 3x3 convolutions of float32 on a CPU in fewer multiplications, built by
     the C compiler here; compiled: torch.compile; auto: measured with precision auto, else torch."""
+    capture: Literal["auto", "on", "off"] = "auto"
+    """Replay whole training steps as CUDA graphs, several times faster on a GPU, the numbers the same. auto: on a GPU,
+    wherever a method allows it; on: fail where it cannot be done; off: launch every kernel of every step."""
     teacher_view: Literal["live", "fixed"] = "live"
     """live: frozen teachers see the images that the student sees; fixed: one augmented view of each, drawn once."""
     track_test: bool = False

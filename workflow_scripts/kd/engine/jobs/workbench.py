@@ -12,7 +12,7 @@ from kd.engine.checkpoint import load_state
 from kd.engine.data import Data, load_data
 from kd.engine.jobs.files import Files
 from kd.engine.modes import Modes, choose_modes
-from kd.engine.precision import Precision, set_kernels, training_device
+from kd.engine.precision import Precision, check_capture, set_kernels, training_device
 from kd.engine.resolve import build_method
 from kd.engine.seeds import derived_seed
 from kd.engine.team import Team, deploy, equip
@@ -48,6 +48,7 @@ def prepare(job: JobSettings, files: Files, companion: Workbench | None = None) 
     A companion trained in the same process lends its images and its teachers where they are the same.
     """
     device = training_device()
+    check_capture(job.recipe, device)
     set_kernels(job.recipe)
     data = _borrowed_data(job, companion) or load_data(files.data, job, device)
     method = build_method(job.method, len(job.teachers))
