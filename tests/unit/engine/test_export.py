@@ -13,8 +13,9 @@ from packed_noise import pack_noise
 
 from kd.engine.jobs import export as module
 from kd.engine.jobs.export import FORMATS, Student, export, read_student
+from kd.models.base import Normalisation
 from kd.models.build import build_model
-from kd.models.weights import save_weights
+from kd.models.weights import finished_normalisation, save_weights
 from kd.schema.config import ModelSettings, Recipe
 from kd.study.digests import SCRIPTS
 from kd.study.job_settings import JobSettings
@@ -160,6 +161,16 @@ def test_images_are_normalised_as_the_network_was_trained(tmp_path):
     assert torch.allclose(student.images, (values - shift) / scale, atol=1e-5)
     with torch.no_grad():
         assert torch.equal(student.model(student.images)[0], before.model(student.images)[0])
+
+
+@pytest.mark.parametrize("name", ["small", "timm ResNet with a small stem"])
+def test_an_exported_network_that_teaches_sees_images_as_it_was_trained(name, read):
+    """A timm network from elsewhere would have the statistics of its timm model."""
+    _, out = read[name]
+    given = Normalisation((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    finished = {"pretrained": str(out / "weights.safetensors"), "train": False, "small_input": True}
+    settings = ModelSettings(arch=NETWORKS[name]["arch"], **finished)
+    assert finished_normalisation(settings, given) == Normalisation((0.5,) * 3, (0.25,) * 3)
 
 
 def test_everybody_may_read_what_everybody_may_read_elsewhere(exported, tmp_path):

@@ -23,9 +23,10 @@ from kd.data.augment import Augmenter
 from kd.engine.data import load_data
 from kd.engine.flops import FlopCounter
 from kd.engine.predict import finished
-from kd.models.base import TappedModel
+from kd.models.base import Normalisation, TappedModel
 from kd.models.build import build_model
 from kd.models.reuse import deployment, redeploy
+from kd.models.weights import normalisation_notes
 from kd.record.provenance import hardware
 from kd.schema.architectures import is_timm
 from kd.study.job_settings import JobSettings
@@ -187,17 +188,26 @@ def _write_weights(student: Student, folder: Path, expected: Tensor) -> dict[str
         _save(plain.net, path)
         plain.net.load_state_dict(load_file(path))
         _check(plain.net.eval()(student.images), expected, path)
+        _note(student, path)
         return {"timm": {"model": plain.name, "options": plain.options, "changes": plain.changes}}
     _save(model, path)
     again = _built(student)
     again.load_state_dict(load_file(path))
     _check(again.eval()(student.images)[0], expected, path)
+    _note(student, path)
     return {"deployed_with": deployment(model)}
 
 
 def _save(net: nn.Module, path: Path) -> None:
     with atomic_path(path) as temporary:
         save_file({name: value.detach().clone().contiguous() for name, value in net.state_dict().items()}, temporary)
+
+
+def _note(student: Student, path: Path) -> None:
+    """Let weights say how their images are normalised, for experiments in which they teach (kd.models.weights)."""
+    state, seen = load_file(path), Normalisation(tuple(student.facts["mean"]), tuple(student.facts["std"]))
+    with atomic_path(path) as temporary:
+        save_file(state, temporary, normalisation_notes(student.model, seen))
 
 
 def _built(student: Student) -> TappedModel:
