@@ -34,6 +34,8 @@ onstart:
 # What a later job has not dropped already, now that everything is noted as done.
 onsuccess:
     drop_finished(FOLDER)
+    for sentence in found_out():
+        print(sentence, file=sys.stderr)
 
 
 rule all:

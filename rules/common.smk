@@ -29,7 +29,7 @@ from kd.study.digests import canonical
 from kd.study.experiment import check_experiment, workflow_configuration
 from kd.study.jobs import Asked, JobPlan, Jobs, reports
 from kd.study.lengths import lengths_beyond, unscaled_lengths
-from kd.study.made import drop_finished, reason_of
+from kd.study.made import drop_finished, is_as_asked, reason_of
 from kd.study.plan import Plan
 from kd.study.planned import Targets
 from kd.study.texts import drop_old_texts, text_file

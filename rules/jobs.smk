@@ -143,3 +143,19 @@ def misfits() -> list[str]:
     refused = reason_of({"record": job.record, "identity": job.identity}) and Path(CHECK_LOG).is_file()
     lines = Path(CHECK_LOG).read_text(encoding="utf-8", errors="replace").splitlines() if refused else []
     return [line for line in lines if " ERROR " in line]
+
+
+def found_out() -> list[str]:
+    """Return the answer and where the page lies, as long as they are of what is asked."""
+    answer, courses = Path(FOLDER, "tables", "answer.md"), Path(FOLDER, "tables", "continual.md")
+    found = []
+    if PLAN.runs and answer.is_file() and is_there(JOBS.of("tables")):
+        found += layout.in_terminal(answer.read_text(encoding="utf-8"), f"{FOLDER}/report.html")
+    if PLAN.continual.runs and courses.is_file() and is_there(JOBS.of("continual_report")):
+        found += layout.courses_in_terminal(courses.read_text(encoding="utf-8"))
+    return found
+
+
+def is_there(job: JobPlan) -> bool:
+    """Whether a job's result was made from what is asked, by what lies there now."""
+    return is_as_asked({"record": job.record, "identity": job.identity, "data": job.data})

@@ -59,6 +59,16 @@ def test_the_best_and_those_not_told_apart_from_it(tmp_path):
     assert tied == {"good": True, "even": True, "kd": False, "lucky": None}
 
 
+def test_what_is_told_apart_is_corrected_for_how_many_there_are(tmp_path):
+    """Behind by 1.2, 1 and 1.4 points of three seeds: t is 10.4, beyond 2.92 for one method, below 14.1 for twenty."""
+    good, behind = ok("good", 75.0, 76.0, 77.0), ok("behind", 73.8, 75.0, 75.6)
+    _, methods = analyse(tmp_path, [*good, *behind])
+    assert methods["behind"]["tied_with_best"] is False
+    others = [row for number in range(19) for row in ok(f"x{number}", 74.0, 76.0, 76.5)]
+    _, methods = analyse(tmp_path, [*good, *behind, *others])
+    assert methods["behind"]["tied_with_best"] is True
+
+
 def test_holm_runs_over_the_methods_of_one_reference(tmp_path):
     rows = [*ok("ce", 60, 61, 62, 63), *ok("kd", 70, 71, 72, 73), *ok("x", 71, 72, 74, 73), *ok("teacher", 80, 81)]
     found, methods = analyse(tmp_path, rows)
@@ -130,3 +140,28 @@ def test_where_less_is_better_the_lowest_is_the_best(tmp_path, monkeypatch):
     _, methods = analyse(tmp_path, rows)
     assert [name for name, one in methods.items() if one["is_best"]] == ["even"]
     assert {name: one["tied_with_best"] for name, one in methods.items()} == {"kd": False, "good": True, "even": True}
+
+
+def test_differences_tell_shares_verdicts_and_the_seeds_for_more(tmp_path):
+    rows = [*ok("kd", 70.0, 71.0, 72.0), *ok("x", 71.0, 72.3, 72.8), *ok("y", 70.0, 70.0, 72.4)]
+    found, _ = analyse(tmp_path, rows, rope=0.1, detect=0.5)
+    x, y = found["differences"]
+    assert (x["won"], x["verdict"], y["won"], y["verdict"]) == (1.0, "better", 0.5, "open")
+    assert x["won_low"] == pytest.approx(0.4385, abs=1e-4)
+    assert x["sd"] == pytest.approx(0.2516611)
+    assert (x["seeds_needed"], found["settings"]["detect"]) == (5, 0.5)  # Cohen's d = 1.987
+    assert found["across"] is None
+
+
+def test_several_pairs_are_put_together(tmp_path):
+    rows = [*ok("kd", 70.0, 71.0, 72.0), *ok("x", 71.0, 72.3, 72.8)]
+    write_runs(tmp_path / "runs.csv", rows)
+    text = (tmp_path / "runs.csv").read_text(encoding="utf-8")
+    again = [line.replace("t--s", "u--s") for line in text.splitlines()[1:]]
+    (tmp_path / "runs.csv").write_text("\n".join([text.rstrip(), *again, ""]), encoding="utf-8")
+    compute_statistics(tmp_path / "runs.csv", tmp_path / "statistics.json", Reporting())
+    across = read_statistics(tmp_path / "statistics.json").across
+    assert across.places == [["d", "t--s"], ["d", "u--s"]]
+    assert [one.method for one in across.methods] == ["x", "kd"]
+    assert across.gains[0].mean == pytest.approx(3.1 / 3)
+    assert across.ranks.ranks == [1.0, 2.0]

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 from recorded import finished, step
 
-from kd.analysis.continual import read_runs
+from kd.analysis.continual import read_runs, summaries
 from kd.reporting.continual import as_markdown, heat_scale, matrices, over_tasks, write_continual
-from kd.reporting.layout import continual_figures, continual_tables
+from kd.reporting.layout import continual_figures, continual_tables, courses_in_terminal
 from kd.reporting.style import SMALL, styled
 from kd.schema.config import Reporting
 
@@ -55,6 +55,31 @@ def test_every_file_that_the_rule_promises_is_there(written):
     found = {str(path.relative_to(written)) for path in written.rglob("*") if path.is_file()}
     tables = {f"tables/{name}" for name in continual_tables()}
     assert found == tables | {f"figures/{name}" for name in continual_figures(["toy"])}
+
+
+def test_the_answer_stands_above_the_table_and_in_the_terminal(tmp_path, written):
+    """Both seeds give the same difference, which says nothing of how it varies."""
+    markdown = (written / "tables" / "continual.md").read_text(encoding="utf-8")
+    (sentence,) = courses_in_terminal(markdown)
+    assert sentence == (
+        "replay leads with 43.08 ± 0.43 % over all classes after the last task (2 seeds), +12.22 points over finetune "
+        "[+12.22, +12.22], having forgotten 41.12 ± 0.41 points of the tasks before; finetune is not told apart from "
+        "it."
+    )
+    write_continual([row("finetune", 0, tmp_path / "absent")], tmp_path / "none", Reporting())
+    nothing = (tmp_path / "none" / "tables" / "continual.md").read_text(encoding="utf-8")
+    assert courses_in_terminal(nothing) == ["No run has finished, so that there is nothing to compare."]
+
+
+def test_strategies_far_apart_are_told_apart(tmp_path):
+    planned = runs(tmp_path, strategies=("finetune", "replay", "ewc"))
+    for number, run in enumerate(planned):
+        path = tmp_path / run["strategy"] / f"seed{run['seed']}" / "matrix.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["test"]["class"][-1][0] += 0.01 * number * number
+        path.write_text(json.dumps(content), encoding="utf-8")
+    tied = {one.strategy: one.tied_with_best for one in summaries(read_runs(planned), 0.95)}
+    assert tied == {"finetune": False, "replay": False, "ewc": True}
 
 
 def test_the_table_shows_mean_spread_and_what_is_missing(written):

@@ -63,7 +63,10 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(small):
 PIECES = [
     "Which distillation method is worth it? 5 methods under one recipe",
     "A made-up experiment &amp; its &lt;table&gt;.",
-    '<strong>73.83</strong> <span class="interval">± 1.90</span>',
+    '<strong>73.83</strong> <span class="interval">± 0.76</span>',
+    '<div class="answer">\n<p>kd_t8 leads with 73.87 ± 0.68 % (3 seeds), +0.03 points over kd',
+    "<p>Without result: crd (1 of 3 runs) and ft (3 of 3 runs).</p>",
+    "<p>Beside kd, by each 95% interval: equal within 0.5 points: kd_t8;",
     "On &lt;kd&gt;",
     "CE + KL(p_t || p_s)",
     "&#34;temperature&#34;: 4.0",

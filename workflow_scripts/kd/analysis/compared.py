@@ -6,17 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from kd.analysis import measures
+from kd.analysis.across import Across, compare_across, read_across
 from kd.analysis.measures import Measure
+from kd.analysis.placed import Against, Lost, MethodRecord, Placed
 from kd.analysis.rows import RunRow
 from kd.analysis.runs import CONTROL, LINK, TEACHER, by_group, distinct, grouped, read_runs
 from kd.analysis.statistics import (
     EXACT_UP_TO,
     FLIP_SEED,
+    POWER,
     RANDOM_FLIPS,
+    Improvement,
     PairedDifference,
+    Verdict,
     holm_by,
+    improvement,
     over_seeds,
+    over_strata,
     paired_difference,
+    seeds_needed,
+    verdict,
 )
 from kd.schema.config import Reporting
 from kd.study.controls import ENDING
@@ -24,77 +33,19 @@ from kd.tools.errors import UserError
 from kd.tools.files import read_json, write_json
 
 
-@dataclass(frozen=True, kw_only=True)
-class Placed:
-    """Something of one comparison group."""
-
-    dataset: str
-    pair: str
-
-    @property
-    def group(self) -> tuple[str, str]:
-        """Return data set and pair."""
-        return self.dataset, self.pair
-
-
-@dataclass(frozen=True, kw_only=True)
-class Against:
-    """A method and the one that it is compared with."""
-
-    method: str
-    reference: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lost:
-    """A run without result."""
-
-    seed: int
-    status: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodRecord(Placed):
-    """What the seeds of one method, or of one teacher, say; a mean without interval is that of one seed."""
-
-    role: str
-    """student, teacher or link."""
-    method: str
-    base_method: str
-    teachers: str
-    student: str
-    n_planned: int
-    n_used: int
-    complete: bool
-    mean: float | None
-    sd: float | None
-    half_width: float | None
-    low: float | None
-    high: float | None
-    seeds: list[int]
-    values: list[float]
-    """In the order of the seeds."""
-    unused: list[Lost]
-    is_best: bool
-    tied_with_best: bool | None
-    """Whether the paired interval does not place it below the best; None where that cannot be said."""
-
-    @property
-    def by_seed(self) -> dict[int, float]:
-        """Return the values by seed."""
-        return dict(zip(self.seeds, self.values, strict=True))
-
-
 # The order of the bases is that of the fields in statistics.json: the last base's come first.
 @dataclass(frozen=True, kw_only=True)
-class Difference(PairedDifference, Against, Placed):
+class Difference(PairedDifference, Improvement, Against, Placed):
     """A method minus a reference of its group, seed by seed."""
 
     n_planned: int
     p_holm: float | None
     holm_over: int
     """Differences that p is corrected for."""
+    verdict: Verdict | None
+    """Its interval against the differences that count as none; None without interval."""
+    seeds_needed: int | None
+    """To tell a difference of `detect` points from none, if differences vary as these seeds' do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +59,14 @@ class Settings:
     interval: str
     test: str
     correction: str
+    best: str
+    """How what is not told apart from the best is found."""
+    rope: float
+    """Differences of at most so many points count as none."""
+    detect: float
+    """The difference, in points, that seeds_needed are for."""
+    power: float
+    """The chance with which so many seeds tell it from none."""
     references: list[str]
 
 
@@ -118,6 +77,8 @@ class Statistics:
     settings: Settings
     methods: list[MethodRecord]
     differences: list[Difference]
+    across: Across | None
+    """What several pairs and data sets say together."""
     controls: list[Difference] = field(default_factory=list)
     """Of methods to their controls."""
 
@@ -135,16 +96,22 @@ def compute_statistics(runs_csv: str | Path, out: str | Path, report: Reporting)
         interval="Student t over seeds",
         test=f"two-sided sign-flip, exact up to n = {EXACT_UP_TO}, else {RANDOM_FLIPS} flips seeded {FLIP_SEED}",
         correction="Holm over the methods of a dataset, pair and reference",
+        best="paired Student t, one-sided, Bonferroni over the other methods of a dataset and pair",
+        rope=report.rope,
+        detect=report.detect,
+        power=POWER,
         references=list(report.references),
     )
+    records = [record for table in tables for record in table]
     statistics = Statistics(
         settings=settings,
-        methods=[record for table in tables for record in table],
-        differences=[one for table in tables for one in _differences(table, report)],
+        methods=records,
+        differences=[one for table in tables for one in _differences(table, measure, report)],
+        across=compare_across(records, measure, report),
         controls=[
             one
             for table, pairs in zip(tables, controls, strict=True)
-            for one in _to_controls(table, pairs, report.confidence)
+            for one in _to_controls(table, pairs, measure, report)
         ],
     )
     write_json(out, asdict(statistics))
@@ -158,6 +125,7 @@ def read_statistics(path: str | Path) -> Statistics:
             settings=Settings(**content["settings"]),
             methods=[_method(record) for record in content["methods"]],
             differences=[Difference(**record) for record in content["differences"]],
+            across=read_across(content["across"]),
             controls=[Difference(**record) for record in content.get("controls", [])],
         )
     except (KeyError, TypeError) as error:
@@ -206,10 +174,12 @@ def _record(rows: Sequence[RunRow], measure: Measure, confidence: float) -> Meth
 
 
 def _marked(records: Sequence[MethodRecord], measure: Measure, confidence: float) -> list[MethodRecord]:
-    """Mark the best student's method and those that the paired interval does not place below it.
+    """Mark the best student's method and those that its seeds do not place below it.
 
     The best is sought among the methods with the most finished seeds, so that one lucky seed cannot win; with
-    fewer than two common seeds nothing can be said, and the mark stays None.
+    fewer than two common seeds nothing can be said, and the mark stays None. Each method is compared with the best
+    mean one-sided and Bonferroni-corrected for the number of others, so that the truly best one is among the marked
+    with the given confidence although the best mean was picked by looking (Hsu 1996).
     """
     scored = [record for record in records if record.role == "student" and record.n_used]
     if not scored:
@@ -218,23 +188,26 @@ def _marked(records: Sequence[MethodRecord], measure: Measure, confidence: float
     steady = [record for record in scored if record.n_used == most]
     best = max(steady, key=lambda record: measure.gain(record.mean or 0.0))
 
-    def gains(record: MethodRecord) -> dict[int, float]:
-        return {seed: measure.gain(value) for seed, value in record.by_seed.items()}
-
     def marked(record: MethodRecord) -> MethodRecord:
-        high = paired_difference(gains(record), gains(best), confidence).high
-        return replace(record, is_best=record is best, tied_with_best=None if high is None else high >= 0)
+        behind = over_strata([_gains(record, best, measure)])
+        tied = None if behind is None else record is best or not behind.is_below(confidence, len(scored) - 1)
+        return replace(record, is_best=record is best, tied_with_best=tied)
 
     return [marked(record) if record.role == "student" and record.n_used else record for record in records]
 
 
-def _differences(records: Sequence[MethodRecord], report: Reporting) -> list[Difference]:
+def _gains(record: MethodRecord, other: MethodRecord, measure: Measure) -> list[float]:
+    """Return what a method has over another one, seed by seed, more being better."""
+    return [measure.gain(value) for value in paired_difference(record.by_seed, other.by_seed, 0.95).values]
+
+
+def _differences(records: Sequence[MethodRecord], measure: Measure, report: Reporting) -> list[Difference]:
     students = {record.method: record for record in records if record.role == "student"}
     found: list[Difference] = []
     for name in report.references:
         if name in students:
             others = [record for record in students.values() if record.method != name]
-            found += _differences_to(students[name], others, report.confidence)
+            found += _differences_to(students[name], others, measure, report)
     return found
 
 
@@ -244,26 +217,33 @@ def controlled(group: Sequence[RunRow]) -> dict[str, str]:
     return {name.removesuffix(ENDING): name for name in names}
 
 
-def _to_controls(records: Sequence[MethodRecord], controls: Mapping[str, str], confidence: float) -> list[Difference]:
+def _to_controls(
+    records: Sequence[MethodRecord], controls: Mapping[str, str], measure: Measure, report: Reporting
+) -> list[Difference]:
     """Return the differences of methods to their controls, which are corrected for each other."""
     students = {record.method: record for record in records if record.role == "student"}
-    return _compared([(students[name], students[control]) for name, control in controls.items()], confidence)
+    return _compared([(students[name], students[control]) for name, control in controls.items()], measure, report)
 
 
-def _differences_to(reference: MethodRecord, others: Sequence[MethodRecord], confidence: float) -> list[Difference]:
-    return _compared([(other, reference) for other in others], confidence)
+def _differences_to(
+    reference: MethodRecord, others: Sequence[MethodRecord], measure: Measure, report: Reporting
+) -> list[Difference]:
+    return _compared([(other, reference) for other in others], measure, report)
 
 
-def _compared(asked: Sequence[tuple[MethodRecord, MethodRecord]], confidence: float) -> list[Difference]:
+def _compared(
+    asked: Sequence[tuple[MethodRecord, MethodRecord]], measure: Measure, report: Reporting
+) -> list[Difference]:
     """Return the differences of methods to the references beside them, of which each method has one."""
     pairs = [
-        (other, reference, paired_difference(other.by_seed, reference.by_seed, confidence))
+        (other, reference, paired_difference(other.by_seed, reference.by_seed, report.confidence))
         for other, reference in asked
     ]
     adjusted = holm_by({other.method: paired.p for other, _, paired in pairs})
     return [
         Difference(
             **vars(paired),
+            **vars(improvement([[measure.gain(value) for value in paired.values]], report.confidence)),
             dataset=other.dataset,
             pair=other.pair,
             method=other.method,
@@ -271,6 +251,8 @@ def _compared(asked: Sequence[tuple[MethodRecord, MethodRecord]], confidence: fl
             n_planned=max(other.n_planned, reference.n_planned),
             p_holm=adjusted.get(other.method),
             holm_over=len(adjusted) if other.method in adjusted else 0,
+            verdict=verdict(paired, report.rope, measure.better),
+            seeds_needed=seeds_needed(paired.sd, report.detect, report.confidence),
         )
         for other, reference, paired in pairs
     ]

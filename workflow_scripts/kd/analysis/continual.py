@@ -9,7 +9,7 @@ import numpy as np
 
 from kd.analysis.records import as_object, check_matrix
 from kd.analysis.runs import grouped
-from kd.analysis.statistics import PairedDifference, Summary, paired_difference, summarise
+from kd.analysis.statistics import PairedDifference, Summary, over_strata, paired_difference, summarise
 from kd.study.made import exchanged, is_as_asked, reason_of
 from kd.tools.errors import UserError
 from kd.tools.files import read_json
@@ -150,6 +150,10 @@ class StrategyRecord:
     """Of the measure that strategies are compared in, to the reference."""
     problems: list[str]
     """Of every run without result, its seed and reason."""
+    is_best: bool
+    """Whether its mean is the best of those of the most finished seeds, in the measure that is compared."""
+    tied_with_best: bool | None
+    """Whether its seeds do not place it below the best (kd.analysis.compared); None where that cannot be said."""
 
     def content(self) -> dict[str, Any]:
         """Return it as continual.json has it: each measure under its own name, where `measures` stands here."""
@@ -176,6 +180,8 @@ def summaries(runs: Sequence[CourseRun], confidence: float) -> list[StrategyReco
         reference = groups[dataset, student, first.setdefault((dataset, student), strategy)]
         finished = [run for run in members if not run.reason]
         own, other = _compared(members), _compared(reference)
+        group = [_compared(runs) for (place, by, _), runs in groups.items() if (place, by) == (dataset, student)]
+        best = _best(group)
         paired = members is not reference and bool(set(own) & set(other))
         records.append(
             StrategyRecord(
@@ -188,6 +194,8 @@ def summaries(runs: Sequence[CourseRun], confidence: float) -> list[StrategyReco
                 reference=reference[0].strategy,
                 difference=paired_difference(own, other, confidence) if paired else None,
                 problems=[f"seed {run.seed}: {run.reason}" for run in members if run.reason],
+                is_best=bool(own) and own == best,
+                tied_with_best=_is_tied(own, best, sum(map(bool, group)) - 1, confidence),
             )
         )
     return records
@@ -195,6 +203,18 @@ def summaries(runs: Sequence[CourseRun], confidence: float) -> list[StrategyReco
 
 def _compared(runs: Sequence[CourseRun]) -> dict[int, float]:
     return {run.seed: run.measures[COMPARED] for run in runs if not run.reason}
+
+
+def _best(values: Sequence[Mapping[int, float]]) -> Mapping[int, float]:
+    """Return the values of the best mean among those of the most seeds, so that no lucky seed wins."""
+    most = max(map(len, values))
+    return max((one for one in values if len(one) == most), key=lambda one: sum(one.values()))
+
+
+def _is_tied(own: Mapping[int, float], best: Mapping[int, float], others: int, confidence: float) -> bool | None:
+    """Return whether the seeds do not place a strategy below the best, one-sided and corrected for so many others."""
+    behind = over_strata([paired_difference(own, best, confidence).values])
+    return None if behind is None else own == best or not behind.is_below(confidence, others)
 
 
 def mean_matrix(runs: Sequence[CourseRun], kind: str = "class", split: str = "test") -> np.ndarray:

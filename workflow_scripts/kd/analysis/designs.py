@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from kd.analysis import measures
-from kd.analysis.compared import Against, seed_values
+from kd.analysis.compared import seed_values
+from kd.analysis.placed import Against
 from kd.analysis.rows import RunRow
 from kd.analysis.statistics import PairedDifference, holm_by, over_seeds, paired_difference, summarise
 from kd.schema.config import Reporting

@@ -8,7 +8,8 @@ An entry says where a finished run left the number and where people see it:
     ),
 
 is read from run.json, checked to be a number, has a column in runs.csv, its mean over a method's seeds in
-comparison.csv and .json, a column in the comparison's tables and a line among the method's facts on the page.
+comparison.csv and .json, a column in the page's table and a line among the method's facts there; with `main=True` it
+is also a column of comparison.md.
 """
 
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ class Shown:
     """Whether comparison.csv has it."""
     heading: str = ""
     """Its column in the comparison's tables, if any; measures of one heading share the cell."""
+    main: bool = False
+    """Whether its column is among those that matter; the others stand in comparison.csv and .json, and on the page by
+    choice."""
     fact: str = ""
     """Its line among a method's facts on the page, if any; measures of one line share it."""
 
@@ -98,6 +102,7 @@ TOTAL_FLOPS = Total(
     better="down",
     name="total_flops",
     heading="Training FLOPs",
+    main=True,
 )
 """What accuracy is held against: unlike seconds, it is the same on any machine and whatever else runs there."""
 

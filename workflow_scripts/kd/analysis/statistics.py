@@ -1,10 +1,10 @@
-"""What several seeds allow to be said: t intervals, paired differences, exact tests, Holm."""
+"""What several seeds allow to be said: t intervals, paired differences, exact tests, Holm, shares won, seeds needed."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,8 @@ Key = TypeVar("Key", bound=Hashable)
 EXACT_UP_TO = 16
 RANDOM_FLIPS = 10_000
 FLIP_SEED = 0
+POWER = 0.8
+"""Chance with which a difference is to be found, where the seeds for it are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,57 @@ def summarise(values: Sequence[float], confidence: float) -> Summary:
 
 
 @cache
-def t_quantile(confidence: float, freedom: int) -> float:
+def t_quantile(confidence: float, freedom: float) -> float:
     """Return the two-sided Student t quantile, e.g. 12.706 for 0.95 and one degree of freedom."""
     from scipy.special import stdtrit  # scipy.stats would cost a second to import
 
     return float(stdtrit(freedom, 0.5 + confidence / 2))
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over strata of equal weight (pairs of networks on data sets), each the mean of its own seeds."""
+
+    mean: float
+    error: float
+    """Its standard error, for these very strata."""
+    freedom: float
+    """Degrees of freedom of that error (Satterthwaite 1946); n - 1 with one stratum."""
+
+    def half_width(self, confidence: float) -> float:
+        """Return that of the Student t interval."""
+        return t_quantile(confidence, self.freedom) * self.error
+
+    def is_below(self, confidence: float, tests: int) -> bool:
+        """Whether the mean is below 0, one-sided and Bonferroni-corrected for so many tests.
+
+        Where all seeds say the same they say nothing of how they vary, and nothing is told apart.
+        """
+        return (
+            self.error > 0 and self.mean + t_quantile(1 - 2 * (1 - confidence) / tests, self.freedom) * self.error < 0
+        )
+
+
+def over_strata(strata: Sequence[Sequence[float]]) -> Estimate | None:
+    """Return the mean of the strata's means; None where one of them has a single value, or there is none."""
+    if not strata or min(map(len, strata)) < 2:
+        return None
+    parts = np.array([np.var(values, ddof=1) / len(values) for values in strata])
+    freedoms = np.array([len(values) - 1 for values in strata])
+    # alike in all strata as the limit where nothing varies
+    freedom = float(parts.sum() ** 2 / (parts**2 / freedoms).sum()) if parts.any() else float(freedoms.sum())
+    means = [float(np.mean(values)) for values in strata]
+    return Estimate(float(np.mean(means)), float(np.sqrt(parts.sum())) / len(strata), freedom)
+
+
+def smallest_p(n: int) -> float:
+    """Return the smallest p that the sign-flip test of n differences can give."""
+    return 2.0 ** (1 - n) if n <= EXACT_UP_TO else 1 / (RANDOM_FLIPS + 1)
+
+
+def can_tell(n: int, tests: int, confidence: float) -> bool:
+    """Whether a sign-flip p of n differences, Holm-corrected over so many tests, can fall below 1 - confidence."""
+    return n > 1 and tests > 0 and tests * smallest_p(n) < 1 - confidence
 
 
 def sign_flip_p(differences: Sequence[float]) -> tuple[float, bool]:
@@ -125,6 +173,91 @@ def paired_difference(
     flips = None if exact is None else 2 ** len(seeds) if exact else RANDOM_FLIPS
     summary = vars(summarise(differences, confidence))
     return PairedDifference(**summary, seeds=seeds, values=differences, p=p, p_exact=exact, flips=flips)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Improvement:
+    """The probability of improvement: how often a run beats the reference's run of its seed; None with nothing paired.
+
+    Ties count half; each stratum (pair of networks on a data set) weighs the same, as in Agarwal et al. (2021).
+    """
+
+    won: float | None
+    won_low: float | None
+    """Of Wilson's score interval (1927): it needs no spread, so that three wins of three are no certainty."""
+    won_high: float | None
+
+
+Verdict = Literal["better", "worse", "equal", "open"]
+
+
+def verdict(difference: Summary, rope: float, better: Literal["up", "down"] | None = "up") -> Verdict | None:
+    """Return what an interval says beside a region of practical equivalence, [-rope, rope] (Kruschke 2018).
+
+    better, worse: all of it beyond the region; equal: all of it inside; open: neither, or all seeds gave the same
+    difference, which says nothing of how they vary; None without interval.
+    """
+    if difference.low is None or difference.high is None:
+        return None
+    low, high = (-difference.high, -difference.low) if better == "down" else (difference.low, difference.high)
+    if difference.sd == 0:
+        return "open"
+    return "better" if low > rope else "worse" if high < -rope else "equal" if -rope <= low and high <= rope else "open"
+
+
+def improvement(strata: Sequence[Sequence[float]], confidence: float) -> Improvement:
+    """Return the probability of improvement from the paired gains of each stratum, more being better."""
+    filled = [np.asarray(values) for values in strata if len(values)]
+    if not filled:
+        return Improvement(won=None, won_low=None, won_high=None)
+    share = float(np.mean([np.mean((values > 0) + 0.5 * (values == 0)) for values in filled]))
+    # comparisons that would be as sure were all strata of one size
+    trials = len(filled) ** 2 / sum(1 / len(values) for values in filled)
+    low, high = wilson(share, trials, confidence)
+    return Improvement(won=tidy(share), won_low=low, won_high=high)
+
+
+def wilson(share: float, trials: float, confidence: float) -> tuple[float, float]:
+    """Return Wilson's score interval of a share of trials that came out so."""
+    z = normal_quantile(confidence)
+    middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2) / (1 + z * z / trials)
+    return tidy(max(middle - half, 0.0)), tidy(min(middle + half, 1.0))
+
+
+def normal_quantile(confidence: float) -> float:
+    """Return the two-sided quantile of the normal distribution, 1.960 for 0.95."""
+    from scipy.special import ndtri
+
+    return float(ndtri(0.5 + confidence / 2))
+
+
+def seeds_needed(sd: float | None, difference: float, confidence: float, power: float = POWER) -> int | None:
+    """Return the seeds with which a paired t interval misses 0, with the chance `power`, if the truth is `difference`.
+
+    `sd` is the standard deviation of paired differences, in the same points; None or 0 tells nothing. The power is
+    that of the noncentral t distribution, both tails (Cohen 1988, section 2.3).
+    """
+    if not sd:
+        return None
+    n = max(2, math.ceil(((normal_quantile(confidence) + normal_quantile(2 * power - 1)) * sd / difference) ** 2))
+    while t_power(n, sd, difference, confidence) < power:  # the normal's n is at most a few too low
+        n += 1
+    return n
+
+
+def t_power(n: int, sd: float, difference: float, confidence: float) -> float:
+    """Return the chance that the paired t interval of n seeds misses 0 if the truth is `difference`."""
+    from scipy.special import nctdtr
+
+    quantile, shift = t_quantile(confidence, n - 1), difference * math.sqrt(n) / sd
+    return float(1 - nctdtr(n - 1, shift, quantile) + nctdtr(n - 1, shift, -quantile))
+
+
+def pooled_sd(summaries: Sequence[Summary]) -> float | None:
+    """Return the standard deviation of one difference from those of several, weighted by their degrees of freedom."""
+    known = [(one.n - 1, one.sd) for one in summaries if one.sd is not None]
+    return math.sqrt(sum(n * sd**2 for n, sd in known) / sum(n for n, _ in known)) if known else None
 
 
 def tidy(value: float) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kd.analysis.compared import Difference
-from kd.analysis.statistics import PairedDifference
+from kd.analysis.statistics import PairedDifference, can_tell, smallest_p
 from kd.reporting import text
 from kd.reporting.lines import Line
 from kd.schema.config import Reporting
@@ -22,19 +22,20 @@ def caption_of(
     report: Reporting,
     meta: Mapping[str, Any],
     lines: Sequence[Line],
-    differences: Sequence[Difference],
+    families: Sequence[Sequence[Difference]],
 ) -> str:
-    """Return the caption of one section, from its lines and their paired comparisons."""
+    """Return the caption of one section, from its lines and the paired comparisons that are corrected together."""
     students = [line for line in lines if line.role == "student"]
     teachers = [line.record.teachers for line in students]
     sentences = [
         f"Test top-1 accuracy (%) on {described(dataset, meta)}; {WEIGHTS[report.weights]}.",
-        seeds_sentence([line.record.n_planned for line in students], report.confidence),
-        *paired_sentences(differences, report.confidence),
+        seeds_sentence([line.record.n_planned for line in students]),
+        *paired_sentences(families, report.confidence),
         *_controls(lines),
         teacher_sentence(meta, teachers),
         *given_sentences(meta, teachers),
-        _order(students) + _bold(students),
+        _order(students),
+        best_sentence(any_apart(students), report.confidence),
         *_links(lines),
         "Times, memory and FLOPs are means per run; total time and FLOPs include the teachers and the pre-stage in "
         "full, and a multiply-add counts as two FLOPs.",
@@ -70,34 +71,51 @@ def described(name: str, meta: Mapping[str, Any]) -> str:
     return f"{name} ({', '.join(facts)})" if facts else name
 
 
-def seeds_sentence(planned: Iterable[int], confidence: float) -> str:
-    """Return what the numbers are means of, and their interval, by the numbers of seeds planned."""
+def seeds_sentence(planned: Iterable[int]) -> str:
+    """Return what the numbers are means of, and what ± is, by the numbers of seeds planned."""
     counts = sorted(set(planned))
     listed = text.listing([str(count) for count in counts]) or "0"
     if counts == [1]:
-        return "Mean of n = 1 seed: no interval and no p value can be given."
-    return (
-        f"Mean ± half-width of the {confidence:.0%} Student t interval over seeds (n = {listed} planned); "
-        "n counts the finished ones."
-    )
+        return "n = 1 seed: nothing is known of how the numbers vary, no interval and no p value can be given."
+    return f"Mean ± standard deviation over seeds (n = {listed} planned, n counts the finished ones)."
 
 
-def paired_sentences(differences: Sequence[PairedDifference], confidence: float) -> list[str]:
-    """Return how differences were tested, and how small p can get at all with so few seeds."""
-    tested = [one for one in differences if one.p is not None]
+def paired_sentences(families: Sequence[Sequence[PairedDifference]], confidence: float) -> list[str]:
+    """Return how differences were tested, and whether p can get small at all with so few seeds.
+
+    A family is what Holm's correction is over.
+    """
+    tested = [one for family in families for one in family if one.p is not None]
     if not tested:
         return []
-    exact = all(one.p_exact for one in tested)
-    flips = max(one.flips or 0 for one in tested)
-    how = "exact two-sided" if exact else f"two-sided ({flips:,} seeded random flips)"
-    largest = max(one.n for one in tested)
-    floor = f"; with n = {largest} no uncorrected p can be below {2.0 ** (1 - largest):.3g}" if largest <= 8 else ""
-    flat = " An interval of no width says only that all seeds gave the same difference."
+    flat = " One of no width says only that all seeds gave the same." if any(one.sd == 0 for one in tested) else ""
     return [
-        f"Δ: difference paired by seed with its {confidence:.0%} t interval; "
-        f"p: {how} sign-flip test, Holm-corrected over the methods of this table{floor}."
-        + (flat if any(one.sd == 0 for one in tested) else "")
+        f"Δ: difference paired by seed, in points; [ ]: its {confidence:.0%} Student t interval, of this difference by "
+        f"itself.{flat}",
+        _p_sentence(families, confidence),
     ]
+
+
+def _p_sentence(families: Sequence[Sequence[PairedDifference]], confidence: float) -> str:
+    """Return what p is, or why there is none."""
+    tested = [one for family in families for one in family if one.p is not None]
+    if any(p_is_told(family, confidence) for family in families):
+        flips = max(one.flips or 0 for one in tested)
+        how = "exact two-sided" if all(one.p_exact for one in tested) else f"two-sided ({flips:,} seeded random flips)"
+        return f"p: {how} sign-flip test, Holm-corrected over the methods of this table."
+    n, together = max(one.n for one in tested), max(map(_tests, families))
+    least = smallest_p(n)
+    corrected = f", {min(1.0, together * least):.3g} corrected for {together}" if together > 1 else ""
+    return f"No p values: with n = {n} none can be below {least:.3g}{corrected}."
+
+
+def _tests(family: Sequence[PairedDifference]) -> int:
+    return sum(one.p is not None for one in family)
+
+
+def p_is_told(family: Sequence[PairedDifference], confidence: float) -> bool:
+    """Whether a p of these, corrected over all of them, can fall below 1 - confidence with the seeds there are."""
+    return any(can_tell(one.n, _tests(family), confidence) for one in family if one.p is not None)
 
 
 def teacher_sentence(meta: Mapping[str, Any], teachers: Iterable[str]) -> str:
@@ -129,14 +147,23 @@ def given_sentences(meta: Mapping[str, Any], teachers: Iterable[str]) -> list[st
 
 def _order(students: Sequence[Line]) -> str:
     if any(line.record.base_method == BASELINE for line in students):
-        return "Cross-entropy stands first, the methods below it are sorted by mean"
-    return "Methods are sorted by mean"
+        return "Cross-entropy stands first, the methods below it are sorted by mean."
+    return "Methods are sorted by mean."
 
 
-def _bold(students: Sequence[Line]) -> str:
-    if any(line.record.tied_with_best is True for line in students):
-        return "; bold: not told apart from the best by the paired interval (uncorrected)."
-    return "."
+def any_apart(students: Sequence[Line]) -> bool:
+    """Whether any method is told apart from the best, which makes the others worth a bold number."""
+    return any(line.record.tied_with_best is False for line in students)
+
+
+def best_sentence(apart: bool, confidence: float) -> str:
+    """Return what bold says, or that nothing can be."""
+    if not apart:
+        return "Nothing is bold, for no method is told apart from the best."
+    return (
+        f"Bold: not told apart from the best mean (paired t, one-sided, Bonferroni-corrected), so that the truly best "
+        f"is bold with {confidence:.0%}."
+    )
 
 
 def _links(lines: Sequence[Line]) -> list[str]:

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from kd.analysis import measures
-from kd.analysis.compared import Difference, MethodRecord, Statistics, read_statistics
+from kd.analysis.compared import Difference, Statistics, read_statistics
 from kd.analysis.measures import Total
+from kd.analysis.placed import MethodRecord
 from kd.analysis.published import published_beside
 from kd.analysis.rows import RunRow
 from kd.analysis.runs import CONTROL, LINK, TEACHER, by_group, distinct, grouped, read_runs
 from kd.reporting import text
-from kd.reporting.caption import BASELINE, caption_of, mixed_formats
+from kd.reporting.caption import BASELINE, any_apart, caption_of, mixed_formats, p_is_told
 from kd.reporting.lines import Beside, Line, Row, Section
 from kd.schema.cards import Card
 from kd.schema.config import Reporting
@@ -78,22 +79,27 @@ def _section(
         key=lambda line: _order(line, report),
     )
     references = [name for name in report.references if any(line.record.method == name for line in lines)]
+    families = {name: [one for one in differences if one.reference == name] for name in references}
+    families |= {CONTROL: list(controls)} if controls else {}
+    tested = [name for name, family in families.items() if p_is_told(family, report.confidence)]
+    apart = any_apart([line for line in lines if line.role == "student"])
     rows: list[Row[Line]] = []
     notes: list[tuple[str, str]] = []
     for line in lines:
         marks, texts = _lost(line.record, len(notes))
         notes += list(zip(marks, texts, strict=True))
-        rows.append(Row(line, _cells(line, references, report), line.record.tied_with_best is True, marks))
+        rows.append(Row(line, _cells(line, references, report), apart and line.record.tied_with_best is True, marks))
     notes += [("", sentence) for line in lines for sentence in _measured_notes(line, report)]
     notes += [("", sentence) for line in lines for sentence in _published_sources(line)]
     return Section(
         dataset,
         pair,
-        caption_of(dataset, report, sources.meta, lines, [*differences, *controls]),
-        _columns(report, references, lines),
+        caption_of(dataset, report, sources.meta, lines, list(families.values())),
+        _columns(report, list(families), lines, tested),
         rows,
         notes,
         mixed_formats(lines),
+        _main(list(families), tested),
     )
 
 
@@ -171,52 +177,70 @@ def _scratch_architectures(meta: Mapping[str, Any], record: MethodRecord) -> tup
     return architecture(record.student), [architecture(name) for name in names]
 
 
-def _columns(report: Reporting, references: Sequence[str], lines: Sequence[Line]) -> dict[str, str]:
-    """Return the headings by key: what methods are compared by and its like of the other weights come first."""
+def _columns(
+    report: Reporting, references: Sequence[str], lines: Sequence[Line], tested: Sequence[str]
+) -> dict[str, str]:
+    """Return the headings by key, those of `_main` first; `tested` are the references whose p can get small."""
     main = measures.compared_by(report.weights)
     other = measures.compared_by("last" if report.weights == "best" else "best")
-    columns = {"method": "Method", "accuracy": main.title, "n": "n", other.heading: other.heading}
+    columns = {"method": "Method", "accuracy": main.title, "n": "n"}
     for name in references:
-        columns |= {f"delta_{name}": f"Δ {name}", f"p_{name}": f"p (Holm, {name})"}
-    if any(line.control for line in lines):
-        columns |= {f"delta_{CONTROL}": f"Δ {CONTROL}", f"p_{CONTROL}": f"p (Holm, {CONTROL})"}
-    columns |= {heading: heading for heading in measures.together("heading") if heading != main.heading}
+        columns |= {f"delta_{name}": f"Δ {name}"} | ({f"p_{name}": f"p (Holm, {name})"} if name in tested else {})
+    columns |= {heading: heading for heading in _main_headings()}
     labels = {label for line in lines for label in line.published}
-    return columns | {f"published_{label}": heading for label, heading in PUBLISHED.items() if label in labels}
+    columns |= {f"published_{label}": heading for label, heading in PUBLISHED.items() if label in labels}
+    for name in references:
+        columns |= {f"verdict_{name}": f"Beside {name}"} if report.rope else {}
+        columns |= {f"won_{name}": f"Ahead of {name}", f"seeds_{name}": f"Seeds for {report.detect:g} ({name})"}
+    headings = [heading for heading in (other.heading, *measures.together("heading")) if heading != main.heading]
+    return columns | {heading: heading for heading in headings if heading not in columns}
+
+
+def _main_headings() -> list[str]:
+    """Return the headings of the measures that matter."""
+    return [heading for heading, found in measures.together("heading").items() if any(one.main for one in found)]
+
+
+def _main(references: Sequence[str], tested: Sequence[str]) -> tuple[str, ...]:
+    """Return the keys of the columns that matter; the others are for whom wants them."""
+    compared = [key for name in references for key in (f"delta_{name}", *([f"p_{name}"] if name in tested else []))]
+    return ("method", "accuracy", "n", *compared, *_main_headings(), *(f"published_{label}" for label in PUBLISHED))
 
 
 def _cells(line: Line, references: Sequence[str], report: Reporting) -> dict[str, str]:
     record = line.record
     cells = {
         "method": record.method if record.role == "student" else f"{record.method}: {record.student}",
-        "accuracy": _accuracy(record),
+        "accuracy": text.spread(record.mean, record.sd),
         "n": str(record.n_used) if record.complete else f"{record.n_used} of {record.n_planned}",
     }
     cells |= {
         heading: text.amounts(line.means, found, " / ") for heading, found in measures.together("heading").items()
     }
     for name in references:
-        cells[f"delta_{name}"], cells[f"p_{name}"] = _difference(line, name)
-    cells[f"delta_{CONTROL}"], cells[f"p_{CONTROL}"] = ("", "") if line.control is None else _compared(line.control)
+        cells |= {f"{key}_{name}": cell for key, cell in _difference(line, name).items()}
+    cells |= {f"{key}_{CONTROL}": cell for key, cell in _compared(line.control).items()}
     return cells | {f"published_{label}": _beside(line.published.get(label)) for label in PUBLISHED}
 
 
-def _accuracy(record: MethodRecord) -> str:
-    half = "" if record.half_width is None else f" ± {text.decimal(record.half_width)}"
-    return text.decimal(record.mean) + half
-
-
-def _difference(line: Line, reference: str) -> tuple[str, str]:
-    """Return the cells of difference and p; empty where a difference makes no sense."""
+def _difference(line: Line, reference: str) -> dict[str, str]:
+    """Return the cells of what is compared with a reference; empty where a difference makes no sense."""
     if line.role != "student" or line.record.method == reference:
-        return "", ""
+        return _compared(None)
     return _compared(line.differences[reference])
 
 
-def _compared(one: Difference) -> tuple[str, str]:
+def _compared(one: Difference | None) -> dict[str, str]:
+    if one is None:
+        return dict.fromkeys(("delta", "p", "verdict", "won", "seeds"), "")
     pairs = f" (n = {one.n})" if 0 < one.n < one.n_planned else ""
-    delta = f"{text.signed(one.mean)} {text.interval(one.low, one.high)}".rstrip() + pairs
-    return delta, text.p_value(one.p_holm)
+    return {
+        "delta": f"{text.signed(one.mean)} {text.interval(one.low, one.high)}".rstrip() + pairs,
+        "p": text.p_value(one.p_holm),
+        "verdict": one.verdict or text.NONE,
+        "won": text.share(one.won, one.won_low, one.won_high),
+        "seeds": text.NONE if one.seeds_needed is None else f"{one.seeds_needed:,}",
+    }
 
 
 def _beside(published: Beside | None) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 
 from kd.analysis.continual import COMPARED, MEASURES, CourseRun, StrategyRecord, mean_matrix, read_runs, summaries
 from kd.analysis.runs import grouped
-from kd.analysis.statistics import Summary
 from kd.reporting import text
+from kd.reporting.answer import alike
 from kd.reporting.layout import FIGURE_FORMATS, figure_name
 from kd.reporting.style import COLUMN, GREY, SMALL, TEXT, headed, looks, new_figure, save, settle, styled, wrapped_name
 from kd.schema.config import Reporting
@@ -84,6 +84,8 @@ class Table:
     rows: list[list[str]]
     problems: list[str]
     """Of every run without result, its strategy, seed and reason."""
+    answer: str
+    """Which strategy leads by how much, and what is not told apart from it."""
 
 
 def as_tables(records: Sequence[StrategyRecord]) -> list[Table]:
@@ -92,8 +94,29 @@ def as_tables(records: Sequence[StrategyRecord]) -> list[Table]:
     for (dataset, student), members in grouped(records, lambda record: (record.dataset, record.student)).items():
         problems = [f"{record.strategy}, {problem}" for record in members for problem in record.problems]
         rows = [list(_cells(record).values()) for record in members]
-        tables.append(Table(dataset, student, list(_cells(members[0])), rows, problems))
+        said = answer(members)
+        tables.append(Table(dataset, student, list(_cells(members[0])), rows, problems, said))
     return tables
+
+
+def answer(records: Sequence[StrategyRecord]) -> str:
+    """Return in a sentence which strategy of one data set and student leads, with what uncertainty."""
+    best = next((one for one in records if one.is_best), None)
+    if best is None:
+        return "No run has finished, so that there is nothing to compare."
+    final, lost = best.measures[COMPARED], best.measures["forgetting"]
+    seeds = f"{final.n} seed{'s' if final.n != 1 else ''}"
+    told = f"{text.spread(final.mean, final.sd)} % over all classes after the last task ({seeds})"
+    if best.difference is not None:
+        gain = text.interval(best.difference.low, best.difference.high)
+        told += f", {text.signed(best.difference.mean)} points over {best.reference} {gain}".rstrip()
+    told += f", having forgotten {text.spread(lost.mean, lost.sd)} points of the tasks before"
+    others = [(one.strategy, one.tied_with_best) for one in records if one.used and one is not best]
+    if not others:
+        return f"Only {best.strategy} has a result, {told}."
+    if final.n < 2:
+        return f"With one seed nothing can be told from chance: the highest is {best.strategy}, {told}."
+    return f"{best.strategy} leads with {told}; {alike(others)}."
 
 
 def notes(confidence: float) -> str:
@@ -107,6 +130,8 @@ def as_markdown(records: Sequence[StrategyRecord], confidence: float) -> str:
     for table in as_tables(records):
         lines += [
             f"## {table.dataset}, {table.student}",
+            "",
+            f"> {table.answer}",
             "",
             _line(table.headings),
             _line(["---"] * len(table.headings)),
@@ -125,18 +150,12 @@ def _cells(record: StrategyRecord) -> dict[str, str]:
     """Return the cells of one strategy by heading."""
     cells = {"Strategy": record.strategy}
     for name, measure in MEASURES.items():
-        cells[measure.heading] = _spread(record.measures[name])
+        cells[measure.heading] = text.spread(record.measures[name].mean, record.measures[name].sd)
         if name == COMPARED:
             one = record.difference
             delta = text.NONE if one is None else f"{text.signed(one.mean)} {text.interval(one.low, one.high)}"
             cells[f"{measure.heading} minus {record.reference}"] = delta.strip()
     return cells | {"Seeds": f"{record.used} of {record.planned}"}
-
-
-def _spread(summary: Summary) -> str:
-    if summary.sd is None:
-        return text.decimal(summary.mean)
-    return f"{text.decimal(summary.mean)} ± {text.decimal(summary.sd)}"
 
 
 # --- figures --------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from kd.analysis.rows import RunRow
 from kd.analysis.runs import grouped
 from kd.reporting import text
 from kd.reporting.caption import WEIGHTS as READ
-from kd.reporting.caption import described, paired_sentences, seeds_sentence, teacher_sentence
+from kd.reporting.caption import described, p_is_told, paired_sentences, seeds_sentence, teacher_sentence
 from kd.reporting.dots import PERCENT, dots, limits_of, mean_of, reading, row_places, rows_of
 from kd.reporting.figures import accuracy_label, taught
 from kd.reporting.lines import Row, Section
@@ -51,14 +51,15 @@ def design_section(
     columns = {"x": design.axis} if design.axis else {}
     compared = "the row above" if design.kind == "ladder" else design.points[0].method
     accuracy = measures.compared_by(report.weights).title
-    columns |= {"method": "Method", "accuracy": accuracy, "n": "n", "delta": f"Δ {compared}", "p": "p (Holm)"}
-    rows = [Row(record, _cells(record), bold=False) for record in records]
     tested = [record.difference for record in records if record.difference is not None]
+    columns |= {"method": "Method", "accuracy": accuracy, "n": "n", "delta": f"Δ {compared}"}
+    columns |= {"p": "p (Holm)"} if p_is_told(tested, report.confidence) else {}
+    rows = [Row(record, _cells(record), bold=False) for record in records]
     sentences = [
         f"Test top-1 accuracy (%) on {described(design.dataset, meta)}; {READ[report.weights]}.",
-        seeds_sentence([record.n_planned for record in records], report.confidence),
+        seeds_sentence([record.n_planned for record in records]),
         AGAINST[design.kind].format(first=design.points[0].method),
-        *paired_sentences(tested, report.confidence),
+        *paired_sentences([tested], report.confidence),
         teacher_sentence(meta, [record.teachers for record in records]),
     ]
     caption = " ".join(sentence for sentence in sentences if sentence)
@@ -71,7 +72,6 @@ def _heading(design: Design) -> str:
 
 
 def _cells(record: PointRecord) -> dict[str, str]:
-    half = "" if record.half_width is None else f" ± {text.decimal(record.half_width)}"
     complete = record.n_used == record.n_planned
     one = record.difference
     delta, p = text.NONE, text.NONE
@@ -81,7 +81,7 @@ def _cells(record: PointRecord) -> dict[str, str]:
     return {
         "x": f"{record.x:g}",
         "method": record.method,
-        "accuracy": text.decimal(record.mean) + half,
+        "accuracy": text.spread(record.mean, record.sd),
         "n": str(record.n_used) if complete else f"{record.n_used} of {record.n_planned}",
         "delta": delta,
         "p": p,

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from kd.analysis import measures
-from kd.analysis.compared import Difference, MethodRecord, Settings, read_statistics
+from kd.analysis.compared import Difference, Settings, read_statistics
 from kd.analysis.curves import Curves, read_curves
 from kd.analysis.measures import VALIDATION, Weights
+from kd.analysis.placed import MethodRecord
 from kd.analysis.rows import RunRow
 from kd.analysis.runs import by_group, grouped, read_runs
 from kd.reporting import text
 from kd.reporting.caption import BASELINE
 from kd.reporting.dots import PERCENT, dots, level, limits_of, mean_of, reading, row_places, rows_of
-from kd.reporting.layout import FIGURE_FORMATS, FIGURES, figure_name
+from kd.reporting.layout import FIGURE_FORMATS, FIGURES, RANKS, figure_name
+from kd.reporting.rank_diagram import rank_diagram
 from kd.reporting.style import (
     COLUMN,
     GREY,
@@ -126,12 +128,18 @@ def write_figures(
     }
     assert tuple(draw) == FIGURES
     with styled():
-        for group in load_groups(runs_csv, statistics_json, curves_csv, report, families):
+        groups = load_groups(runs_csv, statistics_json, curves_csv, report, families)
+        for group in groups:
             for name in FIGURES:
-                figure = draw[name](group)
-                settle(figure)
-                for ending in FIGURE_FORMATS:
-                    save(figure, Path(folder) / figure_name(group.dataset, group.pair, name, ending))
+                _save(draw[name](group), Path(folder), (group.dataset, group.pair, name))
+        if len(groups) > 1:
+            _save(rank_diagram(read_statistics(statistics_json).across, groups[0].looks), Path(folder), RANKS)
+
+
+def _save(figure: "Figure", folder: Path, names: tuple[str, str, str]) -> None:
+    settle(figure)
+    for ending in FIGURE_FORMATS:
+        save(figure, folder / figure_name(*names, ending))
 
 
 def load_groups(

@@ -1,6 +1,6 @@
 """Where tables and figures lie, known before any of them is drawn (no heavy imports: a Snakefile may read it)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kd.study.designs import Design
@@ -11,11 +11,24 @@ REFERENCES = "references.bib"
 """Beside the tables: the papers of their methods."""
 FIGURES = ("learning_curves", "accuracy", "differences", "cost")
 FIGURE_FORMATS = ("png", "pdf")
+RANKS = ("all", "together", "ranks")
+"""The names of the diagram of all data sets and pairs together."""
 
 
 def table_files() -> list[str]:
     """Return the names that `write_tables` makes in its folder."""
-    return [f"comparison.{ending}" for ending in TABLE_FORMATS]
+    return ["answer.md", *(f"comparison.{ending}" for ending in TABLE_FORMATS)]
+
+
+def in_terminal(markdown: str, page: str) -> list[str]:
+    """Return the lines that a terminal shows of an answer.md: its sentences, and where the page lies."""
+    top = markdown.split("\n## ", maxsplit=1)[0]
+    return [*(line for line in top.splitlines() if line and line[0] not in "#["), f"The page: {page}"]
+
+
+def courses_in_terminal(markdown: str) -> list[str]:
+    """Return the lines that a terminal shows of a continual.md: of each data set and student the sentence in quotes."""
+    return [line.removeprefix("> ") for line in markdown.splitlines() if line.startswith("> ")]
 
 
 def figure_name(dataset: str, pair: str, figure: str, ending: str) -> str:
@@ -23,14 +36,11 @@ def figure_name(dataset: str, pair: str, figure: str, ending: str) -> str:
     return f"{dataset}/{pair}/{figure}.{ending}"
 
 
-def figure_files(groups: Iterable[tuple[str, str]]) -> list[str]:
-    """Return the paths that `write_figures` makes for these (dataset, pair) groups."""
-    return [
-        figure_name(dataset, pair, figure, ending)
-        for dataset, pair in groups
-        for figure in FIGURES
-        for ending in FIGURE_FORMATS
-    ]
+def figure_files(groups: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the paths that `write_figures` makes for these (dataset, pair) groups, what they say together last."""
+    drawn = [(dataset, pair, figure) for dataset, pair in groups for figure in FIGURES]
+    drawn += [RANKS] if len(groups) > 1 else []
+    return [figure_name(*names, ending) for names in drawn for ending in FIGURE_FORMATS]
 
 
 CONTINUAL_FORMATS = ("csv", "md", "json")

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
-from kd.analysis.compared import Difference, MethodRecord
+from kd.analysis.compared import Difference
+from kd.analysis.placed import MethodRecord
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,3 +84,10 @@ class Section(Generic[N]):
     """Mark (or '') and text, for what failed or is missing and for the sources of published numbers."""
     warning: str = ""
     """What a reader must not miss, above the table."""
+    main: tuple[str, ...] = ()
+    """Keys of the columns that matter, where there are others; the rest is for whom wants it."""
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """Return the headings, by key, of the columns that matter."""
+        return {key: heading for key, heading in self.columns.items() if not self.main or key in self.main}

@@ -10,13 +10,16 @@ from kd.analysis.continual import read_record
 from kd.analysis.designs import PointRecord
 from kd.analysis.details import Details, Shown, read_details
 from kd.analysis.rows import RunRow
+from kd.analysis.runs import CONTROL
 from kd.reporting import text
+from kd.reporting.across import Together, across_section
+from kd.reporting.answer import Said, answer_of
 from kd.reporting.comparison import Sources, build_sections, load_sources
 from kd.reporting.continual import Table, as_tables, notes
 from kd.reporting.designs import TITLES, design_section, place_of
 from kd.reporting.figures import Group, load_groups, taught
 from kd.reporting.folds import Fold, data_uri, fold_of, pretty
-from kd.reporting.layout import CONTINUAL_FIGURES, FIGURES, TEMPLATE, figure_name
+from kd.reporting.layout import CONTINUAL_FIGURES, FIGURES, RANKS, TEMPLATE, figure_name
 from kd.reporting.lines import Line, Row, Section
 from kd.reporting.style import styled
 from kd.schema.cards import Card
@@ -30,6 +33,7 @@ CAPTIONS = {
     "differences": "Difference to the reference, seed by seed.",
     "cost": "Accuracy beside all the compute it takes, teachers included.",
     "learning_curves": "Validation accuracy over epochs, beside that of the baseline.",
+    "ranks": "Mean ranks over all data sets and pairs; a bar joins methods that the ranks do not tell apart.",
     "accuracy_over_tasks": "Accuracy over all seen classes after each task.",
     "accuracy_matrices": "Accuracy on each task's images (columns) after each task (rows).",
 }
@@ -88,7 +92,9 @@ class Comparison:
 
     def value(self, row: Row[Any], key: str) -> float | None:
         """Return what a cell is sorted by, None for a text or what is not known."""
-        return sort_value(row.numbers, key) if isinstance(row.numbers, Line) else place_value(row.numbers, key)
+        if isinstance(row.numbers, Line):
+            return sort_value(row.numbers, key)
+        return row.numbers.value(key) if isinstance(row.numbers, Together) else place_value(row.numbers, key)
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,9 @@ class Chapter:
     """One data set and pair on the page."""
 
     title: str
+    sentences: list[str]
+    """What it says by itself, where there are several."""
+    details: list[str]
     table: Comparison
     images: list[Image]
     folds: list[Fold]
@@ -145,15 +154,20 @@ def write_page(
     sources = load_sources(inputs.runs, inputs.statistics, report, cards, meta)
     groups = load_groups(inputs.runs, inputs.statistics, inputs.curves, report, families)
     details = read_details(inputs.details)
-    pairs = zip(build_sections(sources), groups, strict=True)
+    sections = build_sections(sources)
+    answer, together = answer_of(sources, sections), across_section(sources, sections)
+    parts = zip(sections, groups, answer.parts, strict=True)
     with styled():
-        chapters = [_chapter(section, group, cards, details, inputs.figures) for section, group in pairs]
+        chapters = [_chapter(section, group, part, cards, details, inputs.figures) for section, group, part in parts]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         meta=meta,
         question=_question(sources),
+        answer=answer.sentences,
+        together=together and comparison(together),
+        ranks=_image(inputs.figures / figure_name(*RANKS, "png"), CAPTIONS["ranks"]) if together else None,
         analyses=[_analysis(design, sources, inputs.figures) for design in designs],
         chapters=chapters,
         courses=_courses(inputs, report),
@@ -177,7 +191,7 @@ def _question(sources: Sources) -> str:
 
 
 def _chapter(
-    section: Section[Line], group: Group, cards: Mapping[str, Card], details: Details, folder: Path
+    section: Section[Line], group: Group, said: Said, cards: Mapping[str, Card], details: Details, folder: Path
 ) -> Chapter:
     order = ("differences", "cost", "accuracy", "learning_curves")
     assert set(order) == set(FIGURES)
@@ -187,19 +201,22 @@ def _chapter(
     students = [row.numbers for row in section.rows if row.numbers.role == "student"]
     own = details.of(group.dataset, group.pair)
     folds = [fold_of(line, group, cards, own) for line in students]
-    return Chapter(f"{taught(group.pair)}, on {group.dataset}", comparison(section), images, folds)
+    title = f"{taught(group.pair)}, on {group.dataset}"
+    return Chapter(title, said.sentences, said.details, comparison(section), images, folds)
 
 
 def comparison(section: Section[Any]) -> Comparison:
     """Return a section's table as the page shows it."""
-    few = "accuracy" not in section.columns or len(section.columns) <= len(MAIN)
-    columns = [Column(key, heading, few or is_main(key), key != "method") for key, heading in section.columns.items()]
+    columns = [
+        Column(key, heading, not section.main or is_main(key), key != "method")
+        for key, heading in section.columns.items()
+    ]
     roles = dict.fromkeys(row.numbers.role for row in section.rows)
     blocks = [Block(role, [row for row in section.rows if row.numbers.role == role]) for role in roles]
     return Comparison(section, columns, blocks)
 
 
-MAIN = ("x", "method", "accuracy", "delta", "p", measures.TOTAL_FLOPS.heading)
+MAIN = ("method", "accuracy", measures.TOTAL_FLOPS.heading)
 """Columns that a reader sees first, beside the differences to each reference."""
 
 
@@ -214,9 +231,9 @@ def sort_value(line: Line, key: str) -> float | None:
     kind, _, reference = key.partition("_")
     if key in ("accuracy", "n"):
         return record.mean if key == "accuracy" else record.n_used
-    if kind in ("delta", "p") and reference in line.differences:
-        found = line.differences[reference]
-        return found.mean if kind == "delta" else found.p_holm
+    compared = {**line.differences, CONTROL: line.control}
+    if kind in ("delta", "p", "won", "seeds") and (found := compared.get(reference)) is not None:
+        return {"delta": found.mean, "p": found.p_holm, "won": found.won, "seeds": found.seeds_needed}[kind]
     if kind == "published" and reference in line.published:
         return line.published[reference].top1
     names = [measure.name for measure in measures.together("heading").get(key, [])]

@@ -1,15 +1,22 @@
-"""The comparison as CSV, Markdown, LaTeX and JSON, all from the same rows."""
+"""The comparison as CSV, Markdown, LaTeX and JSON, and what it says in sentences, all from the same rows."""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from kd.analysis import measures
+from kd.analysis.across import Across
 from kd.analysis.runs import CONTROL
 from kd.reporting import text
+from kd.reporting.across import across_section
+from kd.reporting.answer import answer_of
+from kd.reporting.answer import as_markdown as as_answer
 from kd.reporting.comparison import build_sections, load_sources
+from kd.reporting.latex import Cell, lines_of, pages, table
 from kd.reporting.lines import Line, Numbers, Row, Section
+from kd.reporting.paper import NAME, paper_table
 from kd.schema.cards import Card
 from kd.schema.config import Reporting
 from kd.tools.csv_files import write_csv
@@ -19,8 +26,13 @@ RECORD = [
     *["dataset", "pair", "role", "method", "base_method", "teachers", "student", "n_planned", "n_used"],
     *["mean", "half_width", "low", "high", "sd", "tied_with_best"],
 ]
-DIFFERENCE = ["mean", "low", "high", "n", "p", "p_holm"]
+DIFFERENCE = [
+    *["mean", "low", "high", "n", "p", "p_holm"],
+    *["won", "won_low", "won_high", "verdict", "seeds_needed"],
+]
 PUBLISHED = ["top1", "difference", "source"]
+HEADING = 60.0
+"""Points after which a heading is broken."""
 
 
 def write_tables(
@@ -31,15 +43,20 @@ def write_tables(
     cards: Mapping[str, Card],
     experiment_meta: Mapping[str, Any],
 ) -> None:
-    """Write comparison.csv, .md, .tex and .json into `folder`."""
-    sections = build_sections(load_sources(runs_csv, statistics_json, report, cards, experiment_meta))
+    """Write comparison.csv, .md, .tex and .json, and answer.md, into `folder`."""
+    sources = load_sources(runs_csv, statistics_json, report, cards, experiment_meta)
+    sections = build_sections(sources)
     target = Path(folder) / "comparison"
     lines = [row.numbers for section in sections for row in section.rows]
     controls = [CONTROL] if any(line.control for line in lines) else []
     write_csv(target.with_suffix(".csv"), map(_flat, lines), _columns([*report.references, *controls]))
     atomic_write(target.with_suffix(".md"), as_markdown(sections, experiment_meta))
-    atomic_write(target.with_suffix(".tex"), as_latex(sections))
-    atomic_write(target.with_suffix(".json"), as_json(sections, experiment_meta))
+    atomic_write(target.with_suffix(".tex"), paper_table(sections, report, experiment_meta))
+    atomic_write(target.with_suffix(".json"), as_json(sections, experiment_meta, sources.statistics.across))
+    together = across_section(sources, sections)
+    table = "\n\n".join(markdown_table(together)) if together else ""
+    answer = as_answer(answer_of(sources, sections), experiment_meta["experiment"], table)
+    atomic_write(target.with_name("answer.md"), answer)
 
 
 def _columns(references: Sequence[str]) -> list[str]:
@@ -76,8 +93,8 @@ def _flat(line: Line) -> dict[str, Any]:
     }
 
 
-def as_json(sections: Sequence[Section[Numbers]], meta: Mapping[str, Any]) -> str:
-    """Return the sections with captions, rows of numbers and notes."""
+def as_json(sections: Sequence[Section[Numbers]], meta: Mapping[str, Any], across: Across | None = None) -> str:
+    """Return the sections with captions, rows of numbers and notes, and what they say together."""
     content = {
         "experiment": meta["experiment"],
         "sections": [
@@ -92,6 +109,7 @@ def as_json(sections: Sequence[Section[Numbers]], meta: Mapping[str, Any]) -> st
             for section in sections
         ],
     }
+    content |= {} if across is None else {"across": asdict(across)}
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -104,17 +122,21 @@ def as_markdown(sections: Sequence[Section[Numbers]], meta: Mapping[str, Any]) -
 
 
 def _markdown_section(section: Section[Numbers]) -> list[str]:
-    heading = f"## {text.markdown(section.dataset)}: {text.markdown(section.pair)}"
-    lines = [_pipes([text.markdown(name) for name in section.columns.values()])]
-    lines.append(_pipes(["---" if index == 0 else "---:" for index in range(len(section.columns))]))
+    return [f"## {text.markdown(section.dataset)}: {text.markdown(section.pair)}", *markdown_table(section)]
+
+
+def markdown_table(section: Section[Numbers]) -> list[str]:
+    """Return the columns that matter as a table, with what a reader must know above and below it."""
+    lines = [_pipes([text.markdown(name) for name in section.shown.values()])]
+    lines.append(_pipes(["---" if index == 0 else "---:" for index in range(len(section.shown))]))
     lines += [_pipes(_markdown_cells(row, section)) for row in section.rows]
     notes = [f"- {f'<sup>{mark}</sup> ' if mark else ''}{text.markdown(sentence)}" for mark, sentence in section.notes]
     warning = [f"**{text.markdown(section.warning)}**"] if section.warning else []
-    return [heading, *warning, "\n".join(lines), text.markdown(section.caption), *(["\n".join(notes)] if notes else [])]
+    return [*warning, "\n".join(lines), text.markdown(section.caption), *(["\n".join(notes)] if notes else [])]
 
 
 def _markdown_cells(row: Row[Numbers], section: Section[Numbers]) -> list[str]:
-    cells = {key: text.markdown(row.cells[key]) for key in section.columns}
+    cells = {key: text.markdown(row.cells[key]) for key in section.shown}
     if row.bold:
         cells["accuracy"] = f"**{cells['accuracy']}**"
     if row.marks:
@@ -127,62 +149,25 @@ def _pipes(cells: Sequence[str]) -> str:
 
 
 def as_latex(sections: Sequence[Section[Numbers]]) -> str:
-    """Return one booktabs table a section; the document needs the packages booktabs and graphicx."""
-    head = "% needs \\usepackage{booktabs} and \\usepackage{graphicx}\n"
+    """Return one booktabs table a section, at most as wide as a page; the document needs the package booktabs."""
+    head = "% needs \\usepackage{booktabs}; no table is wider than 345 points\n"
     return head + "\n".join(_latex_section(section) for section in sections)
 
 
 def _latex_section(section: Section[Numbers]) -> str:
-    headings = " & ".join(_stacked(name) for name in section.columns.values())
-    lines = [
-        r"\begin{table}[htbp]",
-        r"\centering",
-        rf"\caption{{{text.latex(section.caption)}}}",
-        r"\resizebox{\linewidth}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * (len(section.columns) - 1)}}}",
-        r"\toprule",
-        headings + r" \\",
-        r"\midrule",
-        *_latex_rows(section),
-        r"\bottomrule",
-        r"\end{tabular}}",
-        *[rf"\par\footnotesize {_latex_note(mark, sentence)}" for mark, sentence in _latex_notes(section)],
-        r"\end{table}",
+    names = list(section.shown)
+    head = [
+        Cell(tuple(lines_of(heading, HEADING)), left=index == 0) for index, heading in enumerate(section.shown.values())
     ]
-    return "\n".join(lines) + "\n"
+    rows = [[_latex_cell(row, key, left=key == names[0]) for key in names] for row in section.rows]
+    caption = [section.caption, "Continued."]
+    return "\n".join(
+        table([head], [part], caption[bool(number)], section.notes if number == 0 else ())
+        for number, part in enumerate(pages(rows))
+    )
 
 
-def _stacked(heading: str) -> str:
-    """Return a heading broken in two lines where it is long."""
-    words = heading.split(" ")
-    if len(heading) < 14 or len(words) == 1:
-        return text.latex(heading)
-    breaks = range(1, len(words))
-    cut = min(breaks, key=lambda place: max(len(" ".join(words[:place])), len(" ".join(words[place:]))))
-    return rf"\shortstack{{{text.latex(' '.join(words[:cut]))}\\{text.latex(' '.join(words[cut:]))}}}"
-
-
-def _latex_rows(section: Section[Numbers]) -> list[str]:
-    lines: list[str] = []
-    for before, row in zip([None, *section.rows], section.rows, strict=False):
-        if before is not None and before.numbers.role == "teacher" and row.numbers.role != "teacher":
-            lines.append(r"\midrule")
-        lines.append(" & ".join(_latex_cells(row, section)) + r" \\")
-    return lines
-
-
-def _latex_cells(row: Row[Numbers], section: Section[Numbers]) -> list[str]:
-    cells = {key: text.latex(row.cells[key]) for key in section.columns}
-    if row.bold:
-        cells["accuracy"] = rf"\textbf{{{cells['accuracy']}}}"
-    if row.marks:
-        cells["accuracy"] += rf"\textsuperscript{{{','.join(row.marks)}}}"
-    return list(cells.values())
-
-
-def _latex_notes(section: Section[Numbers]) -> list[tuple[str, str]]:
-    return [("", section.warning), *section.notes] if section.warning else section.notes
-
-
-def _latex_note(mark: str, sentence: str) -> str:
-    return (rf"\textsuperscript{{{mark}}} " if mark else "") + text.latex(sentence)
+def _latex_cell(row: Row[Numbers], key: str, left: bool) -> Cell:
+    marked = key == "accuracy"
+    lines = lines_of(row.cells[key], NAME) if key == "method" else [row.cells[key]]
+    return Cell(tuple(lines), bold=marked and row.bold, mark=",".join(row.marks) if marked else "", left=left)

@@ -52,9 +52,24 @@ def signed(value: float | None, digits: int = 2) -> str:
     return NONE if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
 
 
+def spread(mean: float | None, sd: float | None) -> str:
+    """Return 71.20 ± 0.35: the one meaning that ± has, the standard deviation over seeds; without it for one seed."""
+    return decimal(mean) + ("" if sd is None else f" ± {decimal(sd)}")
+
+
+def share(won: float | None, low: float | None, high: float | None) -> str:
+    """Return 67 % [21, 94], a share with its interval, or a dash."""
+    return NONE if won is None or low is None or high is None else f"{won:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Return [−0.30, +1.20], or nothing where there is no interval."""
     return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
+
+
+def between(low: float | None, high: float | None) -> str:
+    """Return [71.30, 72.10] for what has no sign, or nothing where there is no interval."""
+    return "" if low is None or high is None else f"[{decimal(low)}, {decimal(high)}]"
 
 
 def p_value(value: float | None) -> str:

@@ -437,6 +437,11 @@ class Reporting(Strict):
     """Methods that paired differences are taken to; those of the default count where the experiment has them."""
     confidence: float = Field(default=0.95, gt=0.5, le=0.9999)
     """Of every interval, and of the tests that decide what is bold."""
+    rope: float = Field(default=0.5, ge=0, le=100)
+    """Points of accuracy that make no difference in practice: methods whose whole interval lies that near are called
+    equal, and better or worse is what lies beyond it; 0: every difference counts."""
+    detect: float = Field(default=1.0, ge=0.01, le=100)
+    """Points of accuracy: tables and answer say how many seeds would tell a difference of this size from none."""
     analysis: Analysis | None = None
     """One question of the experiment's own: sensitivity, ladder, sweep of a setting, overlap of the teachers."""
     sinks: list[Sink] = []
