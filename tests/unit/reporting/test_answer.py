@@ -24,7 +24,8 @@ def test_who_leads_by_how_much_at_what_cost_and_what_is_not_told_apart(small):
     lead, compute, lost = answered(small).sentences
     assert lead == (
         "kd_t8 leads with 73.87 ± 0.68 % (3 seeds), +0.03 points over kd [−0.25, +0.32], +2.87 points over ce "
-        "[+1.18, +4.56], for 160 TFLOPs of training (3.2 times ce's); crd and kd are not told apart from it."
+        "[+1.18, +4.56], for 160 TFLOPs of training (3.2 times ce's); of the 3 others, compared all at once, crd and "
+        "kd are not told apart from it."
     )
     assert compute == (
         "For the compute, ce (71.00 % for 50 TFLOPs), kd_t8 (73.87 % for 160 TFLOPs) and crd (74.50 % for 600 TFLOPs) "
@@ -133,7 +134,7 @@ def test_several_pairs_have_one_answer_and_each_its_own(several):
     assert lead.startswith("Over 4 combinations of data set, teachers and student x leads with a mean of 7")
     assert "points over kd [+1." in lead
     assert "ahead in 100% of the pairs of runs of a seed" in lead
-    assert "times ce's); on these y is not told apart from it, and for other combinations" in lead
+    assert "times ce's); on these of the 3 others, compared all at once, y is not told apart from it, and " in lead
     assert compute.startswith("For the compute, ce (")
     assert " and y (" in compute
     assert [part.pair for part in found.parts] == [f"big--small{number}" for number in range(4)]

@@ -132,17 +132,17 @@ def _times(flops: float, base: float | None) -> str:
 
 
 def alike(others: Sequence[tuple[str, bool | None]]) -> str:
-    """Return which other methods are not told apart from the best; None of one that cannot be compared with it."""
-    alike = [name for name, tied in others if tied is not False]
-    if not alike:
+    """Return which other methods are not told apart from the best; None of one that cannot be compared with it.
+
+    That all are compared at once is said, for the interval of a single difference may miss 0 where this says nothing.
+    """
+    names = [name for name, tied in others if tied is not False]
+    if not names:
         return "every other method is told apart from it"
-    if len(alike) == len(others):
-        return (
-            f"none of the {len(others)} others is told apart from it"
-            if len(others) > 1
-            else (f"{alike[0]} is not told apart from it")
-        )
-    return f"{_named(alike)} {'are' if len(alike) > 1 else 'is'} not told apart from it"
+    if len(names) == len(others) > 1:
+        return f"none of the {len(others)} others is told apart from it"
+    at_once = f"of the {len(others)} others, compared all at once, " if len(others) > 1 else ""
+    return f"{at_once}{_named(names)} {'are' if len(names) > 1 else 'is'} not told apart from it"
 
 
 def _named(names: Sequence[str], most: int = NAMED) -> str:
