@@ -162,7 +162,7 @@ def test_the_images_of_a_data_set_are_shown_with_their_classes(small):
     assert "<h2>The images of toy</h2>" in html
     assert "4 classes, 40 training and 40 test images of 32 × 32 pixels." in html
     assert f'<img src="data:image/png;base64,{base64.b64encode(PIXEL).decode()}" alt=""><br>Küche' in html
-    assert "<tr><td>浴室</td><td>10</td><td>10</td></tr>" in html
+    assert '<li>浴室 <span class="interval">10 + 10</span></li>' in html
 
 
 def test_how_networks_ran_stands_in_the_folds(small):

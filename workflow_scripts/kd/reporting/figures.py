@@ -359,8 +359,8 @@ def learning_curves(group: Group) -> "Figure":
 def _draw(axes: "Axes", curves: Curves, look: Look, behind: Curves | None) -> None:
     if behind is not None:
         axes.plot(behind.epochs, behind.mean, color=GREY, linewidth=0.8, linestyle=(0, (3, 1.5)), zorder=2)
-        epochs, own, other = np.intersect1d(curves.epochs, behind.epochs, return_indices=True)
-        axes.fill_between(epochs, curves.mean[own], behind.mean[other], color=look.color, alpha=0.18, linewidth=0)
+        kept = np.interp(curves.epochs, behind.epochs, behind.mean)  # where it has ended it stays
+        axes.fill_between(curves.epochs, curves.mean, kept, color=look.color, alpha=0.18, linewidth=0)
         gained = text.signed(round(float(curves.mean[-1] - behind.mean[-1]), 1) + 0.0, 1)
         axes.text(0.97, 0.03, gained, transform=axes.transAxes, ha="right", va="bottom", fontsize=SMALL)
     marker = look.marker if len(curves.epochs) == 1 else None  # a line through one epoch is invisible
