@@ -1,6 +1,8 @@
 """Measure in which mode a network runs fastest here."""
 
 import argparse
+import os
+from pathlib import Path
 
 from kd.console.device import lease_gpus
 from kd.console.entry import run
@@ -16,7 +18,8 @@ def main(arguments: argparse.Namespace) -> None:
     from kd.engine.jobs.files import Files
     from kd.engine.jobs.tune import tune
 
-    tune(job, Files(arguments.data, arguments.out, code=arguments.code))
+    cache = Path(os.environ["KD_CACHE"], "tuned") if os.environ.get("KD_CACHE") else None
+    tune(job, Files(arguments.data, arguments.out, code=arguments.code), cache)
 
 
 if __name__ == "__main__":

@@ -89,10 +89,10 @@ def test_a_network_that_fails_in_a_mode_is_measured_in_the_others(world, monkeyp
     job = parse_settings(told(here.plan, "tune", "digits", "resnet8"))
     real = tune._pass
 
-    def fails_contiguous(job, num_classes, mode, use, images):
+    def fails_contiguous(job, num_classes, mode, *rest):
         if not mode.channels_last:
             raise RuntimeError("no kernel\nat all")
-        return real(job, num_classes, mode, use, images)
+        return real(job, num_classes, mode, *rest)
 
     monkeypatch.setattr(tune, "_pass", fails_contiguous)
     batch = torch.randn(8, 3, 8, 8), torch.zeros(8, dtype=torch.long)

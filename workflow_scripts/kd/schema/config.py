@@ -498,7 +498,8 @@ class Experiment(Strict):
     threads: int = Field(default=1, ge=1, le=4096)
     """Cores that a training job asks for."""
     cache: PathText = "results/.cache"
-    """Folder of what compilers make, shared by all jobs; deleting it costs time only."""
+    """Folder of what compilers make, and of how fast networks run here, shared by all jobs and experiments; deleting it
+    costs time only."""
     co_train: list[Name] = []
     """Methods with the same teachers whose students are trained side by side, one job per seed: they share images and
     their teachers' passes, and the results are those of separate jobs, bit for bit."""

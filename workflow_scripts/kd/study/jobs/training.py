@@ -129,7 +129,7 @@ def on_images(
 def tune(jobs: Jobs, dataset: str, network: str) -> JobPlan:
     """Return the measurement of how a network runs fastest; the kind of device is part of what it is told."""
     plan = jobs.plan
-    keys = ("epochs", "batch_size", "channels_last", "kernels", "deterministic")
+    keys = ("epochs", "batch_size", "channels_last", "kernels", "capture", "deterministic")
     settings = JobSettings(
         dataset=loading(plan, dataset),
         environment={**environment(plan), "device": "gpu" if plan.experiment.gpus else "cpu"},
