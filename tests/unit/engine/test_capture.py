@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kd.engine import capture
+from kd.engine import loop
 from kd.engine.capture import WARM_UP, Replay
 from kd.engine.precision import check_capture
 from kd.schema.config import Recipe
@@ -66,7 +66,7 @@ def replayed(monkeypatch):
     def lay_out(here):
         here.files("run")  # the teachers are trained before
         monkeypatch.setattr("kd.engine.training.replays", lambda device: True)
-        monkeypatch.setattr(capture, "CudaGraph", FakeGraph)
+        monkeypatch.setattr(loop, "CudaGraph", FakeGraph)
         FakeGraph.made = []
         return FakeGraph.made
 

@@ -10,7 +10,7 @@ from told import told
 
 from kd.analysis.collect import row_of
 from kd.analysis.rows import PlannedRun
-from kd.engine.jobs import students
+from kd.engine.jobs import room, students
 from kd.engine.jobs.student import train_student
 from kd.engine.jobs.students import train_students
 from kd.engine.jobs.workbench import prepare
@@ -171,3 +171,158 @@ def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_
         assert (files.folder / "run.json").exists()
         assert read_json(files.folder / "made" / "train_student.json")["identity"] == "asked"
         assert (files.folder / "train.log").read_text(encoding="utf-8") == logged
+
+
+# --- one graph for all -----------------------------------------------------------------------------
+
+
+class Graph:
+    """A graph of nothing: it takes a step by calling it, and notes what it was asked."""
+
+    def __init__(self, device, generators=()):
+        self.asked = []
+
+    def run(self, step):
+        self.asked.append("run")
+        step()
+
+    def waits(self, step):
+        self.run(step)
+
+    def record(self, step):
+        self.asked.append("record")
+        self.step = step
+
+    def replay(self):
+        self.asked.append("replay")
+        self.step()
+
+
+class OfSeveral(Graph):
+    """That of students side by side, which knows them."""
+
+    made: list["OfSeveral"] = []
+    refused = ""
+    """A method whose steps cannot be recorded."""
+
+    def __init__(self, device, generators=()):
+        super().__init__(device, generators)
+        OfSeveral.made.append(self)
+
+    def run(self, step):
+        super().run(step)
+        self.methods = [companion.training.method.name for companion in step.func.__self__.companions]
+
+    def waits(self, step):
+        self.run(step)
+        return "own.py:7 waits for the GPU" if OfSeveral.refused in self.methods else None
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Lay steps out for replay on the CPU, where such graphs stand for those of a GPU."""
+    monkeypatch.setattr("kd.engine.training.replays", lambda device: True)
+    monkeypatch.setattr("kd.engine.loop.CudaGraph", Graph)
+    monkeypatch.setattr("kd.engine.cotraining.CudaGraph", OfSeveral)
+    monkeypatch.setattr(OfSeveral, "made", [])
+    monkeypatch.setattr(OfSeveral, "refused", "")
+    return OfSeveral.made
+
+
+def alone_and_together(worlds, jobs):
+    """Train each of some jobs alone and all side by side, and return what side by side left."""
+    files = {name: [worlds[0].files(f"{name}/{number}") for number in range(len(jobs))] for name in ("alone", "side")}
+    for job, alone in zip(jobs, files["alone"], strict=True):
+        train_student(job, alone, lambda row: None)
+    return train_students(jobs, files["side"], lambda row: None)
+
+
+def jobs_of(worlds, *seeds):
+    return [here.job().model_copy(update={"seed": seed}) for seed in seeds for here in worlds]
+
+
+def test_steps_of_all_are_one_graph_and_end_as_alone(world, graphs):
+    """Two seeds of methods that draw, that prepare and that train in stages; 160 images are five equal batches."""
+    worlds = [world(method, recipe={"epochs": 3}) for method in METHODS]
+    results = alone_and_together(worlds, jobs_of(worlds, 0, 5))
+    assert_equal_runs(worlds * 2, "alone", "side")
+    # all until a first stage of one epoch ends, all from then on, and those that had that epoch more
+    assert [len(graph.methods) for graph in graphs] == [8, 8, 2]
+    assert all(graph.asked.count("record") == 1 for graph in graphs)
+    assert all(result.seconds > 0 for result in results)
+
+
+def test_a_smaller_last_batch_and_another_draw_within_steps_change_nothing(world, graphs):
+    dropping = {"method": "kd", "name": "other", "recipe": {"mixup_alpha": 0.4}}
+    worlds = [world(method, recipe={"epochs": 3}, dataset={"subset_size": 210}) for method in ("kd", dropping, "dml")]
+    alone_and_together(worlds, jobs_of(worlds, 3))
+    assert_equal_runs(worlds, "alone", "side")
+
+
+def test_one_that_cannot_be_recorded_keeps_no_other_from_it(world, graphs, monkeypatch, caplog):
+    monkeypatch.setattr(OfSeveral, "refused", "hint")
+    worlds = [world(method, recipe={"epochs": 4}) for method in ("kd", "at", "hint", "crd")]
+    alone_and_together(worlds, jobs_of(worlds, 0))
+    assert_equal_runs(worlds, "alone", "side")
+    assert [graph.methods for graph in graphs] == [
+        ["kd", "at", "hint", "crd"],
+        ["kd", "at"],
+        ["hint", "crd"],
+        ["hint"],
+        ["crd"],
+    ]
+    recorded = [graph.methods for graph in graphs if "record" in graph.asked]
+    assert recorded == [["kd", "at"], ["crd"]]
+    assert "the step of 4 students side by side cannot be captured" in caplog.text
+    assert "stage 'train' of method hint cannot be captured" in caplog.text
+
+
+def test_one_that_diverges_leaves_the_graph_of_the_others(world, graphs):
+    worlds = [world(method, recipe={"epochs": 3}) for method in ({"method": "kd", "recipe": {"lr": 1e30}}, "kd", "at")]
+    jobs = jobs_of(worlds, 0)
+    files = [worlds[0].files(f"side/{number}") for number in range(3)]
+    outcomes = train_students(jobs, files, lambda row: None)
+    assert isinstance(outcomes[0], DivergenceError)
+    for number in (1, 2):
+        train_student(jobs[number], worlds[0].files(f"alone/{number}"), lambda row: None)
+        first, second = (
+            load_file(worlds[0].folder / name / str(number) / "checkpoints" / "last.safetensors")
+            for name in ("side", "alone")
+        )
+        assert all(torch.equal(first[key], second[key]) for key in first)
+    assert [len(graph.methods) for graph in graphs] == [3, 2]
+
+
+def test_an_interrupted_graph_of_all_ends_bit_identical(world, graphs):
+    worlds = [world(method, recipe={"epochs": 3}) for method in ("kd", {"method": "crd", "negatives": 32})]
+    jobs = jobs_of(worlds, 0, 5)
+    files = {name: [worlds[0].files(f"{name}/{number}") for number in range(4)] for name in ("whole", "broken")}
+    train_students(jobs, files["whole"], lambda row: None)
+    stop_at(6, lambda on_epoch: train_students(jobs, files["broken"], on_epoch))
+    train_students(jobs, files["broken"], lambda row: None)
+    assert_equal_runs(worlds * 2, "whole", "broken")
+
+
+# --- room --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("needs", "free", "sets"),
+    [
+        ([3, 3, 3], 9, [[0, 1, 2]]),
+        ([3, 3, 3], 8, [[0, 1], [2]]),
+        ([3, 9, 3, 3], 8, [[0], [1], [2, 3]]),
+        ([10], 8, [[0]]),
+        ([1, 7, 1, 7], 8, [[0, 1], [2, 3]]),
+    ],
+)
+def test_students_that_fit_are_trained_at_once_and_the_others_after_them(needs, free, sets):
+    assert room.in_sets(needs, free) == sets
+
+
+def test_sets_end_as_one_and_in_the_order_of_the_jobs(worlds, monkeypatch):
+    together(worlds, "whole")
+    monkeypatch.setattr(students, "fitting", lambda jobs, folders, companion: [[0, 2], [1], [3]])
+    outcomes = together(worlds, "in_sets")
+    assert_equal_runs(worlds, "whole", "in_sets")
+    assert [len(outcome.rows) for outcome in outcomes] == [2, 2, 2, 3]

@@ -7,14 +7,12 @@ Nothing that is computed changes.
 import gc
 import logging
 import warnings
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 import torch
 
-from kd.engine.feed import Feed
-from kd.methods.contract import Batch
 from kd.tools.errors import UserError
 
 WARM_UP = 3
@@ -48,10 +46,14 @@ class Graph(Protocol):
 class CudaGraph:
     """A Graph of torch.cuda."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, generators: Sequence[torch.Generator] = ()) -> None:
+        """Make a graph whose steps draw from the device's own generator, or in parts from others."""
         self._device = device
         self._stream = torch.cuda.Stream(device)
         self._graph = torch.cuda.CUDAGraph()
+        self._generators = [torch.cuda.default_generators[device.index or 0], *generators]
+        for generator in generators:
+            self._graph.register_generator_state(generator)
 
     def run(self, step: Callable[[], None]) -> None:
         """Take a step as it is, on the stream that will record one."""
@@ -83,7 +85,7 @@ class CudaGraph:
     def record(self, step: Callable[[], None]) -> None:
         """Record a step; while it is recorded, no kernel runs, so that a failure leaves every tensor as it was."""
         main = torch.cuda.current_stream(self._device)
-        with _unspoilt_generator(self._device), _without_garbage():
+        with _unspoilt(self._generators), _without_garbage():
             try:
                 # other threads (those that read images ahead) may go on allocating
                 with torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local"):
@@ -97,16 +99,16 @@ class CudaGraph:
 
 
 @contextmanager
-def _unspoilt_generator(device: torch.device) -> Iterator[None]:
-    """Give the device's generator back as it was if recording fails: torch leaves it unable to draw."""
-    generator = torch.cuda.default_generators[device.index or 0]
-    state = generator.get_state()
+def _unspoilt(generators: Sequence[torch.Generator]) -> Iterator[None]:
+    """Give generators of a device back as they were if recording fails: torch leaves them unable to draw."""
+    states = [generator.get_state() for generator in generators]
     try:
         yield
     except BaseException:
-        fresh = torch.Generator(device)
-        fresh.set_state(state)
-        generator.graphsafe_set_state(fresh.graphsafe_get_state())
+        for generator, state in zip(generators, states, strict=True):
+            fresh = torch.Generator(generator.device)
+            fresh.set_state(state)
+            generator.graphsafe_set_state(fresh.graphsafe_get_state())
         raise
 
 
@@ -142,6 +144,7 @@ class Replay:
         """
         self._step, self._place, self._mend, self._make = step, place, mend, graph
         self._name, self._wanted, self._off = name, wanted, wanted == "off"
+        self.gave_up = False
         self._forget()
 
     def _forget(self) -> None:
@@ -188,7 +191,7 @@ class Replay:
         if self._wanted == "on":
             raise UserError(f"recipe.capture: on, but {self._name} cannot be captured ({reason}): say auto or off")
         log.warning("%s cannot be captured and runs step by step: %s", self._name, reason)
-        self._off = True
+        self._off = self.gave_up = True
 
 
 def _reason(error: BaseException) -> str:
@@ -196,44 +199,3 @@ def _reason(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-class Loop:
-    """The steps of a stage, epoch after epoch: of one training, or of several that share its batches."""
-
-    def __init__(
-        self,
-        feed: Feed,
-        step: Callable[[Batch], None],
-        place: Callable[[], Hashable],
-        mend: Callable[[], None],
-        name: str,
-        wanted: str,
-    ) -> None:
-        """Take `step` for every batch of a feed; for the rest see `Replay`."""
-        self._feed, self._step = feed, step
-        tray, device = feed.tray, feed.data.train.device
-        if tray is not None:
-            self._full = Replay(
-                lambda: step(tray.serve(tray.size)),
-                lambda: (tray.place, place()),
-                mend,
-                lambda: CudaGraph(device),
-                name,
-                wanted,
-            )
-
-    def epoch(self) -> Iterator[int]:
-        """Take the steps of an epoch; after each yield how many images it had, for the host to count."""
-        tray = self._feed.tray
-        if tray is None:
-            for batch in self._feed.epoch():
-                self._step(batch)
-                yield len(batch.labels)
-            return
-        for size in tray.epoch():
-            if size == tray.size:
-                self._full()
-            else:  # the last batch of an epoch is smaller
-                self._step(tray.serve(size))
-            yield size

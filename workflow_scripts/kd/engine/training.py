@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 
-from kd.engine.capture import Loop, replays
+from kd.engine.capture import replays
 from kd.engine.checkpoint import ResumeFile, restore_rng, rng_state
 from kd.engine.data import Data
 from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
 from kd.engine.feed import Feed
 from kd.engine.history import Clock, Result, Row
+from kd.engine.loop import Loop
 from kd.engine.precision import Precision
 from kd.engine.seeds import derived_seed
 from kd.engine.stage import StageRun
