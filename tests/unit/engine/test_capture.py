@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kd.engine import loop
+from kd.engine import capture, loop
 from kd.engine.capture import WARM_UP, Replay
 from kd.engine.precision import check_capture
 from kd.schema.config import Recipe

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -173,6 +174,9 @@ def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_
         assert (files.folder / "train.log").read_text(encoding="utf-8") == logged
 
 
+FEW_MORE = {"subset_size": 210}
+"""168 images: five batches and a smaller one."""
+
 # --- one graph for all -----------------------------------------------------------------------------
 
 
@@ -219,8 +223,10 @@ class OfSeveral(Graph):
 
 
 @pytest.fixture
-def graphs(monkeypatch):
-    """Lay steps out for replay on the CPU, where such graphs stand for those of a GPU."""
+def graphs(monkeypatch, world):
+    """Lay steps out for replay on the CPU, where such graphs stand for those of a GPU; teachers are trained before."""
+    for images in ({}, FEW_MORE):
+        world("kd", dataset=images).files("teachers")
     monkeypatch.setattr("kd.engine.training.replays", lambda device: True)
     monkeypatch.setattr("kd.engine.loop.CudaGraph", Graph)
     monkeypatch.setattr("kd.engine.cotraining.CudaGraph", OfSeveral)
@@ -254,7 +260,7 @@ def test_steps_of_all_are_one_graph_and_end_as_alone(world, graphs):
 
 def test_a_smaller_last_batch_and_another_draw_within_steps_change_nothing(world, graphs):
     dropping = {"method": "kd", "name": "other", "recipe": {"mixup_alpha": 0.4}}
-    worlds = [world(method, recipe={"epochs": 3}, dataset={"subset_size": 210}) for method in ("kd", dropping, "dml")]
+    worlds = [world(method, recipe={"epochs": 3}, dataset=FEW_MORE) for method in ("kd", dropping, "dml")]
     alone_and_together(worlds, jobs_of(worlds, 3))
     assert_equal_runs(worlds, "alone", "side")
 
@@ -318,6 +324,24 @@ def test_an_interrupted_graph_of_all_ends_bit_identical(world, graphs):
 )
 def test_students_that_fit_are_trained_at_once_and_the_others_after_them(needs, free, sets):
     assert room.in_sets(needs, free) == sets
+
+
+def test_room_on_a_gpu_is_measured_once_for_all_seeds_of_a_method(world, monkeypatch, caplog):
+    measured = []
+
+    def taken(job, files, companion):
+        measured.append(job.method[0].card)
+        return {"kd": 10, "at": 30}[job.method[0].card]
+
+    monkeypatch.setattr(room, "taken", taken)
+    monkeypatch.setattr(room, "free_memory", lambda device: 100)
+    jobs = [world(name).job().model_copy(update={"seed": seed}) for seed in (0, 1) for name in ("kd", "at")]
+    on_gpu = SimpleNamespace(team=SimpleNamespace(device=torch.device("cuda")))
+    assert room.fitting(jobs, [None] * 4, on_gpu) == [[0, 1], [2, 3]], "80 of 85 twice, for a graph holds its own"
+    assert measured == ["kd", "at"]
+    assert "they are trained in 2 sets" in caplog.text
+    on_cpu = SimpleNamespace(team=SimpleNamespace(device=torch.device("cpu")))
+    assert room.fitting(jobs, [None] * 4, on_cpu) == [[0, 1, 2, 3]]
 
 
 def test_sets_end_as_one_and_in_the_order_of_the_jobs(worlds, monkeypatch):

@@ -255,7 +255,7 @@ def test_a_damaged_measurement_is_made_again(job, world, tmp_path, monkeypatch, 
 
 def test_a_cache_that_takes_no_file_is_done_without(job, world, tmp_path, monkeypatch):
     calls = measurements(monkeypatch)
-    (tmp_path / "cache").write_text("a file where the folder should be")
+    (tmp_path / "cache").write_text("a file where the folder should be", encoding="utf-8")
     for name in ("first", "second"):
         choose(job, world, name, tmp_path / "cache")
     assert len(calls) == 4

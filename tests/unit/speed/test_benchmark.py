@@ -145,7 +145,7 @@ def test_every_optimisation_is_done_without_in_turn(tmp_path, monkeypatch):
 
 
 def test_side_by_side(tmp_path):
-    found = side_by_side(parse(**TINY, methods=["kd"]), tmp_path, lambda text: None, counts=(1, 2))
+    found = side_by_side(parse(**TINY, methods=["kd"], counts=[1, 2]), tmp_path, lambda text: None)
     assert list(found) == ["1", "2"]
     assert all(is_spread(one["images_per_second"]) for one in found.values())
     assert found["1"]["gain"]["own"]["values"] == [1, 1]
@@ -303,6 +303,72 @@ def test_parity_trains_both_loops_on_the_digits(tmp_path):
         half = 12.706 * abs(paired[0] - paired[1]) / 2  # t of one degree of freedom times sd / sqrt(2)
         assert (one["low"], one["high"]) == pytest.approx((sum(paired) / 2 - half, sum(paired) / 2 + half), abs=2e-2)
     assert "| engine, fp32 |" in text
+
+
+def test_the_anchor_counts_the_seconds_of_training_until_the_accuracy(tmp_path, monkeypatch):
+    """Three epochs of 1, 2 and 4 seconds; the second seed does not get there."""
+    top1 = iter([(50.0, 91.0, 80.0), (10.0, 20.0, 30.0)])
+
+    def trained(job, files, on_epoch):
+        rows = [{"seconds": s, "val_top1": t} for s, t in zip((1.0, 2.0, 4.0), next(top1), strict=True)]
+        return type("Result", (), {"rows": rows})
+
+    monkeypatch.setattr("kd.speed.anchor.train_student", trained)
+    entry, text = measured("anchor", tmp_path, data=["digits"], accuracy_epochs=3, seeds=2, train_images=None)
+    (found,) = entry["results"].values()
+    assert found["runs"][0] == {
+        "seconds": [1.0, 3.0, 7.0],
+        "top1": [50.0, 91.0, 80.0],
+        "reached": 3.0,
+        "epoch": 2,
+    }
+    assert (found["runs"][1]["reached"], found["seconds"]["values"]) == (None, [3.0])
+    assert "resnet8 to 90 %: 3.0 (3.0 to 3.0) seconds." in text
+    assert "| 1 | - | - | 30.00 |" in text
+
+
+def test_the_anchor_trains_on_real_images(tmp_path):
+    changes = {"data": ["digits"], "accuracy_epochs": 1, "seeds": 1, "train_images": 400, "target": 1.0}
+    entry, _ = measured("anchor", tmp_path, **changes)
+    (run,) = entry["results"]["resnet8 to 1 %"]["runs"]
+    assert run["reached"] == run["seconds"][0] > 0
+    with pytest.raises(UserError, match="anchor needs real images"):
+        measured("anchor", tmp_path / "other")
+
+
+def test_an_engine_that_replays_takes_the_steps_of_one_that_does_not(tmp_path, monkeypatch):
+    """From epoch to epoch, warm-up and smaller batches included; parts are seen in steps of its own."""
+    monkeypatch.setattr("kd.engine.training.replays", lambda device: True)
+    monkeypatch.setattr("kd.engine.loop.CudaGraph", Recorded)
+    losses = {}
+    for capture in ("auto", "off"):
+        settings = parse(**TINY, methods=["kd"], recipe={"capture": capture})
+        engine = build_engine(World(settings, tmp_path).workbench("kd", reference=False), World(settings, tmp_path))
+        assert engine.replays == (capture == "auto")
+        engine.run(engine.training.feed.steps + 3)
+        engine.run_by_step(1)
+        engine.run(1)
+        losses[capture] = engine.loss()
+    assert losses["auto"] == losses["off"]
+
+
+class Recorded:
+    """A graph of nothing: it takes a step by calling it."""
+
+    def __init__(self, device, generators=()):
+        self.step = None
+
+    def run(self, step):
+        step()
+
+    def waits(self, step):
+        step()
+
+    def record(self, step):
+        self.step = step
+
+    def replay(self):
+        self.step()
 
 
 def test_synthetic_images_are_a_packed_folder(tmp_path):

@@ -341,7 +341,11 @@ CONTRADICTIONS: dict[str, tuple[Place, Any, str]] = {
     "teachers_twice": (("pairs", 0, "teachers"), ["resnet20", "resnet20"], "teachers of a pair must differ"),
     "gpus": (("gpus",), 0, "jobs_per_gpu 2 needs gpus 1"),
     "co_train_one": (("co_train",), ["kd"], "co_train names two methods or more"),
-    "students_per_job_one": (("students_per_job",), 1, "students_per_job: must be at least 2"),
+    "students_per_job_one": (
+        ("students_per_job",),
+        1,
+        "students_per_job: must be a whole number from 2 to 1000 or null, found 1",
+    ),
     "combine_keys": (
         ("methods", 4, "combine"),
         {"kd": 1, "at": {"at_weight": 1.0}},

@@ -62,6 +62,7 @@ def compare(world: World, entry: Entry, progress: Progress, by_part: bool = True
     flops = pair.flops_per_image
     return {
         "stage": pair.engine.stage.name,
+        "replayed": pair.engine.replays,
         "modes": {role: modes.record() for role, modes in pair.engine.bench.team.modes.items()},
         "ratio": timings["engine"].ratio_to(timings["reference"]),
         "flops_per_image": flops,
@@ -96,7 +97,7 @@ def both_loops(world: World, entry: Entry, seed: int = 0) -> Iterator[Pair]:
         start[loop] = {"build": built, "first_step": first}
         if loop == "reference":
             made[loop].count_flops()
-        made[loop].run(1)
+        made[loop].run(made[loop].warm_up)
         memory[loop] = watch.added()
     try:
         yield Pair(made["reference"], made["engine"], start, memory)
@@ -176,7 +177,7 @@ def _watched_engine(engine: Engine) -> Stopwatch:
     targets = [(engine, "fetch", "data"), (engine.frozen, "outputs", "teacher"), (team, "forward", "student")]
     common = _common_targets(engine.bench.method, engine.training.stage_run.optimizers.values())
     with watch.watching(*targets, *common), watch.part("host"):
-        engine.run(1)
+        engine.run_by_step(1)
     return watch
 
 

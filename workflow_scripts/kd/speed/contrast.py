@@ -19,7 +19,7 @@ def contrast(settings: Settings, folder: Path, progress: Progress) -> dict[str, 
     entries: dict[str, Entry] = {PLAIN: PLAIN, CONTRAST: {"method": CONTRAST, "negatives": NEGATIVES}}
     engines = {name: build_engine(world.workbench(entry, reference=False), world) for name, entry in entries.items()}
     for engine in engines.values():
-        engine.run(2)
+        engine.run(1 + engine.warm_up)
     bench = engines[PLAIN].bench
     loops = {name: engine.run for name, engine in engines.items()}
     timings = in_turns(loops, settings.steps, settings.batch_size, settings.repeats, bench.team.device, progress)

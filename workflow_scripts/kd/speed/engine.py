@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from kd.engine.capture import WARM_UP
 from kd.engine.checkpoint import ResumeFile
 from kd.engine.evaluation import accuracies, evaluated_roles, evaluates_heads
 from kd.engine.history import Row
@@ -32,20 +33,50 @@ class Engine:
         torch.manual_seed(self.training.own_seed)
         self.training.start([stage])
         self.training.begin_epoch()
+        self.replays = self.training.feed.tray is not None and self.training.stage_run.recipe.capture != "off"
+        """Whether its steps are replayed, as those of a job on a GPU are."""
+        self.warm_up = WARM_UP + 1 if self.replays else 1
+        """Steps after the first until all are alike."""
         self.batches = self._batches()
+        self._sizes = self._laid_out()
 
     def _batches(self) -> Iterator[Batch]:
+        tray = self.training.feed.tray
+        if tray is not None:
+            yield from map(tray.serve, self._sizes)
         while True:
             yield from self.training.feed.epoch()
 
+    def _laid_out(self) -> Iterator[int]:
+        """Yield of the batches of epoch after epoch, each laid out on the device, how many images they have."""
+        tray = self.training.feed.tray
+        assert tray is not None, "batches are laid out"
+        while True:
+            yield from tray.epoch()
+
     def run(self, steps: int) -> None:
-        """Train on so many batches."""
+        """Train on so many batches, as a job does."""
+        if not self.replays:
+            self.run_by_step(steps)
+            return
         set_kernels(self.bench.job.recipe)
         for _ in range(steps):
-            if self.training.stage_run.steps_done == self.training.feed.steps:
-                self.training.begin_epoch()
+            self._go_on()
+            images = next(self._sizes)
+            self.training.loop.take(images)
+            self.training.stepped(images, self.frozen.cost(images))
+
+    def run_by_step(self, steps: int) -> None:
+        """Train on so many batches in steps that are launched kernel by kernel, with their parts to be seen."""
+        set_kernels(self.bench.job.recipe)
+        for _ in range(steps):
+            self._go_on()
             batch = self.fetch()
             self.training.step(batch, self.frozen.outputs(batch), self.frozen.cost(len(batch.labels)))
+
+    def _go_on(self) -> None:
+        if self.training.stage_run.steps_done == self.training.feed.steps:
+            self.training.begin_epoch()
 
     @property
     def flops_per_image(self) -> float:

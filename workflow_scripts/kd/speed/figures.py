@@ -187,6 +187,22 @@ def draw_accuracy(results: Results, path: Path) -> None:
         save(figure, path)
 
 
+def draw_anchor(results: Results, path: Path) -> None:
+    """Draw accuracy over seconds of training, a line a seed, and what was to be reached."""
+    with styled():
+        figure = new_figure(1.2 + 3.4 * len(results), 3.0)
+        panels = figure.subplots(1, len(results), squeeze=False)[0]
+        for panel, (name, found) in zip(panels, results.items(), strict=True):
+            panel.axhline(found["target"], color=GREY, linewidth=1)
+            for run in found["runs"]:
+                panel.plot(run["seconds"], run["top1"], color=COLORS["engine"], marker="o", markersize=3)
+            panel.set_title(name)
+            panel.set_xlabel("seconds of training")
+        panels[0].set_ylabel("validation top-1 (%), a line a seed")
+        settle(figure)
+        save(figure, path)
+
+
 def draw_recipe(results: Results, path: Path) -> None:
     """Draw what a step of distillation costs an image on each pair, in both loops."""
     with styled():
@@ -211,5 +227,6 @@ DRAWN: dict[str, Callable[[Results, Path], None]] = {
     "scale": draw_scale,
     "runs": draw_runs,
     "accuracy": draw_accuracy,
+    "anchor": draw_anchor,
     "recipe": draw_recipe,
 }

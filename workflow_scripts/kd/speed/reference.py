@@ -105,6 +105,9 @@ def joined(*parts: Seen) -> Seen:
 class Reference:
     """One method's plain loop."""
 
+    warm_up = 1
+    """Steps after the first until all are alike."""
+
     def __init__(
         self, bench: Workbench, stage: Stage, workers: int, mean: tuple[float, ...], std: tuple[float, ...]
     ) -> None:

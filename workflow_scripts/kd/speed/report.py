@@ -161,7 +161,8 @@ def _speed(entry: Record, record: Record) -> list[str]:
         f" Ratios of the {len(ratios)} methods: {min(ratios):.2f} to {max(ratios):.2f}." if len(ratios) > 1 else ""
     )
     return [
-        f"FLOP/s are what networks and loss need; the peak is a large matrix product in the same format.{several}",
+        f"FLOP/s are what networks and loss need; the peak is a large matrix product in the same format.{several}"
+        f"{_replayed(results)}",
         markdown(speed_table(results)),
         f"Where a step's time goes ({BOTH}), in passes of their own with a clock around each part: `student` is its "
         "forward and backward pass, `host` all that is left. Before its first step a training imports "
@@ -169,6 +170,15 @@ def _speed(entry: Record, record: Record) -> list[str]:
         markdown(part_table(results)),
         *(["Not measured: " + "; ".join(failed) + "."] if failed else []),
     ]
+
+
+def _replayed(results: Record) -> str:
+    """Return what is to be said of engines that replay their steps as CUDA graphs."""
+    if not any(found.get("replayed") for found in _measured(results).values()):
+        return ""
+    return (
+        " The engine replays whole steps as CUDA graphs; parts are those of steps that are launched kernel by kernel."
+    )
 
 
 def _measured(results: Record) -> dict[str, Any]:
@@ -251,6 +261,23 @@ def _accuracy(entry: Record, record: Record) -> list[str]:
     return parts
 
 
+def _anchor(entry: Record, record: Record) -> list[str]:
+    parts = []
+    for name, found in entry["results"].items():
+        rows = [[str(seed), *_reached(run), f"{max(run['top1']):.2f}"] for seed, run in enumerate(found["runs"])]
+        within = "not reached" if found["seconds"] is None else f"{_spread(found['seconds'], 1)} seconds"
+        parts += [
+            f"{name}: {within}. Trained without a teacher on {found['images']:,} images, {found['epochs']} epochs at "
+            "most; validation and checkpoints do not count.",
+            markdown([["seed", "seconds to it", "epoch", "best top-1 (%)"], *rows]),
+        ]
+    return parts
+
+
+def _reached(run: Record) -> list[str]:
+    return ["-", "-"] if run["reached"] is None else [f"{run['reached']:.1f}", str(run["epoch"])]
+
+
 # --- projection -----------------------------------------------------------------------------------
 
 
@@ -308,6 +335,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Record, Record], Sequence[str]]]] = {
     "runs": ("Runs side by side", _runs),
     "contrast": ("The step of contrastive distillation", _contrast),
     "accuracy": ("Accuracy", _accuracy),
+    "anchor": ("Seconds to an accuracy", _anchor),
     "scale": ("Scale", _scale),
     "recipe": ("The 240-epoch recipe", _recipe),
 }

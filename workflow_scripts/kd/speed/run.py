@@ -14,6 +14,7 @@ from typing import Any
 from kd.engine.precision import choose_precision, has_fast_bf16, training_device
 from kd.record.provenance import git_state, hardware, versions
 from kd.speed import report
+from kd.speed.anchor import anchor
 from kd.speed.compare import compare
 from kd.speed.contrast import contrast
 from kd.speed.measure import Progress, busy_clock
@@ -68,6 +69,7 @@ MEASURED: dict[str, Callable[[Settings, Path, Progress], dict[str, Any]]] = {
     "runs": side_by_side,
     "recipe": recipe,
     "accuracy": parity,
+    "anchor": anchor,
 }
 
 

@@ -14,7 +14,7 @@ from kd.tools.errors import UserError
 
 DATASET = "images"
 LOOPS = ("reference", "engine")
-PARTS = ("speed", "switches", "contrast", "scale", "runs", "recipe", "accuracy")
+PARTS = ("speed", "switches", "contrast", "scale", "runs", "recipe", "accuracy", "anchor")
 """What can be measured, each by itself."""
 STEP_PARTS = ("data", "teacher", "student", "loss", "optimiser", "host")
 """Where a step's time goes."""
@@ -57,9 +57,13 @@ class Settings(Strict):
     validation: float = Field(default=0.02, gt=0, lt=1)
     """Share of the training images that an evaluation is timed on."""
     accuracy_epochs: int = Field(default=8, ge=1)
-    """Epochs of each training where accuracies are compared."""
+    """Epochs of each training where accuracies are compared or stated."""
     seeds: int = Field(default=3, ge=1)
-    """Seeds of that comparison."""
+    """Seeds of that comparison, and of the anchor."""
+    target: float = Field(default=90.0, gt=0, lt=100)
+    """Validation top-1 in percent to which the anchor's training is timed."""
+    counts: list[Count] = Field(default=[1, 2, 4, 8], min_length=1)
+    """How many runs are trained side by side; gains are against the first of these."""
 
     @property
     def steps(self) -> int:

@@ -17,6 +17,8 @@ from kd.speed.world import World
 
 BASE = "engine"
 UNMOVED = {"crop": "none", "flip": False}
+BY_STEP = {"capture": "off"}
+"""What a graph would not show: it is recorded of the engine's own way, and has no reads and no launches."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Switch:
 def _unfolded(engine: Engine, world: World) -> None:
     """Run frozen networks with their BatchNorm layers; what a network runs with is made at its first batch."""
     with patch.object(runner, "folded", lambda model, images: model):
-        engine.run(1)
+        engine.run_by_step(1)
 
 
 def _image_by_image(engine: Engine, world: World) -> None:
@@ -69,14 +71,15 @@ def _unfused(engine: Engine, world: World) -> None:
 
 
 SWITCHES = (
+    Switch("whole steps replayed as CUDA graphs", {"capture": "off"}),
     Switch("channels-last layout", {"channels_last": False}, {"kernels": "torch"}),
     Switch("bf16", {"precision": "fp32"}, {"precision": "bf16", "kernels": "torch"}),
     Switch("Winograd convolutions", {"kernels": "torch"}, {"kernels": "winograd", "precision": "fp32"}),
     Switch("torch.compile", {"kernels": "torch"}, {"kernels": "compiled"}),
     Switch("BatchNorm of frozen teachers folded", after=_unfolded),
-    Switch("resident images, augmented by the batch", after=_image_by_image),
-    Switch("no reads back to the host", after=_read_back),
-    Switch("fused optimiser", after=_unfused),
+    Switch("resident images, augmented by the batch", shared=BY_STEP, after=_image_by_image),
+    Switch("no reads back to the host", shared=BY_STEP, after=_read_back),
+    Switch("fused optimiser", shared=BY_STEP, after=_unfused),
     Switch("teachers asked once where images never move", shared={"augmentation": UNMOVED}, after=_ask_again),
     Switch("deterministic kernels (a price, paid for bit-identical resuming)", {"deterministic": False}),
 )
@@ -87,8 +90,8 @@ def switches(settings: Settings, folder: Path, progress: Progress) -> dict[str, 
     """Return by optimisation how much faster the engine is with it, for the first method of the settings."""
     engines = _engines(settings, folder)
     loops: dict[str, Loop] = {name: engine.run for name, engine in engines.items()}
-    for loop in loops.values():
-        loop(2)  # the first step counts FLOPs, the second may compile
+    for engine in engines.values():
+        engine.run(1 + engine.warm_up)  # the first step counts FLOPs, the second may compile
     device = engines[BASE].bench.team.device
     timings = in_turns(loops, settings.steps, settings.batch_size, settings.repeats, device, progress)
     return {
@@ -124,6 +127,8 @@ def _acts(switch: Switch, engine: Engine) -> bool:
     device = engine.bench.team.device
     if "kernels" in switch.off and switch.shared["kernels"] == "winograd":
         return device.type == "cpu"
+    if "capture" in switch.off:
+        return device.type == "cuda"
     if "precision" in switch.off:
         return runs_bf16(device)
     if switch.after is _unfused:

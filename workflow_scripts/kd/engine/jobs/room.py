@@ -19,6 +19,8 @@ from kd.tools.errors import UserError
 
 SPARE = 0.85
 """Share of the free memory that is planned with: allocators round up, and other jobs grow."""
+HELD = 2
+"""A graph holds what its step needs for itself, beside what the smaller last batch takes."""
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ def fitting(jobs: Sequence[JobSettings], folders: Sequence[Files], companion: Wo
         # another seed takes as much
         alike = canonical([job.student and job.student.model_dump(mode="json"), job.model_dump(mode="json")["method"]])
         alike += canonical(job.recipe.model_dump(mode="json"))
-        known[alike] = known.get(alike) or taken(job, files, companion)
+        known[alike] = known.get(alike) or HELD * taken(job, files, companion)
         needs.append(known[alike])
     free = int(SPARE * free_memory(device))
     sets = in_sets(needs, free)
