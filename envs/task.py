@@ -214,6 +214,11 @@ def bench(extra: list[str]) -> int:
     return call("python", "workflow_scripts/benchmark.py", "--out", str(folder / "benchmark.json"), *extra)
 
 
+def lease(extra: list[str]) -> int:
+    """Train the field's table on one pair for as long as a machine is lent; the next lease goes on from there."""
+    return call("python", "workflow_scripts/lease.py", *extra)
+
+
 def docs(extra: list[str]) -> int:
     """Write the pages that are made from the code: config/README.md and its JSON schema, config/methods/README.md."""
     os.environ["PYTHONPATH"] = str(ROOT / "workflow_scripts")
@@ -267,6 +272,7 @@ TASKS: dict[str, Callable[[list[str]], int]] = {
     "format": tidy,
     "report": report,
     "bench": bench,
+    "lease": lease,
     "docs": docs,
     "export": export,
     "slurm-profile": slurm_profile,

@@ -152,7 +152,9 @@ def task(task_name: str, arguments: list[str], world: Path, environment: dict[st
         jobs = COUNTED.get(shlex.join(["python3", "envs/task.py", "exec", *arguments]), {})
         assert {rule: int(re.search(rf"^{rule} +(\d+)$", said, re.MULTILINE)[1]) for rule in jobs} == jobs
     elif task_name == "bench":
-        benchmark(arguments)
+        takes("benchmark", ["--out", "x.json", *arguments])
+    elif task_name == "lease":
+        takes("lease", arguments)  # tests/unit/speed/test_lease.py runs one
     elif task_name == "slurm-profile":
         assert tasks[task_name]([]) == 0
         assert (world / "home" / ".config" / "snakemake" / "slurm" / "profile.yaml").is_file()
@@ -188,9 +190,9 @@ def is_here(word: str) -> bool:
     return "/" in word and not word.startswith("-") and (REPOSITORY / word).exists()
 
 
-def benchmark(arguments: list[str]) -> None:
-    """Let the script read its options; nothing is measured."""
-    command = [sys.executable, "workflow_scripts/benchmark.py", "--out", "x.json", *arguments, "--help"]
+def takes(script: str, arguments: list[str]) -> None:
+    """Let a script read its options; nothing is run."""
+    command = [sys.executable, f"workflow_scripts/{script}.py", *arguments, "--help"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, encoding="utf-8", check=True)
     told = set(re.findall(r"--[a-z-]+", done.stdout))
     assert {word for word in arguments if word.startswith("--")} <= told
