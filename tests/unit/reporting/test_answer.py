@@ -134,7 +134,11 @@ def test_several_pairs_have_one_answer_and_each_its_own(several):
     assert lead.startswith("Over 4 combinations of data set, teachers and student x leads with a mean of 7")
     assert "points over kd [+1." in lead
     assert "ahead in 100% of the pairs of runs of a seed" in lead
-    assert "times ce's); on these of the 3 others, compared all at once, y is not told apart from it, and " in lead
+    others = "of the 3 others, compared all at once,"
+    assert lead.endswith(
+        f"times ce's); on these {others} y is not told apart from it; by mean ranks, which speak of other combinations "
+        f"too and must lie 2.3 apart, {others} y and kd are not told apart from it."
+    )
     assert compute.startswith("For the compute, ce (")
     assert " and y (" in compute
     assert [part.pair for part in found.parts] == [f"big--small{number}" for number in range(4)]

@@ -255,22 +255,12 @@ def _gain(one: Gain) -> str:
 
 def _apart(others: Sequence[Overall], across: Across) -> str:
     """Return what the seeds do not tell apart on these places, and what the ranks do not for others."""
-    by_rank = [one.method for one in others if one.ranks_with_best]
-    far = f"mean ranks nearer than {text.decimal(across.ranks.critical_difference, 1)}"
-    ranks = (
-        f"for other combinations {_all_or_named(by_rank, len(others))} not told apart ({far})"
-        if by_rank
-        else f"its mean rank is told apart from every other one ({far} are not)"
-    )
+    far = text.decimal(across.ranks.critical_difference, 1)
+    ranked = alike([(one.method, one.ranks_with_best) for one in others])
+    ranks = f"by mean ranks, which speak of other combinations too and must lie {far} apart, {ranked}"
     if others[0].tied_with_best is None:
         return ranks
-    return f"on these {alike([(one.method, one.tied_with_best) for one in others])}, and {ranks}"
-
-
-def _all_or_named(names: Sequence[str], of: int) -> str:
-    if len(names) == of > 1:
-        return f"all {of} others are"
-    return f"{_named(names)} {'are' if len(names) > 1 else 'is'}"
+    return f"on these {alike([(one.method, one.tied_with_best) for one in others])}; {ranks}"
 
 
 def costs_across(across: Across, sections: Sequence[Section[Line]]) -> dict[str, float | None]:
