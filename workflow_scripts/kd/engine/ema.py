@@ -18,7 +18,8 @@ class EMA(Generic[Network]):
     @torch.no_grad()
     def update(self, model: nn.Module, step: Tensor | float) -> None:
         """Go a step of 1 - decay, a scalar, towards the trained network."""
+        weight = step.float() if isinstance(step, Tensor) else step
         for shadow, parameter in zip(self.model.parameters(), model.parameters(), strict=True):
-            shadow.lerp_(parameter, step.to(shadow.dtype) if isinstance(step, Tensor) else step)
+            shadow.lerp_(parameter, weight)
         for kept, buffer in zip(self.model.buffers(), model.buffers(), strict=True):
             kept.copy_(buffer)
