@@ -6,7 +6,7 @@ from pathlib import Path
 from kd.console.entry import run
 from kd.reporting.design_files import write_designs
 from kd.schema.config import Experiment
-from kd.study.plan import Plan
+from kd.study.plan import Plan, families
 from kd.tools.files import read_json
 
 
@@ -14,7 +14,7 @@ def main(arguments: argparse.Namespace) -> None:
     """Write tables/analysis.* and the figures of each design."""
     experiment = Experiment.model_validate(read_json(arguments.experiment))
     plan = Plan(experiment)
-    write_designs(arguments.runs, plan.designs, arguments.out, experiment.report, plan.meta(), plan.families)
+    write_designs(arguments.runs, plan.designs, arguments.out, experiment.report, plan.meta(), families(plan))
 
 
 if __name__ == "__main__":

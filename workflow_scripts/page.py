@@ -6,7 +6,7 @@ from pathlib import Path
 from kd.console.entry import run
 from kd.reporting.page import Inputs, write_page
 from kd.schema.config import Experiment
-from kd.study.plan import Plan
+from kd.study.plan import Plan, families
 from kd.study.variant import cards_of
 from kd.tools.files import read_json
 
@@ -24,7 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
         continual=arguments.continual,
     )
     cards = cards_of(plan.variants.values())
-    write_page(inputs, arguments.out, experiment.report, cards, plan.meta(), plan.families, plan.designs)
+    write_page(inputs, arguments.out, experiment.report, cards, plan.meta(), families(plan), plan.designs)
 
 
 if __name__ == "__main__":

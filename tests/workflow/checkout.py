@@ -107,3 +107,15 @@ def run_once(tmp_path_factory, name: str, *arguments: str, before=lambda folder:
         assert done.returncode == 0, done.stdout[-5000:]
 
     return once(tmp_path_factory, name, make)
+
+
+def write_images(folder: Path) -> None:
+    """Write some of the embedded digits as class folders of PNG files."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    for i, (image, label) in enumerate(zip(images[:400], labels[:400], strict=True)):
+        path = folder / "data" / "images" / f"digit_{label}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((image.reshape(8, 8) * 15).astype("uint8")).convert("RGB").save(path)

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from checkout import copy_repository, run_once
+from checkout import copy_repository, run_once, write_images
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
@@ -19,18 +19,6 @@ def quickstart_run(tmp_path_factory) -> Path:
 def tiny_run(tmp_path_factory) -> Path:
     """A copy in which a tiny experiment with two data sets has been run: tiny.yaml."""
     return run_once(tmp_path_factory, "tiny", "--configfile", str(TINY), before=write_images)
-
-
-def write_images(folder: Path) -> None:
-    """Write some of the embedded digits as class folders of PNG files."""
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    for i, (image, label) in enumerate(zip(images[:400], labels[:400], strict=True)):
-        path = folder / "data" / "images" / f"digit_{label}" / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((image.reshape(8, 8) * 15).astype("uint8")).convert("RGB").save(path)
 
 
 @pytest.fixture

@@ -184,7 +184,7 @@ FILES = {
 
 
 def test_tables_of_a_finished_experiment_need_no_archives_and_no_weights(repository):
-    from conftest import write_images
+    from checkout import write_images
 
     write_images(repository)
     data = repository / "data"
@@ -278,7 +278,7 @@ def test_a_kill_before_the_workflows_own_note_costs_no_training(tiny_copy):
 
 
 def test_braces_in_texts_and_paths_are_letters(tmp_path):
-    from conftest import write_images
+    from checkout import write_images
 
     folder = copy_repository(tmp_path / "a {project} of {wildcards}")
     write_images(folder)

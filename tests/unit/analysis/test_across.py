@@ -17,11 +17,19 @@ TOP1 = measures.compared_by("best")
 
 
 def record(method, place, values, role="student"):
-    """`values` by seed; None for one that failed."""
+    """`values` by seed; None for one that failed. A place is a pair, of data set d or, as 'other/pair', of another."""
+    dataset, _, pair = place.rpartition("/")
     known = {seed: value for seed, value in enumerate(values) if value is not None}
     numbers = dict.fromkeys(("sd", "half_width", "low", "high"))
     return MethodRecord(
-        **{"dataset": "d", "pair": place, "role": role, "method": method, "base_method": method, "teachers": "t"},
+        **{
+            "dataset": dataset or "d",
+            "pair": pair,
+            "role": role,
+            "method": method,
+            "base_method": method,
+            "teachers": "t",
+        },
         **{"student": "s", "n_planned": len(values), "n_used": len(known), "complete": True, "unused": []},
         **{"mean": float(np.mean(list(known.values()))) if known else None, **numbers},
         **{"seeds": list(known), "values": list(known.values()), "is_best": False, "tied_with_best": None},
@@ -51,17 +59,44 @@ def test_published_accuracies_have_rliables_probability_of_improvement():
 
 
 def test_gains_are_means_over_places_with_the_interval_of_welch():
-    """Two places: the interval of half the sum of two means of unequal spread."""
+    """Two data sets: the interval of half the sum of two means of unequal spread."""
     first, second = [1.0, 2.0, 2.4], [0.5, 4.0, 3.0, 1.0]
     table = {
-        "kd": {"a": [70.0] * 3, "b": [60.0] * 4},
-        "x": {"a": [70 + value for value in first], "b": [60 + value for value in second]},
+        "kd": {"a": [70.0] * 3, "e/b": [60.0] * 4},
+        "x": {"a": [70 + value for value in first], "e/b": [60 + value for value in second]},
     }
     (gain,) = compare(table, references=["kd"]).gains
     welch = stats.ttest_ind(first, [-value for value in second], equal_var=False).confidence_interval(0.95)
     assert gain.mean == pytest.approx((np.mean(first) + np.mean(second)) / 2)
     assert (gain.low, gain.high) == (pytest.approx(welch.low / 2), pytest.approx(welch.high / 2))
     assert (gain.won, gain.spread_over, gain.p) == (1.0, "seeds", 0.5)
+
+
+def test_places_of_a_data_set_share_what_a_seed_fixes_and_count_once():
+    """The interval is that of the seeds' means over places: the second place tells of no further seed."""
+    first, second = [1.0, 2.0, 2.4], [0.5, 4.0, 3.0]
+    table = {
+        "kd": {"a": [70.0] * 3, "b": [60.0] * 3},
+        "x": {"a": [70 + value for value in first], "b": [60 + value for value in second]},
+    }
+    (gain,) = compare(table, references=["kd"]).gains
+    alone = stats.ttest_1samp(np.mean([first, second], axis=0), 0).confidence_interval(0.95)
+    assert gain.mean == pytest.approx((np.mean(first) + np.mean(second)) / 2)
+    assert (gain.low, gain.high) == (pytest.approx(alone.low), pytest.approx(alone.high))
+
+
+def test_intervals_cover_what_they_say_where_pairs_share_the_run_that_they_are_compared_with():
+    generator, covered, rounds = np.random.default_rng(0), 0, 400
+    for _ in range(rounds):
+        shared, own = generator.standard_normal(3), generator.standard_normal((4, 3))
+        table = {
+            "ce": {place: (70 + shared).tolist() for place in "abcd"},
+            "x": {place: (70 + values).tolist() for place, values in zip("abcd", own, strict=True)},
+        }
+        (gain,) = compare(table, references=["ce"]).gains
+        covered += gain.low <= 0 <= gain.high
+    # four standard errors around 95 %; strata that were taken for independent covered 82 %
+    assert abs(covered / rounds - 0.95) < 4 * (0.95 * 0.05 / rounds) ** 0.5
 
 
 def test_one_seed_a_place_speaks_of_other_places():

@@ -289,3 +289,19 @@ def test_p_can_only_tell_where_its_least_value_is_small_enough(seeds, tests, con
     assert (least < 1 - confidence) is told
     assert not can_tell(1, tests, confidence)
     assert not can_tell(seeds, 0, confidence)
+
+
+@pytest.mark.parametrize(("sd", "confidence"), [(0.35, 0.95), (0.5, 0.95), (0.1, 0.9999)])
+def test_powers_that_scipys_noncentral_t_does_not_know_are_right(sd, confidence):
+    """At a difference of 3 or 1 points; against a simulation of the test itself."""
+    from scipy import stats
+
+    difference = 1.0 if confidence > 0.99 else 3.0
+    generator, n = np.random.default_rng(0), seeds_needed(sd, difference, confidence)
+    for seeds, enough in ((n, True), (n - 1, False)):
+        if seeds < 2:
+            continue
+        drawn = difference + sd * generator.standard_normal((20_000, seeds))
+        half = stats.t.ppf(0.5 + confidence / 2, seeds - 1) * stats.sem(drawn, axis=1)
+        power = float((np.abs(drawn.mean(axis=1)) > half).mean())
+        assert (power > 0.79) == enough, (seeds, power)

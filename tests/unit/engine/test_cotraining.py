@@ -265,6 +265,20 @@ def test_a_smaller_last_batch_and_another_draw_within_steps_change_nothing(world
     assert_equal_runs(worlds, "alone", "side")
 
 
+BALANCED = {
+    "name": "balanced",
+    "combine": [{"method": "rkd", "embed": "logits", "per_class": 5}, {"method": "kd", "ce_weight": 0.0}],
+}
+
+
+@pytest.mark.parametrize("methods", [["kd", BALANCED], [BALANCED, "kd"]], ids=["drawn_last", "drawn_first"])
+def test_students_whose_last_batches_differ_take_no_steps_at_once(world, graphs, methods):
+    """Batches of classes that are drawn are always full; those that an epoch goes through end with a smaller one."""
+    worlds = [world(method, recipe={"epochs": 3}, dataset=FEW_MORE) for method in methods]
+    alone_and_together(worlds, jobs_of(worlds, 0))
+    assert_equal_runs(worlds, "alone", "side")
+
+
 def test_one_that_cannot_be_recorded_keeps_no_other_from_it(world, graphs, monkeypatch, caplog):
     monkeypatch.setattr(OfSeveral, "refused", "hint")
     worlds = [world(method, recipe={"epochs": 4}) for method in ("kd", "at", "hint", "crd")]

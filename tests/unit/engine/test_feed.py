@@ -55,6 +55,18 @@ def test_an_epoch_can_be_cut_short(world):
     assert len(list(feed.epoch())) == feed.steps == 1
 
 
+@pytest.mark.parametrize("images", [200, 201, 210], ids=str)  # with 160, 161 and 168 left of them, a batch has 32
+@pytest.mark.parametrize(
+    "method",
+    ["ce", {"method": "rkd", "per_class": 5}, "cs_kd", "mixup"],
+    ids=lambda method: method if isinstance(method, str) else method["method"],
+)
+def test_the_size_of_the_last_batch_is_known_ahead(world, method, images):
+    feed = feed_of(world(method, dataset={"subset_size": images}))
+    *_, last = feed.epoch()
+    assert feed.last == len(last.labels) // feed.group
+
+
 VIEWS = ["strong"]
 
 

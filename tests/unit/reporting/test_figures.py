@@ -118,7 +118,7 @@ AWKWARD = {
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """Figures by experiment and kind, each drawn once."""
-    from conftest import World
+    from made_up import World
 
     known = {}
 

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import browser
 import numpy as np
 import pytest
-from conftest import PIXEL, World
+from made_up import PIXEL, World
 
 from kd.analysis.details import Example, Shown
 from kd.reporting.page import is_main

@@ -128,7 +128,7 @@ def _overall(
     report: Reporting,
 ) -> Overall:
     own, best = values[name], names[0]
-    behind = over_strata(_paired(own, values[best], measure))
+    behind = over_strata(*_by_dataset(own, values[best], measure))
     near = abs(ranks.ranks[names.index(name)] - ranks.ranks[0]) < ranks.critical_difference
     tied = None if behind is None else name == best or not behind.is_below(report.confidence, len(names) - 1)
     return Overall(
@@ -152,6 +152,27 @@ def _paired(
         [measure.gain(tidy(one[seed] - other[place][seed])) for seed in sorted(one.keys() & other[place].keys())]
         for place, one in own.items()
     ]
+
+
+def _by_dataset(
+    own: Mapping[Place, Mapping[int, float]], other: Mapping[Place, Mapping[int, float]], measure: Measure
+) -> tuple[list[list[float]], list[float]]:
+    """Return for each data set the differences, seed by seed, averaged over its places, and how many places it has.
+
+    Places of a data set share splits and teachers, and methods without a teacher even the runs themselves, so that
+    their differences are not independent; those of its seeds are. Seeds that one of its places lacks are left out.
+    """
+    found: dict[str, list[dict[int, float]]] = {}
+    for place, one in own.items():
+        common = sorted(one.keys() & other[place].keys())
+        found.setdefault(place[0], []).append(
+            {seed: measure.gain(tidy(one[seed] - other[place][seed])) for seed in common}
+        )
+    strata = []
+    for places in found.values():
+        shared = sorted(set.intersection(*(set(place) for place in places)))
+        strata.append([sum(place[seed] for place in places) / len(places) for seed in shared])
+    return strata, [float(len(places)) for places in found.values()]
 
 
 def _gains(reference: str, values: Table, measure: Measure, report: Reporting) -> list[Gain]:
@@ -187,13 +208,17 @@ def _gain(
         )
         for place, found in zip(own, raw, strict=True)
     ]
-    estimate, among = over_strata(raw), summarise(steps, report.confidence)
+    strata, weights = _by_dataset(own, other, measure)
+    strata = [[measure.gain(value) for value in stratum] for stratum in strata]
+    estimate, among = over_strata(strata, weights), summarise(steps, report.confidence)
     low, high = among.low, among.high
     if estimate is not None:
         half = estimate.half_width(report.confidence)
-        low, high = tidy(estimate.mean - half), tidy(estimate.mean + half)
+        assert among.mean is not None, "there are places"
+        # about the mean of all; that of the seeds which all places have may be another
+        low, high = tidy(among.mean - half), tidy(among.mean + half)
     return {
-        **vars(improvement(better, report.confidence)),
+        **vars(improvement(better, report.confidence, [len(stratum) for stratum in strata if stratum])),
         "mean": among.mean,
         "low": low,
         "high": high,

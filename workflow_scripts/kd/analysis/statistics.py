@@ -91,16 +91,21 @@ class Estimate:
         )
 
 
-def over_strata(strata: Sequence[Sequence[float]]) -> Estimate | None:
-    """Return the mean of the strata's means; None where one of them has a single value, or there is none."""
+def over_strata(strata: Sequence[Sequence[float]], weights: Sequence[float] | None = None) -> Estimate | None:
+    """Return the mean of the strata's means, weighted if so asked; None where one has a single value, or there is none.
+
+    Strata are independent of each other: what shares runs, or seeds' splits and teachers, belongs into one.
+    """
     if not strata or min(map(len, strata)) < 2:
         return None
-    parts = np.array([np.var(values, ddof=1) / len(values) for values in strata])
+    shares = np.array(weights if weights is not None else [1.0] * len(strata))
+    shares = shares / shares.sum()
+    parts = shares**2 * np.array([np.var(values, ddof=1) / len(values) for values in strata])
     freedoms = np.array([len(values) - 1 for values in strata])
     # alike in all strata as the limit where nothing varies
     freedom = float(parts.sum() ** 2 / (parts**2 / freedoms).sum()) if parts.any() else float(freedoms.sum())
-    means = [float(np.mean(values)) for values in strata]
-    return Estimate(float(np.mean(means)), float(np.sqrt(parts.sum())) / len(strata), freedom)
+    mean = float((shares * [float(np.mean(values)) for values in strata]).sum())
+    return Estimate(mean, float(np.sqrt(parts.sum())), freedom)
 
 
 def smallest_p(n: int) -> float:
@@ -205,14 +210,20 @@ def verdict(difference: Summary, rope: float, better: Literal["up", "down"] | No
     return "better" if low > rope else "worse" if high < -rope else "equal" if -rope <= low and high <= rope else "open"
 
 
-def improvement(strata: Sequence[Sequence[float]], confidence: float) -> Improvement:
-    """Return the probability of improvement from the paired gains of each stratum, more being better."""
+def improvement(
+    strata: Sequence[Sequence[float]], confidence: float, independent: Sequence[int] | None = None
+) -> Improvement:
+    """Return the probability of improvement from the paired gains of each stratum, more being better.
+
+    `independent` are numbers of comparisons that share no runs with others, where strata do; by default all of them.
+    """
     filled = [np.asarray(values) for values in strata if len(values)]
     if not filled:
         return Improvement(won=None, won_low=None, won_high=None)
     share = float(np.mean([np.mean((values > 0) + 0.5 * (values == 0)) for values in filled]))
     # comparisons that would be as sure were all strata of one size
-    trials = len(filled) ** 2 / sum(1 / len(values) for values in filled)
+    sizes = independent or [len(values) for values in filled]
+    trials = len(sizes) ** 2 / sum(1 / size for size in sizes)
     low, high = wilson(share, trials, confidence)
     return Improvement(won=tidy(share), won_low=low, won_high=high)
 
@@ -232,6 +243,10 @@ def normal_quantile(confidence: float) -> float:
     return float(ndtri(0.5 + confidence / 2))
 
 
+POINTS = 20_000
+"""Of the distribution that a power is averaged over."""
+
+
 def seeds_needed(sd: float | None, difference: float, confidence: float, power: float = POWER) -> int | None:
     """Return the seeds with which a paired t interval misses 0, with the chance `power`, if the truth is `difference`.
 
@@ -247,11 +262,15 @@ def seeds_needed(sd: float | None, difference: float, confidence: float, power: 
 
 
 def t_power(n: int, sd: float, difference: float, confidence: float) -> float:
-    """Return the chance that the paired t interval of n seeds misses 0 if the truth is `difference`."""
-    from scipy.special import nctdtr
+    """Return the chance that the paired t interval of n seeds misses 0 if the truth is `difference`.
+
+    Averaged over the deviation that is observed, a chi variable: scipy's noncentral t is not a number at places.
+    """
+    from scipy.special import chdtri, ndtr
 
     quantile, shift = t_quantile(confidence, n - 1), difference * math.sqrt(n) / sd
-    return float(1 - nctdtr(n - 1, shift, quantile) + nctdtr(n - 1, shift, -quantile))
+    observed = np.sqrt(chdtri(n - 1, (np.arange(POINTS) + 0.5) / POINTS) / (n - 1))
+    return float(np.mean(ndtr(shift - quantile * observed) + ndtr(-shift - quantile * observed)))
 
 
 def pooled_sd(summaries: Sequence[Summary]) -> float | None:

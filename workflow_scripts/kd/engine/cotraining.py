@@ -193,8 +193,8 @@ class Fleet:
             if first.feed.tray is None:
                 _epoch(bundle)
                 continue
-            # steps that are taken at once are as many, and of as many images
-            alike = (first.feed.steps, first.feed.tray.size, first.stage_run.recipe.capture)
+            # steps that are taken at once are as many, and of as many images, the last of an epoch too
+            alike = (first.feed.steps, first.feed.tray.size, first.feed.last, first.stage_run.recipe.capture)
             rows.setdefault((bundle[0].group, *alike), []).append(bundle)
         before, self._convoys = self._convoys, {}
         for row in rows.values():

@@ -64,10 +64,21 @@ class Feed:
         steps = images // size if images % size == 1 else -(-images // size)
         return steps if self.most is None else min(steps, self.most)
 
+    @property
+    def last(self) -> int:
+        """Return how many items the last batch of an epoch has; groups that are drawn anew fill it."""
+        wanted, size = self.wants.groups, self.recipe.batch_size
+        if wanted is not None and wanted.kind != "same_class":
+            return size
+        return min(len(self.data.train), self.steps * size) - (self.steps - 1) * size
+
     def serves_the_same(self, other: "Feed") -> bool:
         """Whether the next epoch of both is the same batches: images of one stream, and nothing beside them."""
         keys = ("batch_size", "augmentation", "mixup_alpha", "cutmix_alpha", "label_smoothing", "teacher_view")
-        plain = not any(feed.wants.groups or feed.wants.views or feed.wants.fixed_teacher for feed in (self, other))
+        plain = not any(
+            feed.wants.groups or feed.wants.views or feed.wants.fixed_teacher or isinstance(feed.method, Prepares)
+            for feed in (self, other)
+        )
         same_recipe = all(getattr(self.recipe, key) == getattr(other.recipe, key) for key in keys)
         mine, theirs = self.state_dict(), other.state_dict()
         same_place = all(torch.equal(mine[stream], theirs[stream]) for stream in ("order", "augmentation"))

@@ -69,7 +69,8 @@ def cka_distances(
 
 def cka(first: Tensor, second: Tensor) -> Tensor:
     """Return the linear CKA of centred rows (n,D), a scalar from 0 to 1; 0 where one of them does not vary."""
-    scale = (alignment(first, first) * alignment(second, second)).sqrt()
+    # of each by itself: their product is beyond float32 for maps of large values
+    scale = alignment(first, first).sqrt() * alignment(second, second).sqrt()
     return torch.where(scale > 0, alignment(first, second) / scale, 0.0)
 
 

@@ -82,7 +82,7 @@ def _cells(line: Together, references: Sequence[str]) -> dict[str, str]:
 
 
 def _caption(across: Across, confidence: float, apart: bool, tested: Sequence[str]) -> str:
-    percent, ranks = f"{confidence:.0%}", across.ranks
+    percent, ranks = f"{100 * confidence:.6g}%", across.ranks
     over = {one.spread_over for one in across.gains}
     left = [*across.left_out, *(": ".join(place) for place in across.left_out_places)]
     drawn = f", with its {percent} interval from a bootstrap within each combination"

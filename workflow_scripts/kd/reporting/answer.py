@@ -214,7 +214,7 @@ def _details(scored: Sequence[Line], sources: Sources) -> list[str]:
                 f"{report.detect:g} point{'s' if report.detect != 1 else ''} from none four times in five"
             )
         if parts:
-            found.append(f"Beside {name}, by each {report.confidence:.0%} interval: {'; '.join(parts)}.")
+            found.append(f"Beside {name}, by each {100 * report.confidence:.6g}% interval: {'; '.join(parts)}.")
     return found
 
 

@@ -90,8 +90,8 @@ def paired_sentences(families: Sequence[Sequence[PairedDifference]], confidence:
         return []
     flat = " One of no width says only that all seeds gave the same." if any(one.sd == 0 for one in tested) else ""
     return [
-        f"Δ: difference paired by seed, in points; [ ]: its {confidence:.0%} Student t interval, of this difference by "
-        f"itself.{flat}",
+        f"Δ: difference paired by seed, in points; [ ]: its {100 * confidence:.6g}% Student t interval, of this "
+        f"difference by itself.{flat}",
         _p_sentence(families, confidence),
     ]
 
@@ -162,7 +162,7 @@ def best_sentence(apart: bool, confidence: float) -> str:
         return "Nothing is bold, for no method is told apart from the best."
     return (
         f"Bold: not told apart from the best mean (paired t, one-sided, Bonferroni-corrected), so that the truly best "
-        f"is bold with {confidence:.0%}."
+        f"is bold with {100 * confidence:.6g}%."
     )
 
 

@@ -200,5 +200,5 @@ def _rows_and_differences(
     dots(right, differences, places, reach, look)
     compared = "the row above" if design.kind == "ladder" else design.points[0].method
     right.set_xlabel("Difference (points)")
-    interval = f"{report.confidence:.0%} t interval"
+    interval = f"{100 * report.confidence:.6g}% t interval"
     return figure, f"At the right each row minus {compared}, with the same seed. {reading(known, limits, interval)}"

@@ -81,7 +81,7 @@ class Group:
     @property
     def interval(self) -> str:
         """Return what an error bar is."""
-        return f"{self.settings.confidence:.0%} t interval"
+        return f"{100 * self.settings.confidence:.6g}% t interval"
 
     def held_against(self, methods: Container[str]) -> str | None:
         """Return which of some methods the others are shown beside: plain cross-entropy, or else a reference."""

@@ -10,7 +10,12 @@ from kd.tools.errors import UserError, shown
 
 BESIDE_EXPERIMENTS = frozenset({"reference", "benchmark"})
 """Folders below results/."""
-BESIDE_DATASETS = frozenset({"checked.json", "runs.csv", "statistics.json", "tables", "figures", "logs", "report.html"})
+BESIDE_DATASETS = frozenset(
+    {
+        *("checked.json", "runs.csv", "curves.csv", "details.json", "statistics.json", "tables", "figures", "sinks"),
+        *("logs", "made", "report.html", "report.zip"),
+    }
+)
 """Files and folders below results/<experiment>/."""
 BESIDE_TEAMS = frozenset({"data", "teachers", "tuned", "pretrain", "teacher_outputs", "continual"})
 """Folders below results/<experiment>/<dataset>/, and words of the tables' columns."""

@@ -172,11 +172,6 @@ class Plan:
         texts = {name: canonical(settings.packing()) for name, settings in self.experiment.datasets.items()}
         return {name: first.setdefault(text, name) for name, text in texts.items()}
 
-    @property
-    def families(self) -> dict[str, str]:
-        """Return the family of each base method."""
-        return {variant.base: variant.family for variant in self.variants.values()}
-
     def meta(self) -> dict[str, Any]:
         """Return what tables and page say about the experiment."""
         content = self.experiment.model_dump(mode="json")
@@ -190,6 +185,11 @@ class Plan:
             "finished": [name for name, network in networks.items() if not network.train],
             "class_shares": [name for name, network in networks.items() if network.classes],
         }
+
+
+def families(plan: Plan) -> dict[str, str]:
+    """Return the family of each base method."""
+    return {variant.base: variant.family for variant in plan.variants.values()}
 
 
 def check_view(plan: Plan, run: Run) -> None:

@@ -17,7 +17,7 @@ from kd.study.jobs.images import data_folder
 from kd.study.jobs.making import Jobs, of_rule
 from kd.study.jobs.teachers import made_for
 from kd.study.options import OPTIONS
-from kd.study.plan import Plan
+from kd.study.plan import Plan, families
 from kd.study.resources import Work
 from kd.study.runs import NO_TEACHER, Run
 from kd.tools.memo import remembered
@@ -62,7 +62,7 @@ def details(jobs: Jobs) -> JobPlan:
 @of_rule
 def figures(jobs: Jobs) -> JobPlan:
     """Return the figures of the comparison."""
-    settings = canonical({"report": json.loads(report_text(jobs.plan)), "families": jobs.plan.families})
+    settings = canonical({"report": json.loads(report_text(jobs.plan)), "families": families(jobs.plan)})
     inputs = {**_read(jobs.plan), "curves": f"{jobs.plan.folder}/curves.csv"}
     return _report(jobs, "figures", settings, inputs, [*_known(jobs), jobs.of("details")])
 
