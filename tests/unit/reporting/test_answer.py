@@ -28,10 +28,18 @@ def test_who_leads_by_how_much_at_what_cost_and_what_is_not_told_apart(small):
         "kd are not told apart from it."
     )
     assert compute == (
-        "For the compute, ce (71.00 % for 50 TFLOPs), kd_t8 (73.87 % for 160 TFLOPs) and crd (74.50 % for 600 TFLOPs) "
-        "were best: no other method reached over 0.5 points more for as few FLOPs, teachers and pre-stages included."
+        "For the compute, ce (71.00 % for 50 TFLOPs) and kd_t8 (73.87 % for 160 TFLOPs) were best: no other method "
+        "reached over 0.5 points more for as few FLOPs, teachers and pre-stages included."
     )
     assert lost == "Without result: crd (1 of 3 runs) and ft (3 of 3 runs)."
+
+
+def test_a_lucky_seed_is_not_best_for_the_compute(world):
+    world.teachers(range(3)).method("ce", [70.0, 71.0, 72.0]).method("kd", [73.0, 74.5, 74.0], 60.0)
+    world.method("lucky", [None, 80.0, None], 10.0)
+    _, compute, lost = answered(world.analyse()).sentences
+    assert "lucky" not in compute
+    assert lost == "Without result: lucky (2 of 3 runs)."
 
 
 def test_details_say_what_is_better_equal_and_open_beside_each_reference(small):

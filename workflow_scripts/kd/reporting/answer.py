@@ -67,7 +67,10 @@ def answer_of(sources: Sources, sections: Sequence[Section[Line]]) -> Answer:
 def _said(section: Section[Line], sources: Sources) -> Said:
     students = _students(section)
     scored = [line for line in students if line.record.mean is not None]
-    sentences = [_lead(scored), *_compute([_contender(line) for line in scored], sources), *_lost(students)]
+    # among those with the most finished seeds, as the lead is: one lucky seed cannot win
+    most = max((line.record.n_used for line in scored), default=0)
+    steady = [_contender(line) for line in scored if line.record.n_used == most]
+    sentences = [_lead(scored), *_compute(steady, sources), *_lost(students)]
     return Said(section.dataset, section.pair, sentences, _details(scored, sources))
 
 
