@@ -33,7 +33,7 @@ def test_places_weigh_the_same_whatever_their_seeds():
 def test_the_error_of_one_place_is_that_of_its_mean():
     """Three runs leave no quarter out, so that the interquartile mean is the mean."""
     values = np.array([70.0, 71.0, 73.0])
-    assert bootstrap_error([values]) == pytest.approx(stats.sem(values), rel=0.05)
+    assert bootstrap_error([values], [[0]]) == pytest.approx(stats.sem(values), rel=0.05)
     found = interquartile([values.tolist()], 0.95)
     half = stats.t.ppf(0.975, 2) * stats.sem(values)
     assert (found.iqm_low, found.iqm_high) == (
@@ -61,3 +61,21 @@ def test_intervals_cover_what_they_say(monkeypatch, places, seeds):
             found = interquartile((level + spreads * generator.standard_normal((places, seeds))).tolist(), 0.95)
             covered.append(found.iqm_low <= truth <= found.iqm_high)
     assert np.mean(covered) == pytest.approx(0.955, abs=0.035)
+
+
+def test_places_that_share_their_seeds_tell_of_no_further_ones():
+    """Three places of one data set in which a seed does well or badly everywhere."""
+    generator, rounds, covered = np.random.default_rng(0), 200, {"one": 0, "own": 0}
+    for _ in range(rounds):
+        places = (70 + generator.standard_normal(5) + 0.2 * generator.standard_normal((3, 5))).tolist()
+        for name, blocks in (("one", ["d"] * 3), ("own", None)):
+            found = interquartile(places, 0.95, blocks)
+            covered[name] += found.iqm_low <= 70 <= found.iqm_high
+    assert covered["one"] / rounds > 0.95 - 4 * (0.95 * 0.05 / rounds) ** 0.5
+    assert covered["own"] / rounds < 0.85, "taken for independent, they cover too little: the test can tell"
+
+
+def test_places_of_a_block_with_other_numbers_of_runs_have_no_interval():
+    found = interquartile([[70.0, 71.0, 73.0], [60.0, 62.0]], 0.95, ["d", "d"])
+    assert (found.iqm_low, found.iqm_high) == (None, None)
+    assert interquartile([[70.0, 71.0, 73.0], [60.0, 62.0]], 0.95, ["d", "e"]).iqm_low is not None

@@ -1,7 +1,7 @@
 """What several pairs and data sets say together: ranks, interquartile means, gains over the references."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -132,7 +132,7 @@ def _overall(
     near = abs(ranks.ranks[names.index(name)] - ranks.ranks[0]) < ranks.critical_difference
     tied = None if behind is None else name == best or not behind.is_below(report.confidence, len(names) - 1)
     return Overall(
-        **vars(interquartile([list(one.values()) for one in own.values()], report.confidence)),
+        **vars(_interquartile(own, report.confidence)),
         method=name,
         base_method=base,
         n_used=sum(map(len, own.values())),
@@ -142,6 +142,18 @@ def _overall(
         tied_with_best=tied,
         ranks_with_best=near,
     )
+
+
+def _interquartile(own: Mapping[Place, Mapping[int, float]], confidence: float) -> Interquartile:
+    """Return a method's interquartile mean; the places of a data set are no further seeds, and its runs go together."""
+    by_dataset: dict[str, set[frozenset[int]]] = {}
+    for (dataset, _), one in own.items():
+        by_dataset.setdefault(dataset, set()).add(frozenset(one))
+    values = [[one[seed] for seed in sorted(one)] for one in own.values()]
+    found = interquartile(values, confidence, [dataset for dataset, _ in own])
+    # runs of other seeds do not go together
+    aligned = all(len(seeds) == 1 for seeds in by_dataset.values())
+    return found if aligned else replace(found, iqm_low=None, iqm_high=None)
 
 
 def _paired(

@@ -189,6 +189,7 @@ def _marked(records: Sequence[MethodRecord], measure: Measure, confidence: float
     best = max(steady, key=lambda record: measure.gain(record.mean or 0.0))
 
     def marked(record: MethodRecord) -> MethodRecord:
+        """Return the record with its marks."""
         behind = over_strata([_gains(record, best, measure)])
         tied = None if behind is None else record is best or not behind.is_below(confidence, len(scored) - 1)
         return replace(record, is_best=record is best, tied_with_best=tied)

@@ -47,6 +47,7 @@ class Downsampling(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         def separable(width: int, stride: int) -> list[nn.Module]:
+            """Return a convolution of each channel by itself, then one across them to `width` channels."""
             return [
                 nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False),
                 nn.Conv2d(inputs, width, 1, bias=False),
