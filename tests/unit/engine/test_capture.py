@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from interrupted import Interrupted, stop_after
 from safetensors.torch import load_file
 
 from kd.engine import capture, loop
@@ -71,18 +72,6 @@ def replayed(monkeypatch):
         return FakeGraph.made
 
     return lay_out
-
-
-class Interrupted(Exception):
-    pass
-
-
-def stop_after(epoch):
-    def on_epoch(row):
-        if row["epoch"] == epoch:
-            raise Interrupted
-
-    return on_epoch
 
 
 def weights(folder):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from interrupted import Interrupted
 from safetensors.torch import load_file
 from told import told
 
@@ -24,10 +25,6 @@ from kd.tools.errors import DivergenceError
 from kd.tools.files import read_json, write_json
 
 METHODS = ["kd", {"method": "crd", "negatives": 32}, "hint", {"method": "hint", "two_stage": True, "hint_epochs": 1}]
-
-
-class Interrupted(Exception):
-    pass
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from interrupted import Interrupted, stop_after
 from safetensors.torch import load_file
 from told import told
 
@@ -40,18 +41,6 @@ METHODS = {
     "combined_survey": {"name": "wkd_kd", "combine": [{"method": "wkd_l", "distances": "classifier"}, "kd"]},
     "combined_pre_stage": {"name": "ft_kd", "combine": [{"method": "ft", "paraphraser_epochs": 1}, "kd"]},
 }
-
-
-class Interrupted(Exception):
-    pass
-
-
-def stop_after(epoch):
-    def on_epoch(row):
-        if row["epoch"] == epoch:
-            raise Interrupted
-
-    return on_epoch
 
 
 def states(folder):
