@@ -6,7 +6,7 @@ import pytest
 import torch
 from method_world import PHASES, PLAIN
 from operators import differences, recorded
-from training_world import SCALED, at_epoch, training_of, world_of
+from training_world import SCALED, SETTINGS, at_epoch, training_of, world_of
 
 from kd.engine.optim import SplitMomentum, branch_gradients, branch_totals, branches, clip_norm, lr_factor
 from kd.engine.timetable import ema_decay
@@ -14,6 +14,7 @@ from kd.methods.contract import STUDENT, Momenta, Progress, Scheduled, Seen, Ste
 
 CASES = {
     **{f"{name}{' before' if pretrain else ''}": (name, pretrain, {}, PLAIN) for name, pretrain in PHASES},
+    **{name: (name, False, {}, PLAIN) for name in SETTINGS},
     "kd+dot": ("kd+dot", False, {}, PLAIN),
     "kd, adam": ("kd", False, {"optimizer": "adam"}, PLAIN),
     "kd, adamw": ("kd", False, {"optimizer": "adamw"}, PLAIN),
@@ -144,7 +145,7 @@ def sum_of(gradients):
     return torch.stack(reached).sum(dim=0) if reached else None
 
 
-AGAINST = {**{key: case[:3] for key, case in CASES.items() if key.split(",")[0] == key}}
+AGAINST = {key: case[:3] for key, case in CASES.items() if key == case[0] or key.split(",")[0] == key}
 AGAINST["kd, adamw"] = ("kd", False, {"optimizer": "adamw"})
 """The cases whose descent the plain loop knows."""
 

@@ -44,10 +44,14 @@ class Scaled(Precision):
 SCALED = Scaled("fp32", CPU)
 
 
+SETTINGS = {"asib, cross-fitted": {"cross_fit": True, "synergy_base": "certainty", "synergy_scale": "entropy"}}
+"""Methods with other settings than their cards', by the names that worlds of them have."""
+
+
 def world_of(name, pretrain=False):
     """Return a method's world; 'a+b' are two methods combined, of which the second adds no network and reads none."""
     first, *others = name.split("+")
-    world = World(first, pretrain=pretrain)
+    world = World(first.split(",")[0], SETTINGS.get(first, {}), pretrain=pretrain)
     if others:
         world.method = build_method([MethodPart(card=one, settings={}) for one in (first, *others)], 1)
         equip(world.team, world.method, world.context)

@@ -10,6 +10,8 @@ from kd.schema.cards import card
 
 CLASSES = 5
 INPUTS = 12
+IMAGES = 4096
+"""Training images that the data set is said to have."""
 START = Progress(0.0, 1)
 
 
@@ -55,7 +57,7 @@ class World:
         shapes = {role: shapes_of(net) for role, net in self.nets.items()}
         taps = dict.fromkeys(self.nets, ("embedding", *STAGES))
         stages = dict.fromkeys(self.nets, STAGES)
-        self.context = Context(classes, torch.zeros(0, dtype=torch.long), shapes, taps, stages, models=self.nets)
+        self.context = Context(classes, torch.arange(IMAGES) % classes, shapes, taps, stages, models=self.nets)
         _, self.extra = fitted(method, self.context)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -117,9 +119,10 @@ def separable(count: int, classes=CLASSES, inputs=INPUTS, noise=0.5, seed=0) -> 
     return batch_of(x, labels)
 
 
-def batch_of(x: torch.Tensor, labels: torch.Tensor) -> Batch:
-    return Batch(x, labels, torch.arange(len(labels)), labels)
+def batch_of(x: torch.Tensor, labels: torch.Tensor, positions: torch.Tensor | None = None) -> Batch:
+    return Batch(x, labels, torch.arange(len(labels)) if positions is None else positions, labels)
 
 
 def split(batch: Batch, size: int) -> list[Batch]:
-    return [batch_of(x, y) for x, y in zip(batch.images.split(size), batch.labels.split(size), strict=True)]
+    parts = zip(batch.images.split(size), batch.labels.split(size), batch.positions.split(size), strict=True)
+    return [batch_of(*part) for part in parts]

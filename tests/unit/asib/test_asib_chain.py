@@ -32,7 +32,7 @@ def of_half(*halves):
 
 
 def test_the_card_says_whose_every_setting_is():
-    assert of_half("chain") == {"num_stages", "schedule_span", "epochs_span"}
+    assert of_half("chain") == {"form", "num_stages", "schedule_span", "epochs_span", "teacher_epochs"}
     assert {"teacher_lr", "mbm_dropout", "cccp_alpha"} < of_half("teacher")
     assert {"student_lr", "kd_alpha", "feat_layers"} < of_half("student")
     assert {"mbm_type", "tau_start", "use_ib"} < of_half("both")
@@ -44,10 +44,11 @@ def test_halves_get_single_values_of_their_stage_and_nothing_of_each_other():
     teacher, student = of_stage(settings, 2, TEACHER_UPDATE), of_stage(settings, 3, STUDENT_UPDATE)
     assert (teacher["teacher_lr"], teacher["tau_start"]) == (2e-3, 3.0)
     assert (student["student_epochs"], student["tau_start"]) == (7, 2.0)
-    assert not set(teacher) & (of_half("student") | {"num_stages", "schedule_span"})
-    assert not set(student) & (of_half("teacher") | {"num_stages", "schedule_span"})
+    of_the_chain = of_half("chain") - {"epochs_span"}
+    assert not set(teacher) & (of_half("student") | of_the_chain)
+    assert not set(student) & (of_half("teacher") | of_the_chain)
     told = set(teacher) | set(student)
-    assert told | {"num_stages", "schedule_span", "student_freeze_schedule"} == set(settings)
+    assert told | of_the_chain | {"student_freeze_schedule"} == set(settings)
     of_stages = [key for key, setting in card("asib").settings.items() if setting.per_stage]
     assert not any(isinstance(half.get(key), list) for half in (teacher, student) for key in of_stages)
 
@@ -137,6 +138,8 @@ CONTRADICTIONS = [
     ({"train_distill_adapter_only": True}, "needs use_distillation_adapter true"),
     ({"renorm_ce_kd": True, "ce_alpha": 0.0, "kd_alpha": 0.0}, "renorm_ce_kd needs"),
     ({"student_freeze_schedule": [1]}, "student_freeze_schedule lists 1 values for num_stages 2"),
+    ({"cross_fit": True, "fusion_share": 0.5}, "give fusion_share or cross_fit"),
+    ({"synergy_scale": "learned", "synergy_temp_learnable": True}, "are both a temperature"),
 ]
 
 
@@ -164,6 +167,23 @@ def test_student_epochs_null_shares_the_epochs_of_the_recipe():
         stage_settings(settings, 1, STUDENT_UPDATE, epochs=2)
     with pytest.raises(AssertionError):
         stage_settings(settings, 1, STUDENT_UPDATE)
+
+
+def test_teacher_epochs_are_divided_over_the_stages():
+    settings = dumped(num_stages=3, teacher_epochs=11)
+    halves = [of_stage(settings, stage, TEACHER_UPDATE) for stage in (1, 2, 3)]
+    assert [half["teacher_adapt_epochs"] for half in halves] == [4, 4, 3]
+    assert [half["epochs_span"] for half in halves] == [[0.0, 11.0], [4.0, 11.0], [8.0, 11.0]]
+    assert [stage.recipe["epochs"] for stage in method_of(2, num_stages=2, teacher_epochs=5).plan()[::2]] == [3, 2]
+    with pytest.raises(UserError, match="teacher_epochs divides its epochs over the stages, but there are 2 epochs"):
+        of_stage(dumped(num_stages=3, teacher_epochs=2), 1, TEACHER_UPDATE)
+
+
+@pytest.mark.parametrize(("given", "mixes"), [({}, True), ({"cross_fit": True}, False), ({"fusion_share": 0.5}, False)])
+def test_no_image_is_mixed_with_one_that_a_fusion_is_not_to_see(given, mixes):
+    recipe = half_recipe(of_stage(dumped(**given), 1, TEACHER_UPDATE), TEACHER_UPDATE)
+    assert ("mixup_alpha" not in recipe) == mixes
+    assert "mixup_alpha" not in half_recipe(of_stage(dumped(**given), 1, STUDENT_UPDATE), STUDENT_UPDATE)
 
 
 def test_plan_lists_the_half_stages_in_order():

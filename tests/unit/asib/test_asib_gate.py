@@ -1,6 +1,6 @@
 import pytest
 
-from kd.asib.gate import SYNERGY_GATE, check_synergy, required_correct
+from kd.asib.gate import SYNERGY_GATE, check_synergy, compare_with_average, required_correct
 from kd.tools.errors import UserError
 
 
@@ -48,3 +48,16 @@ def test_too_few_images_are_told_as_such(images):
 def test_one_class_is_told_as_such():
     with pytest.raises(UserError, match="one class"):
         check_synergy(100.0, 10, 50, majority=100.0)
+
+
+@pytest.mark.parametrize(
+    ("right", "of_average", "margin", "reaches"),
+    [(80, 80, 0.0, True), (81, 80, 0.0, True), (79, 80, 0.0, False), (79, 80, 1.0, True), (78, 80, 1.0, False)],
+)
+def test_the_average_is_the_bar(right, of_average, margin, reaches):
+    for images in (100, 300):
+        found, said = compare_with_average(float(right), float(of_average), images, margin)
+        assert found == reaches
+        assert said.startswith(f"asib teacher update: synergy accuracy {right}.00 % on {images} validation images")
+        assert f"average of the teachers' logits {of_average}.00 %" in said
+        assert ("below what costs no training" in said) != reaches

@@ -280,6 +280,10 @@ def test_what_is_observed_of_a_half_stage(batch):
     torch.testing.assert_close(found["ib_kl"], kl)
     one, two = (outputs[role].logits.argmax(1) for role in ("teacher0", "teacher1"))
     assert found["disagreement_pred"].mean().item() == pytest.approx(100 * (one != two).float().mean().item())
+    apart = found.pop("synergy_minus_average").mean().item()
+    made = world.method.heads(outputs, world.extra)
+    right = {name: 100 * (logits.argmax(1) == batch.labels).double().mean().item() for name, logits in made.items()}
+    assert apart == pytest.approx(right["synergy"] - right["average"])
     assert set(found) == {"ib_kl", "disagreement_pred", "disagreement_both_wrong", "disagreement_any_wrong"}
 
 
@@ -313,6 +317,14 @@ KD_MOVES = {"kd_alpha_final": 0.1}
 
 # what each setting is compared with, and beside which others
 OTHER = {
+    "form": ({}, "residual"),
+    "synergy_base": ({}, "certainty"),
+    "synergy_scale": ({}, "entropy"),
+    "cross_fit": ({}, True),
+    "fusion_share": ({}, 0.5),
+    "adapt_teachers": ({}, False),
+    "teacher_epochs": ({}, 6),
+    "synergy_kd_alpha": ({}, 0.5),
     "num_stages": ({}, 3),
     "schedule_span": ({}, "stage"),
     "mbm_type": ({}, "VIB"),
@@ -405,7 +417,7 @@ OTHER = {
     "feat_weights": (MAPS, [3.0]),
 }
 # settings whose effect is not on a loss of these linear networks: their own tests name them
-ELSEWHERE = {"epochs_span", "mbm_query_dim", "use_student_adapter", "student_adapter_dim"}
+ELSEWHERE = {"epochs_span", "mbm_query_dim", "use_student_adapter", "student_adapter_dim", "gate", "gate_margin"}
 
 
 def effect(settings):
@@ -433,7 +445,14 @@ def test_every_setting_is_toggled_somewhere():
     assert set(card("asib").settings) == set(OTHER) | ELSEWHERE
 
 
-OF_PLANS = {"num_stages", "schedule_span", "use_partial_freeze", "train_distill_adapter_only", "mbm_lr_factor"}
+OF_PLANS = {
+    "num_stages",
+    "schedule_span",
+    "use_partial_freeze",
+    "train_distill_adapter_only",
+    "adapt_teachers",
+    "mbm_lr_factor",
+}
 
 
 @pytest.mark.parametrize("key", sorted(OTHER))

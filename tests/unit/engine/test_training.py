@@ -372,6 +372,10 @@ EVERYTHING = {
     "feat_loss_weight": [0.1],
     "mbm_dropout": 0.1,
     "tau_end": 2.0,
+    "synergy_base": "certainty",
+    "synergy_scale": "learned",
+    "synergy_kd_alpha": 0.1,
+    "cross_fit": True,
 }
 FULL_RECIPE = {
     "epochs": 4,
@@ -434,10 +438,12 @@ def test_a_half_stage_records_synergy_teachers_disagreement_and_the_bottlenecks_
     folder = chain.folder / "whole"
     for half in ("teacher_update", "student_update"):
         found = json.loads((folder / f"stage2/{half}/run.json").read_text(encoding="utf-8"))["validation"]
-        roles = {"val_top1", "val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"}
+        roles = {"val_top1", *(f"val_top1/{name}" for name in ("synergy", "average", "teacher0", "teacher1"))}
         seen = {"val/ib_kl", *(f"val/disagreement_{name}" for name in ("pred", "both_wrong", "any_wrong"))}
         assert roles | seen <= found.keys()
         assert found["val/ib_kl"] > 0
+        apart = found["val_top1/synergy"] - found["val_top1/average"]
+        assert math.isclose(found["val/synergy_minus_average"], apart, abs_tol=1e-9)
         assert found["val/disagreement_any_wrong"] >= found["val/disagreement_both_wrong"]
     record = json.loads((folder / "stage1/student_update/run.json").read_text(encoding="utf-8"))
     row = list(csv.DictReader((folder / "stage1/student_update/metrics.csv").open(encoding="utf-8")))[
@@ -473,6 +479,19 @@ def test_the_optimisers_state_is_carried_through_the_chain(chain):
         state = torch.load(state_of(chain.folder / "whole", stage, "teacher_update"), weights_only=True)
         counts.append(next(iter(state["optimizers"]["teacher_update"]["state"].values()))["step"])
     assert [float(count) for count in counts] == [30.0, 60.0]
+
+
+@of_a_chain
+def test_a_scale_is_learned_in_the_teacher_update_and_kept_in_the_students(full_chain):
+    scales = {}
+    for stage, half in HALVES:
+        extra = torch.load(state_of(full_chain.folder / "whole", stage, half), weights_only=True)["team"]["extra"]
+        scales[stage, half] = [extra[f"{head}.scale"].item() for head in ("head", "head_second")]
+        record = json.loads((full_chain.folder / f"whole/stage{stage}/{half}/run.json").read_text(encoding="utf-8"))
+        assert record["validation"]["val/synergy_scale"] == pytest.approx(sum(scales[stage, half]) / 2)
+    for stage in (1, 2):
+        assert scales[stage, "teacher_update"] == scales[stage, "student_update"] != [1.0, 1.0]
+    assert scales[1, "teacher_update"] != scales[2, "teacher_update"]
 
 
 @of_a_chain

@@ -117,3 +117,44 @@ def test_one_file_by_two_paths_is_one_card(mine, tmp_path):
     roundabout = str(tmp_path / "." / "js_kd.yaml").replace("js_kd.yaml", "x/../js_kd.yaml")
     plan = Plan(experiment({"card": path}, {"name": "other", "card": roundabout}))
     assert {parts.parts[0][0] for parts in plan.variants.values()} == {path}
+
+
+def with_forms(mine, defaults, form="form: {type: str, default: soft, choices: [soft, sharp], doc: Two of them.}"):
+    return mine(("settings:", f"forms: {{sharp: {defaults}}}\nsettings:\n  {form}"))
+
+
+def test_a_form_has_defaults_of_its_own(mine):
+    found = card(with_forms(mine, "{temperature: 1.5}"))
+    plain = found.resolve({}, "here").temperature
+    assert plain != 1.5
+    assert found.resolve({"form": "sharp"}, "here").temperature == 1.5
+    assert found.resolve({"form": "sharp", "temperature": 3.0}, "here").temperature == 3.0, "what is given stands above"
+    assert found.resolve({"form": "soft"}, "here").temperature == plain
+    whole = found.resolve({"form": "sharp"}, "here").model_dump()
+    assert found.resolve(whole, "here").model_dump() == whole, "complete settings stay as they are"
+    with pytest.raises(UserError, match="sharp"):
+        found.resolve({"form": "round"}, "here")
+
+
+@pytest.mark.parametrize(
+    ("defaults", "form", "message"),
+    [
+        ("{temperature: 1.5}", "unused: {type: int, default: 1, doc: Nothing.}", "sharp is no choice of the setting"),
+        (
+            "{temperature: 1.5}",
+            "form: {type: str, default: sharp, choices: [soft, sharp], doc: A.}",
+            "sharp is no choice",
+        ),
+        ("{temperatur: 1.5}", None, "did you mean 'temperature'"),
+        ("{form: soft}", None, "form"),
+    ],
+)
+def test_forms_that_cannot_be_are_told(mine, defaults, form, message):
+    with pytest.raises(UserError, match=message):
+        card(with_forms(mine, defaults, *([form] if form else [])))
+
+
+def test_every_form_of_a_card_can_be_resolved():
+    for one in load_cards().values():
+        for form in one.forms:
+            assert one.resolve({"form": form}, one.name) != one.resolve({}, one.name)

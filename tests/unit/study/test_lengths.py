@@ -125,7 +125,7 @@ def test_a_warm_up_that_no_student_update_outlasts_is_refused():
     assert lengths_beyond(experiment({**chain, "schedule_span": "chain"}, recipe={"warmup_epochs": 4.0})) == []
 
 
-NOT_LENGTHS = {("asib", "epochs_span"), ("asib", "kd_schedule_granularity")}
+NOT_LENGTHS = {("asib", key) for key in ("epochs_span", "kd_schedule_granularity", "teacher_epochs")}
 """Settings that speak of epochs and are no length that somebody gives."""
 
 

@@ -1,4 +1,8 @@
-"""The synergy gate: a teacher update whose synergy does not beat chance must not teach the student."""
+"""The synergy gate: what a teacher update's synergy has to reach before it teaches the student.
+
+It must beat chance, or the chain stops. The right bar is the average of the same teachers' logits, which costs nothing:
+whether the synergy reaches it is said and recorded, and stops the chain where the settings ask for that.
+"""
 
 import math
 from collections.abc import Sequence
@@ -58,6 +62,27 @@ def check_synergy(
             "teacher_adapt_alpha_kd, cccp_alpha or ib_beta that outweighs synergy_ce_alpha, or teachers that are at "
             "chance themselves"
         )
+
+
+def compare_with_average(
+    accuracy: float, average: float, images: int, margin: float = 0.0, where: str = "asib teacher update"
+) -> tuple[bool, str]:
+    """Return whether the synergy reaches the average of its teachers' logits less a margin, and a sentence on it.
+
+    All are in percent or points, on the same validation images.
+    """
+    apart = round((accuracy - average) / 100 * images)  # whole images, so that equal accuracies are equal
+    allowed = f", {margin:g} points below which are allowed" if margin else ""
+    beside = (
+        f"{where}: synergy accuracy {accuracy:.2f} % on {images} validation images, average of the teachers' logits "
+        f"{average:.2f} %{allowed}"
+    )
+    if apart >= -round(margin / 100 * images, 6):
+        return True, beside
+    return False, (
+        f"{beside}: it is below what costs no training; synergy_base average starts from there, synergy_kd_alpha and "
+        "a lower teacher_lr or mbm_lr_factor hold it there"
+    )
 
 
 def _log_probability(k: int, n: int, p: float) -> float:

@@ -1,6 +1,6 @@
 """The terms of ASIB's two updates, as pure functions."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -8,10 +8,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kd.methods._features import unit
+from kd.methods.ebkd import entropy_weights
 
 MIN_CERTAINTY, MAX_CERTAINTY = 0.1, 1.0
 OUTLIER = 0.99
 """Quantile of a batch at which precisions are capped."""
+WIDEST_SCALE = 6.0
+"""Scales of logits are looked for between two to the minus this and two to the plus this."""
+HALVINGS = 24
+"""Halvings of that interval, to less than one part in a million."""
 
 Norm = Literal["none", "l2"]
 
@@ -54,9 +59,71 @@ def soft_kl(logits: Tensor, target_logits: Tensor, temperature: Tensor | float) 
     return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1) * temperature**2
 
 
+def averaged(teacher_logits: Sequence[Tensor]) -> Tensor:
+    """Return the mean of the teachers' logits (B,C)."""
+    return torch.stack(list(teacher_logits)).mean(dim=0)
+
+
+def certain_average(teacher_logits: Sequence[Tensor]) -> Tensor:
+    """Return the mean of the teachers' logits (B,C), each image's weighted by how sure each teacher is of it.
+
+    The weights, constants, are (1 - H_k / sum of H) / (K - 1) with H_k the entropy of teacher k at temperature one, as
+    Kwon et al. 2020 have them; a single teacher weighs 1.
+    """
+    logits = torch.stack(list(teacher_logits))
+    if len(logits) == 1:
+        return logits[0]
+    return (entropy_weights(logits, "normalised")[..., None] * logits).sum(dim=0)
+
+
 def averaged_soft_kl(logits: Tensor, teacher_logits: Sequence[Tensor], temperature: Tensor | float) -> Tensor:
     """Return `soft_kl` towards the average of the teachers' logits, (B,)."""
-    return soft_kl(logits, torch.stack(list(teacher_logits)).mean(dim=0), temperature)
+    return soft_kl(logits, averaged(teacher_logits), temperature)
+
+
+# --- scales of logits ---------------------------------------------------------------------------------
+
+
+def mean_entropy(logits: Tensor) -> Tensor:
+    """Return the batch mean of the entropy of softmax(logits), in nats, for logits (B,C)."""
+    log_p = F.log_softmax(logits, dim=1)
+    return -(log_p.exp() * log_p).sum(dim=1).mean()
+
+
+@torch.no_grad()
+def matching_scale(logits: Tensor, target: Tensor) -> Tensor:
+    """Return the scalar s for which softmax(logits / s) has the mean entropy of softmax(target), both (B,C).
+
+    The entropy rises with s, which is found by halving an interval a fixed number of times: nothing is read back.
+    """
+    wanted = mean_entropy(target)
+    return _halved(lambda scale: mean_entropy(logits / scale) < wanted, logits)
+
+
+@torch.no_grad()
+def fitted_scale(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the scalar s at which softmax(logits / s) has the least cross-entropy with the labels (B,), logits (B,C).
+
+    Temperature scaling (Guo et al. 2017, "On Calibration of Modern Neural Networks"). The loss is convex in 1 / s:
+    where the logit of the label falls short of the mean logit under softmax(logits / s), a larger s lowers it.
+    """
+    logits = logits.double()
+    reached = logits.gather(1, labels[:, None]).mean()
+
+    def too_sharp(scale: Tensor) -> Tensor:
+        return ((logits / scale).softmax(dim=1) * logits).sum(dim=1).mean() > reached
+
+    return _halved(too_sharp, logits)
+
+
+def _halved(too_small: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
+    """Return the scale at which `too_small`, true below it, turns false, as a scalar on the device of a tensor."""
+    low, high = like.new_full((), -WIDEST_SCALE), like.new_full((), WIDEST_SCALE)
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        below = too_small(middle.exp2())
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return ((low + high) / 2).exp2()
 
 
 def disagreement(

@@ -5,7 +5,8 @@ learn to classify and to stay close to what the student can express. In the stud
 frozen and the student learns from the synergy logits.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import torch
@@ -13,12 +14,12 @@ from torch import Tensor, nn
 
 from kd.asib import losses, schedules
 from kd.asib.fusions.build import build_fusion
-from kd.asib.gate import check_synergy
-from kd.asib.modules import DistillationAdapters, StudentProjection, SynergyHead
+from kd.asib.gate import check_synergy, compare_with_average
+from kd.asib.modules import DistillationAdapters, Parts, StudentProjection, SynergyHead
 from kd.asib.recipes import half_freezing, half_recipe
 from kd.asib.student_terms import student_terms
 from kd.asib.teacher_terms import teacher_terms
-from kd.asib.view import SYNERGY, View, check_widths
+from kd.asib.view import AVERAGE, SYNERGY, View, check_widths, fusions, head_of
 from kd.methods._features import EMBEDDING
 from kd.methods.contract import (
     STUDENT,
@@ -36,12 +37,16 @@ from kd.methods.contract import (
 from kd.models.adapters import add_adapter
 from kd.models.base import TappedModel
 from kd.study.chain import HALVES, STUDENT_UPDATE, TEACHER_UPDATE, resolve_for_plan, stages
+from kd.tools.errors import UserError
 
-ADAPTERS, FUSION, HEAD, PROJECTION = "adapters", "mbm", "head", "proj"
+log = logging.getLogger(__name__)
+
+ADAPTERS, FUSION, HEAD, PROJECTION, PARTS = "adapters", "mbm", "head", "proj", "parts"
 TAU = "tau"
 """Name of the schedule of the temperature."""
 WEIGHTS = {
     "synergy_ce": "synergy_ce_alpha",
+    "synergy_kd": "synergy_kd_alpha",
     "feature": "feat_kd_alpha",
     "teacher_reg": "reg_lambda",
     "fusion_reg": "mbm_reg_lambda",
@@ -81,9 +86,11 @@ class ASIB(Method):
         if half == STUDENT_UPDATE:
             projected = (part(PROJECTION),) if settings.use_student_proj else ()
             return Stage(half, (Update(half, (STUDENT, *projected)),), recipe, freeze=freeze, span=span)
-        roles = () if settings.train_distill_adapter_only else tuple(teacher(k) for k in range(self.teachers))
-        adapters = (part(ADAPTERS),) if settings.use_distillation_adapter else ()
-        fused = (part(FUSION), part(HEAD))
+        adapt = settings.adapt_teachers and not settings.train_distill_adapter_only
+        roles = tuple(teacher(k) for k in range(self.teachers)) if adapt else ()
+        which = fusions(settings)
+        adapters = tuple(part(ADAPTERS + one) for one in which if settings.use_distillation_adapter)
+        fused = tuple(part(name + one) for one in which for name in (FUSION, HEAD))
         update = Update(half, (*roles, *adapters, *fused), dict.fromkeys(fused, settings.mbm_lr_factor))
         return Stage(half, (update,), recipe, selects=False, freeze=freeze, span=span)
 
@@ -109,24 +116,41 @@ class ASIB(Method):
         """Return adapters, fusion, synergy head and projection, their widths taken from the embeddings."""
         settings = self.settings
         self.networks = context.models
-        modules: dict[str, nn.Module] = {}
         query_dim = context.shapes[STUDENT][EMBEDDING].numel()
+        first, *others = fusions(settings)
+        modules, width = self._fusion(context, query_dim, first)
+        if settings.use_student_proj:
+            shape = (settings.proj_hidden_dim, settings.proj_use_bn, settings.proj_normalize)
+            modules[PROJECTION] = StudentProjection(query_dim, width, *shape)
+        for other in others:
+            modules |= self._fusion(context, query_dim, other)[0]
+        if others or settings.fusion_share < 1:
+            modules[PARTS] = Parts(context.labels, 0.5 if others else settings.fusion_share)
+        check_widths(settings, query_dim, width)
+        return nn.ModuleDict(modules)
+
+    def _fusion(self, context: Context, query_dim: int, which: str) -> tuple[dict[str, nn.Module], int]:
+        """Return one fusion with what belongs to it, by name, and the width of its code."""
+        settings = self.settings
+        modules: dict[str, nn.Module] = {}
         widths = [shapes[EMBEDDING].numel() for shapes in of_teachers(context.shapes)]
         if settings.use_distillation_adapter:
             adapters = DistillationAdapters(widths, settings.distill_hidden_dim, settings.distill_out_dim)
-            modules[ADAPTERS], widths = adapters, adapters.widths
+            modules[ADAPTERS + which], widths = adapters, adapters.widths
         # A student half leaves the dropouts at their defaults: the fusion is in eval mode there.
         pairs = zip(of_teachers(context.shapes), self.last_maps, strict=bool(self.last_maps))
         channels = [shapes[last][0] for shapes, last in pairs]
         fusion = build_fusion(settings, query_dim, widths, channels)
-        dropout = settings.mbm_dropout if settings.synergy_head_dropout is None else settings.synergy_head_dropout
-        modules[FUSION] = fusion
-        modules[HEAD] = SynergyHead(fusion.width, context.num_classes, dropout, settings.synergy_temp_learnable)
-        if settings.use_student_proj:
-            shape = (settings.proj_hidden_dim, settings.proj_use_bn, settings.proj_normalize)
-            modules[PROJECTION] = StudentProjection(query_dim, fusion.width, *shape)
-        check_widths(settings, query_dim, fusion.width)
-        return nn.ModuleDict(modules)
+        modules[FUSION + which] = fusion
+        modules[HEAD + which] = SynergyHead(
+            fusion.width,
+            context.num_classes,
+            settings.mbm_dropout if settings.synergy_head_dropout is None else settings.synergy_head_dropout,
+            settings.synergy_temp_learnable,
+            residual=settings.synergy_base != "none",
+            scaled=settings.synergy_scale == "learned",
+        )
+        return modules, fusion.width
 
     def schedule(self, progress: Progress) -> dict[str, float]:
         """Return the temperature of the moment."""
@@ -134,7 +158,7 @@ class ASIB(Method):
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the terms of one of the two updates."""
-        view = self._view(step.outputs, step.extra, step.schedule[TAU])
+        view = self._view(step.outputs, step.extra, step.schedule[TAU], step.batch.positions)
         if step.update == TEACHER_UPDATE:
             return teacher_terms(view, step.batch, self.networks)
         return student_terms(view, step.batch, self._compared_maps(step.outputs))
@@ -163,34 +187,76 @@ class ASIB(Method):
         return float(kept * value)
 
     def heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
-        """Return the synergy's logits from the bottleneck's mean: evaluation never samples."""
-        return {SYNERGY: self._view(outputs, extra).synergy(sample=False)[1]}
+        """Return the synergy's logits from the bottleneck's mean, for evaluation never samples, and the average's."""
+        view = self._view(outputs, extra, self.settings.tau_start)
+        return {SYNERGY: view.target()[1], AVERAGE: view.average}
+
+    def taught(self, outputs: Outputs, extra: nn.ModuleDict, positions: Tensor) -> Tensor:
+        """Return the logits (B,C) that the student learns from on training images at these positions (B,)."""
+        return self._view(outputs, extra, self.settings.tau_start, positions).target()[1]
+
+    def calibrate(self, stage: Stage, seen: Iterable[tuple[Outputs, Tensor]], extra: nn.ModuleDict) -> None:
+        """Learn on the validation images what the synergy's logits are divided by, after a teacher update."""
+        if stage.name != TEACHER_UPDATE or self.settings.synergy_scale != "learned":
+            return
+        found = [
+            (labels, [self._view(outputs, extra).own_logits(which) for which in fusions(self.settings)])
+            for outputs, labels in seen
+        ]
+        labels = torch.cat([own for own, _ in found])
+        for k, which in enumerate(fusions(self.settings)):
+            logits = torch.cat([logits[k] for _, logits in found])
+            head_of(extra, which).rescale(losses.fitted_scale(logits, labels))
 
     def observe(self, outputs: Outputs, labels: Tensor, extra: nn.ModuleDict) -> dict[str, Tensor]:
-        """Return the bottleneck's KL of every image, and in percent where the teachers disagree."""
-        code, _ = self._view(outputs, extra).synergy(sample=False)
+        """Return the bottleneck's KL of every image, and in percent where the teachers disagree.
+
+        Their mean synergy_minus_average is by how many points the synergy is above the average of the same logits.
+        """
+        view = self._view(outputs, extra, self.settings.tau_start)
+        code, synergy = view.target()
         logits = [output.logits for output in outputs.teachers]
         apart = losses.disagreement(logits, labels)
         found = {f"disagreement_{name}": 100.0 * where for name, where in apart.items()}
+        right, average_right = ((made.argmax(dim=1) == labels).double() for made in (synergy, view.average))
+        found["synergy_minus_average"] = 100.0 * (right - average_right)
         if code.logvar is not None:
             found["ib_kl"] = losses.ib_kls(code.mu, code.logvar, self.settings.ib_reduction)
+        if self.settings.synergy_scale == "learned":
+            scales = [head_of(extra, which).scale for which in fusions(self.settings)]
+            found["synergy_scale"] = torch.stack([s for s in scales if s is not None]).mean().expand(len(labels))
         return found
 
     def accept(self, stage: Stage, validation: Mapping[str, float], labels: Tensor, num_classes: int) -> None:
-        """Refuse to go on from a teacher update whose synergy does not beat chance on the validation images."""
+        """Compare a teacher update's synergy with chance and with its teachers' average (kd.asib.gate)."""
         if stage.name == TEACHER_UPDATE:
             majority = 100 * int(torch.bincount(labels).max()) / len(labels)
             roles = [teacher(k) for k in range(self.teachers)]
             reached = [validation[role] for role in roles if role in validation]
             check_synergy(validation[SYNERGY], num_classes, len(labels), reached, majority)
+            gate, margin = self.settings.gate, self.settings.gate_margin
+            good, said = compare_with_average(validation[SYNERGY], validation[AVERAGE], len(labels), margin)
+            if good:
+                log.info("%s", said)
+            elif gate == "average":
+                raise UserError(said)
+            else:
+                log.warning("%s", said)
 
     @property
     def _fuses_maps(self) -> bool:
         return self.settings.mbm_type == "MLP" and self.settings.mbm_use_4d
 
-    def _view(self, outputs: Outputs, extra: nn.ModuleDict, temperature: Tensor | float = 1.0) -> View:
+    def _view(
+        self,
+        outputs: Outputs,
+        extra: nn.ModuleDict,
+        temperature: Tensor | float = 1.0,
+        positions: Tensor | None = None,
+    ) -> View:
         pairs = zip(outputs.teachers, self.last_maps, strict=bool(self.last_maps))
-        return View(self.settings, extra, outputs, [output.taps[last] for output, last in pairs], temperature)
+        maps = [output.taps[last] for output, last in pairs]
+        return View(self.settings, extra, outputs, maps, temperature, positions)
 
     def _compared_maps(self, outputs: Outputs) -> list[tuple[float, Tensor, list[Tensor]]]:
         """Return weight, student's map and teachers' maps of every compared stage."""

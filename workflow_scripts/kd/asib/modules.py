@@ -9,17 +9,67 @@ from kd.methods._features import unit
 
 
 class SynergyHead(nn.Module):
-    """Classifier of the code: LayerNorm, GELU, Dropout, Linear, with a temperature that may be learned."""
+    """Classifier of the code: LayerNorm, GELU, Dropout, Linear, with a temperature that may be learned.
 
-    def __init__(self, width: int, num_classes: int, dropout: float = 0.0, learnable_temperature: bool = False) -> None:
+    A `residual` one adds to logits that are there already, and at the start nothing: its last layer is zero. A
+    `scaled` one keeps, as `scale`, what its logits are divided by when they are a target.
+    """
+
+    scale: Tensor | None
+
+    def __init__(
+        self,
+        width: int,
+        num_classes: int,
+        dropout: float = 0.0,
+        learnable_temperature: bool = False,
+        residual: bool = False,
+        scaled: bool = False,
+    ) -> None:
         super().__init__()
-        self.net = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout), nn.Linear(width, num_classes))
+        last = nn.Linear(width, num_classes)
+        self.net = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Dropout(dropout), last)
+        if residual:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         self.log_temperature = nn.Parameter(torch.zeros(())) if learnable_temperature else None
+        self.register_buffer("scale", torch.ones(()) if scaled else None)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Return synergy logits (B,C) of codes (B,D), over the temperature where there is one (1 at the start)."""
-        logits = self.net(z)
+    def forward(self, z: Tensor, base: Tensor | None = None) -> Tensor:
+        """Return synergy logits (B,C) of codes (B,D), over the temperature where there is one (1 at the start).
+
+        `base` (B,C) are the logits that a residual head adds to.
+        """
+        logits = self.net(z) if base is None else base + self.net(z)
         return logits if self.log_temperature is None else logits * torch.exp(-self.log_temperature)
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        """Return synergy logits (B,C) as a target."""
+        return logits if self.scale is None else logits / self.scale
+
+    def rescale(self, scale: Tensor) -> None:
+        """Keep what logits of a target are divided by from now on."""
+        assert self.scale is not None, "a head of scaled targets"
+        self.scale.copy_(scale)
+
+
+class Parts(nn.Module):
+    """Two parts of the training images, drawn from torch's generator, each with its share of every class.
+
+    `first` (N,) says of the image at each position whether it is in the first part, which has a `share` of all.
+    """
+
+    first: Tensor
+
+    def __init__(self, labels: Tensor, share: float) -> None:
+        super().__init__()
+        labels = labels.cpu()
+        drawn = torch.randperm(len(labels))
+        shuffled = drawn[labels[drawn].argsort(stable=True)]
+        counted = torch.floor(torch.arange(len(labels) + 1, dtype=torch.float64) * share)
+        first = torch.empty(len(labels), dtype=torch.bool)
+        first[shuffled] = counted.diff() > 0
+        self.register_buffer("first", first)
 
 
 class DistillationAdapters(nn.ModuleList):

@@ -31,7 +31,9 @@ def half_recipe(settings: Mapping[str, Any], half: str) -> dict[str, Any]:
         "ema_decay": None,
         "ema_start_decay": None,
     }
-    return recipe if settings["teacher_mixing"] else {**recipe, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
+    # an image that is mixed with one of the other part would let a fusion see what it is not to be fitted on
+    mixes = settings["teacher_mixing"] and not settings["cross_fit"] and settings["fusion_share"] == 1
+    return recipe if mixes else {**recipe, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
 
 
 def half_freezing(settings: Mapping[str, Any], half: str, teachers: int) -> dict[str, Freezing]:

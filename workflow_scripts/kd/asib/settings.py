@@ -32,6 +32,12 @@ def contradictions(settings: Mapping[str, Any]) -> list[str]:
         "train_distill_adapter_only needs use_distillation_adapter true": (
             settings["train_distill_adapter_only"] and not settings["use_distillation_adapter"]
         ),
+        "give fusion_share or cross_fit, which shares the images out itself": (
+            settings["cross_fit"] and settings["fusion_share"] < 1
+        ),
+        "synergy_scale learned and synergy_temp_learnable are both a temperature: give one": (
+            settings["synergy_scale"] == "learned" and settings["synergy_temp_learnable"]
+        ),
         "renorm_ce_kd needs ce_alpha or kd_alpha above 0": (
             settings["renorm_ce_kd"] and not (_ever(settings["ce_alpha"]) or _ever(settings["kd_alpha"]))
         ),

@@ -1,6 +1,7 @@
 """The student update: the student learns from labels, from the synergy and from what stands behind it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ def student_terms(view: View, batch: Batch, maps: Sequence[Compared]) -> dict[st
     settings, student = view.settings, view.outputs.student
     through = settings.synergy_gradient
     with torch.set_grad_enabled(through and torch.is_grad_enabled()):
-        code, synergy = view.synergy(sample=False)
+        code, synergy = view.target()
     weights = _disagreement_weights(view, batch)
     kd = losses.soft_kl(student.logits, synergy, view.tau)
     terms = {"ce": (weights * batch.cross_entropies(student.logits)).mean(), "kd": (weights * kd).mean()}
@@ -43,8 +44,7 @@ def _feature_terms(view: View, code: Fused) -> dict[str, Tensor]:
     """Return the feature term; the fusion's query is asked again, with gradient, where it is what is compared."""
     student = view.outputs.student
     if view.settings.feat_kd_alpha > 0 and view.settings.feat_kd_key == "query":
-        query = view.fusion.project_query(student.taps[EMBEDDING])
-        code = Fused(code.z, code.mu, code.logvar, query, code.answer)
+        code = replace(code, query=view.query(student.taps[EMBEDDING]))
     return view.feature_terms(code, student, target_gradient=False)
 
 

@@ -18,18 +18,21 @@ def teacher_terms(view: View, batch: Batch, networks: Mapping[str, nn.Module]) -
     """
     settings = view.settings
     student = detached(view.outputs.student)
-    code, synergy = view.synergy(sample=True, student=student)
+    code, synergy = view.fitted(student)
     certainty = view.certainty(code)
     kd = losses.soft_kl(synergy, student.logits, view.tau)
     terms = {
-        "synergy_ce": (certainty * batch.cross_entropies(synergy)).mean(),
-        "teacher_kd": (certainty * kd).mean(),
+        "synergy_ce": view.mean(certainty * batch.cross_entropies(synergy)),
+        "teacher_kd": view.mean(certainty * kd),
     }
+    if settings.synergy_kd_alpha > 0:
+        # unweighted: it is to hold above all where the fusion is unsure
+        terms["synergy_kd"] = view.mean(losses.soft_kl(synergy, view.average.detach(), view.tau))
     if settings.use_cccp and settings.cccp_alpha > 0:
-        terms["cccp"] = losses.soft_kl(synergy, student.logits, settings.tau).mean()
+        terms["cccp"] = view.mean(losses.soft_kl(synergy, student.logits, settings.tau))
     if settings.use_ib:
         assert code.logvar is not None, "the settings were checked for a fusion with a bottleneck"
-        terms["ib"] = losses.ib_kl(code.mu, code.logvar, settings.ib_reduction)
+        terms["ib"] = view.mean(losses.ib_kls(code.mu, code.logvar, settings.ib_reduction))
     return terms | view.feature_terms(code, student, target_gradient=True) | _regularisers(view, networks)
 
 

@@ -1,18 +1,35 @@
 """What both updates make of a batch before they compare anything: the code, the synergy, the student's features."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from kd.asib import losses
 from kd.asib.fusions.base import Fused, Fusion
+from kd.asib.modules import Parts, SynergyHead
 from kd.methods._features import EMBEDDING
 from kd.methods.contract import Output, Outputs
 from kd.schema.cards import MethodSettings
 from kd.tools.errors import UserError
 
-SYNERGY = "synergy"
+SYNERGY, AVERAGE = "synergy", "average"
+
+SECOND = "_second"
+"""What the names of the second fusion's modules end in, where there are two."""
+
+
+def fusions(settings: MethodSettings) -> tuple[str, ...]:
+    """Return what the names of each fusion's modules end in: of one, or of two that are fitted on a part each."""
+    return ("", SECOND) if settings.cross_fit else ("",)
+
+
+def head_of(extra: nn.ModuleDict, which: str) -> SynergyHead:
+    """Return the head of one of the fusions."""
+    found = extra[f"head{which}"]
+    assert isinstance(found, SynergyHead), "the extra module head is the synergy's"
+    return found
 
 
 def detached(output: Output) -> Output:
@@ -30,28 +47,105 @@ class View:
         outputs: Outputs,
         maps: Sequence[Tensor] = (),
         tau: Tensor | float = 1.0,
+        positions: Tensor | None = None,
     ) -> None:
         self.settings, self.extra, self.outputs = settings, extra, outputs
         self.maps, self.tau = maps, tau
         """Teachers' last maps where the fusion reads them, and the temperature of the moment."""
+        self.positions = positions
+        """Positions (B,) of training images; None of others, which no fusion has been fitted on."""
+
+    # --- logits -------------------------------------------------------------------------------------
 
     @property
-    def fusion(self) -> Fusion:
-        """The fusion module."""
-        found = self.extra["mbm"]
+    def average(self) -> Tensor:
+        """The plain average of the teachers' logits, (B,C)."""
+        return losses.averaged([output.logits for output in self.outputs.teachers])
+
+    def fitted(self, student: Output) -> tuple[Fused, Tensor]:
+        """Return the code and the synergy logits (B,C) that the teacher update fits, of two fusions each image's own.
+
+        The code is a sample, or without use_ib its mean.
+        """
+        made = [self._fused(which, student, sample=self.settings.use_ib) for which in fusions(self.settings)]
+        return self._merged(made, of_its_own=True)
+
+    def target(self) -> tuple[Fused, Tensor]:
+        """Return the code, its mean, and the logits (B,C) that the student is taught.
+
+        No training image's come from a fusion that was fitted on it, where there is another: of two fusions it is the
+        other one's, of one that has a part of the images for itself the average of the teachers'. Of an image that is
+        not among the training images they are the mean of both fusions'.
+        """
+        made = []
+        for which in fusions(self.settings):
+            code, logits = self._fused(which, self.outputs.student, sample=False)
+            made.append((code, head_of(self.extra, which).scaled(logits)))
+        code, logits = self._merged(made, of_its_own=False)
+        if self.settings.synergy_scale == "entropy":
+            logits = logits / losses.matching_scale(logits / self.tau, self.average / self.tau)
+        if self.settings.fusion_share < 1 and self.positions is not None:
+            logits = torch.where(self._in_first()[:, None], self.average, logits)
+        return code, logits
+
+    def own_logits(self, which: str) -> Tensor:
+        """Return the synergy logits (B,C) of one of the fusions as it is, from the mean of its code."""
+        return self._fused(which, self.outputs.student, sample=False)[1]
+
+    def _fused(self, which: str, student: Output, sample: bool) -> tuple[Fused, Tensor]:
+        code = self._fusion(which)(student.taps[EMBEDDING], self.embeddings(which), self.maps, sample=sample)
+        return code, head_of(self.extra, which)(code.z, self._base())
+
+    def _base(self) -> Tensor | None:
+        """Return what the head's output is added to, (B,C), if anything."""
+        logits = [output.logits for output in self.outputs.teachers]
+        average = {"average": losses.averaged, "certainty": losses.certain_average}.get(self.settings.synergy_base)
+        return None if average is None else average(logits)
+
+    def _merged(self, made: Sequence[tuple[Fused, Tensor]], of_its_own: bool) -> tuple[Fused, Tensor]:
+        """Return of every image what its own or the other of two fusions made; the mean if it has none."""
+        if len(made) == 1:
+            return made[0]
+        (code, logits), (other_code, other_logits) = made
+        merge = self._merging(of_its_own)
+        return code.merged(other_code, merge), merge(logits, other_logits)
+
+    def _merging(self, of_its_own: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        if self.positions is None:
+            return lambda first, second: (first + second) / 2
+        of_first = self._in_first() if of_its_own else ~self._in_first()
+        return lambda first, second: torch.where(of_first.view(-1, *[1] * (first.ndim - 1)), first, second)
+
+    def _in_first(self) -> Tensor:
+        assert self.positions is not None, "only training images are in a part"
+        parts = self.extra["parts"]
+        assert isinstance(parts, Parts), "two parts of the training images"
+        return parts.first[self.positions]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of images' values (B,), of those alone that the fusion is fitted on; 0 without any."""
+        if self.settings.fusion_share == 1:
+            return values.mean()
+        fits = self._in_first().to(values.dtype)
+        return (fits * values).sum() / fits.sum().clamp(min=1)
+
+    # --- features -----------------------------------------------------------------------------------
+
+    def query(self, embedding: Tensor) -> Tensor:
+        """Return the student's embedding (B,q) as the fusion that its target comes from asks with it, (B,...)."""
+        asked = [self._fusion(which).project_query(embedding) for which in fusions(self.settings)]
+        return asked[0] if len(asked) == 1 else self._merging(of_its_own=False)(*asked)
+
+    def _fusion(self, which: str) -> Fusion:
+        found = self.extra[f"mbm{which}"]
         assert isinstance(found, Fusion), "the extra module mbm is the fusion"
         return found
 
-    def synergy(self, sample: bool, student: Output | None = None) -> tuple[Fused, Tensor]:
-        """Return the code of the batch and the synergy logits (B,C); without use_ib the code is its mean."""
-        asking = (student or self.outputs.student).taps[EMBEDDING]
-        code = self.fusion(asking, self.embeddings(), self.maps, sample=sample and self.settings.use_ib)
-        return code, self.extra["head"](code.z)
-
-    def embeddings(self) -> list[Tensor]:
-        """Return the teachers' embeddings as the fusion gets them."""
+    def embeddings(self, which: str = "") -> list[Tensor]:
+        """Return the teachers' embeddings as a fusion gets them."""
         embeddings = [output.taps[EMBEDDING] for output in self.outputs.teachers]
-        return self.extra["adapters"](embeddings) if "adapters" in self.extra else embeddings
+        adapters = f"adapters{which}"
+        return self.extra[adapters](embeddings) if adapters in self.extra else embeddings
 
     def certainty(self, code: Fused) -> Tensor | float:
         """Return one weight an image, (B,), or 1 without the bottleneck."""
@@ -69,8 +163,8 @@ class View:
             return {}
         features, target = self._features(student.taps[EMBEDDING], code)
         target = target if target_gradient else target.detach()
-        distances = losses.feature_distance(features, target, settings.feat_kd_norm)
-        return {"feature": (self.certainty(code) * distances).mean()}
+        distances = self.certainty(code) * losses.feature_distance(features, target, settings.feat_kd_norm)
+        return {"feature": self.mean(distances) if target_gradient else distances.mean()}
 
     def _features(self, embedding: Tensor, code: Fused) -> tuple[Tensor, Tensor]:
         key = self.settings.feat_kd_key

@@ -8,7 +8,7 @@ import torch
 from kd.engine.fixed_view import fixed_view, save_outputs
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.workbench import prepare
-from kd.methods.contract import Heads
+from kd.methods.contract import Teaches
 from kd.record.run_json import run_record
 from kd.study.job_settings import JobSettings
 from kd.tools.files import write_json
@@ -24,13 +24,14 @@ def synergy_outputs(job: JobSettings, files: Files) -> None:
     rule teacher_outputs asks teachers about, of the training part of the split only.
     """
     bench, started = prepare(job, files), time.perf_counter()
-    assert isinstance(bench.method, Heads), "a chain has a head"
+    assert isinstance(bench.method, Teaches), "a chain makes its student's target"
     for _, module in bench.team.modules():
         module.eval()
-    parts = []
-    for images in fixed_view(bench.data.train, bench.data.augmenter, job.split_seed).split(job.recipe.eval_batch_size):
-        heads = bench.method.heads(bench.team.forward(images, bench.precision), bench.team.extra)
-        parts.append(next(iter(heads.values())).float().cpu())
+    parts, size = [], job.recipe.eval_batch_size
+    view = fixed_view(bench.data.train, bench.data.augmenter, job.split_seed)
+    for positions in torch.arange(len(view), device=view.device).split(size):
+        outputs = bench.team.forward(view[positions], bench.precision)
+        parts.append(bench.method.taught(outputs, bench.team.extra, positions).float().cpu())
     logits = torch.cat(parts)
     save_outputs(files.folder, logits, bench.data.digest)
     record = run_record(

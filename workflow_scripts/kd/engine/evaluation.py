@@ -1,6 +1,6 @@
 """What a team makes of a split: accuracies of its networks and heads, and what its method observes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from kd.data.augment import Augmenter
 from kd.data.store import ImageStore
 from kd.engine.precision import Precision
 from kd.engine.team import Team
-from kd.methods.contract import STUDENT, Heads, Method, Observes, Stage
+from kd.methods.contract import STUDENT, Heads, Method, Observes, Outputs, Stage
 
 
 @torch.no_grad()
@@ -48,6 +48,25 @@ def accuracies(
     return {**found, "loss": float(loss) / len(store)} if STUDENT in roles else found
 
 
+@torch.no_grad()
+def seen(
+    team: Team,
+    store: ImageStore,
+    augmenter: Augmenter,
+    precision: Precision,
+    batch_size: int,
+    positions: Tensor | None = None,
+) -> Iterator[tuple[Outputs, Tensor, Tensor]]:
+    """Yield what all networks make of a split's plain images, or of those at positions, and labels and positions (B,).
+
+    All modules are put in eval mode and left there.
+    """
+    for _, module in team.modules():
+        module.eval()
+    for images, labels, at in store.batches(torch.arange(len(store)) if positions is None else positions, batch_size):
+        yield team.forward(augmenter.plain(images), precision), labels, at
+
+
 def evaluated_roles(team: Team, trained: frozenset[str]) -> list[str]:
     """Return the networks worth evaluating in a stage: those it trains, and the student."""
     return [role for role in team.models if role in trained or role == STUDENT]
@@ -65,11 +84,8 @@ def observations(
     """Return the means over a split of what the method observes, if it does; all modules are left in eval mode."""
     if not isinstance(method, Observes):
         return {}
-    for _, module in team.modules():
-        module.eval()
     sums: dict[str, Tensor] = {}
-    for images, labels, _ in store.batches(torch.arange(len(store)), batch_size):
-        outputs = team.forward(augmenter.plain(images), precision)
+    for outputs, labels, _ in seen(team, store, augmenter, precision, batch_size):
         for name, values in method.observe(outputs, labels, team.extra).items():
             total = values.double().sum()
             sums[name] = sums[name] + total if name in sums else total

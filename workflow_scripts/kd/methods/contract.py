@@ -6,7 +6,7 @@ Neither knows the other's insides. Each question is asked once, in the order in 
 methods are asked stands in protocols of its own, further down. `kd.methods.logit_loss` and `tap_loss` are shorter.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -437,6 +437,25 @@ class Heads(Protocol):
 
     def heads(self, outputs: Outputs, extra: nn.ModuleDict) -> dict[str, Tensor]:
         """Return logits (B,C) beside the models' own whose validation accuracy is reported while extra is trained."""
+
+
+@runtime_checkable
+class Teaches(Protocol):
+    """Makes the student's target itself, in a way that depends on which training image it is of."""
+
+    def taught(self, outputs: Outputs, extra: nn.ModuleDict, positions: Tensor) -> Tensor:
+        """Return the logits (B,C) that the student is taught on the training images at positions (B,)."""
+
+
+@runtime_checkable
+class Calibrates(Protocol):
+    """Fits a few numbers on the validation images once a stage is over."""
+
+    def calibrate(self, stage: Stage, seen: Iterable[tuple[Outputs, Tensor]], extra: nn.ModuleDict) -> None:
+        """Write into buffers of the extra modules what was found after a half-stage.
+
+        `seen` gives, batch by batch and only if asked, what the networks make of the validation images, and the labels.
+        """
 
 
 @runtime_checkable

@@ -112,10 +112,17 @@ def section(card: Card) -> str:
         f"{card.title}: {card.paper.authors}, {title}, {f'{where}, ' if where else ''}{card.paper.year}.",
         "",
         table(("Setting", "Default", "Allowed", "Meaning"), rows),
+        *(line for name in card.forms for line in (form_line(card, name), "")),
         *([card.notes.strip(), ""] if card.notes else []),
         *([f"Published numbers: {'; '.join(sources)}.", ""] if sources else []),
     ]
     return "\n".join(lines)
+
+
+def form_line(card: Card, name: str) -> str:
+    """Return which settings have other defaults in a form."""
+    others = ", ".join(f"`{key}` `{shown(value)}`" for key, value in card.forms[name].items())
+    return f"`form: {name}` has other defaults: {others}."
 
 
 def card_keys() -> str:

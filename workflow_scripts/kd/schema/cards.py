@@ -237,6 +237,9 @@ class Card(Strict):
     card has no such setting."""
     settings: dict[str, Setting]
     """By name; each term of the loss has its weight under TERM_weight."""
+    forms: dict[str, dict[str, Any]] = {}
+    """Of a card with a setting `form`: by a choice of it that is not the default, the settings that have other defaults
+    then. What an experiment gives stands above them."""
     published: list[Published] = []
     """Accuracies to stand beside ours."""
     notes: str = ""
@@ -248,6 +251,17 @@ class Card(Strict):
             strange = names_in(formula) - self.settings.keys() if formula else ()
             if strange:
                 raise ValueError(str(unknown(f"setting in control.{key}", min(strange), self.settings)))
+        return self
+
+    @model_validator(mode="after")
+    def _forms_are_choices(self) -> Self:
+        form = self.settings.get("form")
+        others = set(form.choices or ()) - {form.default} if form else set()
+        for name, defaults in self.forms.items():
+            if name not in others:
+                raise ValueError(f"forms: {name} is no choice of the setting form beside its default")
+            for key in sorted(defaults.keys() - (self.settings.keys() - {"form"})):
+                raise ValueError(str(unknown(f"setting in forms.{name}", key, self.settings)))
         return self
 
     @cached_property
@@ -264,8 +278,10 @@ class Card(Strict):
         for key in given:
             if key not in self.settings:
                 raise unknown(f"setting of method {self.name} in {where}", key, self.settings)
+        form = given.get("form")
+        defaults = self.forms.get(form, {}) if isinstance(form, str) else {}
         try:
-            return self.settings_model.model_validate(given)
+            return self.settings_model.model_validate({**defaults, **given})
         except ValidationError as error:
             raise plain_error(error, self.settings_model, where) from error
 

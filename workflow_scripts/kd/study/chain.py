@@ -46,8 +46,7 @@ def stage_settings(settings: Mapping[str, Any], stage: int, half: str, epochs: i
     """
     at_stage = _at_stage(settings, stage, half)
     if half == STUDENT_UPDATE and at_stage["student_epochs"] is None:
-        assert epochs is not None, "student_epochs null needs the recipe's epochs"
-        at_stage["student_epochs"] = _shares(epochs, stages(settings))[stage - 1]
+        at_stage["student_epochs"] = _epochs(settings, half, epochs)[stage - 1]
     if settings["schedule_span"] == "chain":
         of_half = _epochs(settings, half, epochs)
         at_stage["epochs_span"] = [float(sum(of_half[: stage - 1])), float(sum(of_half))]
@@ -74,7 +73,9 @@ def _at_stage(settings: Mapping[str, Any], stage: int, half: str) -> dict[str, A
         for key, value in settings.items()
         if key not in left_out
     }
-    if half == STUDENT_UPDATE:
+    if half == TEACHER_UPDATE:
+        resolved["teacher_adapt_epochs"] = _epochs(settings, half, None)[stage - 1]
+    else:
         schedule = resolved.pop("student_freeze_schedule")
         level = settings["student_freeze_level"] - (stage - 1) if schedule is None else schedule[stage - 1]
         resolved["student_freeze_level"] = max(-1, level)
@@ -84,20 +85,22 @@ def _at_stage(settings: Mapping[str, Any], stage: int, half: str) -> dict[str, A
 def _epochs(settings: Mapping[str, Any], half: str, epochs: int | None) -> list[int]:
     """Return the epochs of one kind of update in every stage."""
     count = stages(settings)
+    if half == TEACHER_UPDATE and settings["teacher_epochs"] is not None:
+        return _shares(settings["teacher_epochs"], count, "teacher_epochs divides its epochs", "teacher_adapt_epochs")
     given = settings["teacher_adapt_epochs" if half == TEACHER_UPDATE else "student_epochs"]
     if isinstance(given, list):
         return given
     if given is not None:
         return [given] * count
     assert epochs is not None, "student_epochs null needs the recipe's epochs"
-    return _shares(epochs, count)
+    return _shares(epochs, count, "student_epochs null divides the recipe's epochs", "student_epochs")
 
 
-def _shares(epochs: int, count: int) -> list[int]:
+def _shares(epochs: int, count: int, divided: str, instead: str) -> list[int]:
     """Divide epochs over stages; earlier stages get what is left over."""
     if epochs < count:
         raise UserError(
-            f"asib: student_epochs null divides the recipe's epochs over the stages, but there are {epochs} epochs "
-            f"for num_stages {count}: give more epochs, fewer stages or student_epochs"
+            f"asib: {divided} over the stages, but there are {epochs} epochs for num_stages {count}: give more epochs, "
+            f"fewer stages or {instead}"
         )
     return [epochs // count + (stage < epochs % count) for stage in range(count)]

@@ -1,7 +1,7 @@
 """What every fusion module makes of the teachers' features, and the Gaussian bottleneck that three of them share."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,11 @@ class Fused:
     answer: Tensor | None = None
     attention: Tensor | None = None
     """(B,K) weights of the teachers, averaged over heads."""
+
+    def merged(self, other: "Fused", merge: Callable[[Tensor, Tensor], Tensor]) -> "Fused":
+        """Return what another fusion of the same kind made of the same batch, merged with this."""
+        merged = {field.name: (getattr(self, field.name), getattr(other, field.name)) for field in fields(self)}
+        return replace(self, **{name: merge(*pair) for name, pair in merged.items() if pair[0] is not None})
 
 
 class Fusion(nn.Module):

@@ -1,13 +1,15 @@
 """One half of one stage of a staged method: a job of a chain, each of which starts from the state before it."""
 
+import torch
+
 from kd.engine.checkpoint import load_state, save_state
-from kd.engine.evaluation import accuracies, observations
+from kd.engine.evaluation import accuracies, observations, seen
 from kd.engine.history import Result
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.trainings import finish, normalised, save_student, train, validation_of
 from kd.engine.jobs.workbench import Workbench, prepare
 from kd.engine.training import OnEpoch
-from kd.methods.contract import STUDENT, Halved
+from kd.methods.contract import STUDENT, Calibrates, Halved, Stage
 from kd.study.job_settings import JobSettings
 
 
@@ -23,6 +25,8 @@ def train_half_stage(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Resul
         save_student(files.folder, bench, result)
         # the next half starts from the weights that validation selected, as the run's result does
         bench.team.models[STUDENT].load_state_dict(result.best)
+    bench.team.fold([])
+    _calibrate(bench, stage)
     optimizers = {**before["optimizers"], **result.optimizers}
     state = {"team": bench.team.state(), "optimizers": optimizers, "normalised": normalised(bench)}
     save_state(files.folder / "state.pt", state)
@@ -30,10 +34,17 @@ def train_half_stage(job: JobSettings, files: Files, on_epoch: OnEpoch) -> Resul
     return result
 
 
+@torch.no_grad()
+def _calibrate(bench: Workbench, stage: Stage) -> None:
+    if isinstance(bench.method, Calibrates):
+        data, size = bench.data, bench.job.recipe.eval_batch_size
+        made = seen(bench.team, data.validation, data.augmenter, bench.precision, size)
+        bench.method.calibrate(stage, ((outputs, labels) for outputs, labels, _ in made), bench.team.extra)
+
+
 def _team_report(bench: Workbench) -> dict[str, float]:
     """Return what every network, head and observation of the method makes of the validation images."""
     team, data, recipe = bench.team, bench.data, bench.job.recipe
-    team.fold([])
     reading = (data.validation, data.augmenter, bench.precision, recipe.eval_batch_size)
     found = accuracies(team, bench.method, *reading, list(team.models), heads=True)
     tops = {"val_top1" if name == STUDENT else f"val_top1/{name}": top for name, top in found.items() if name != "loss"}
