@@ -62,3 +62,25 @@ rule asib_result:
         halves=lambda w, input: [Path(file).parent for file in input.runs],
     shell:
         command("asib_result", "halves out", halves="params.halves:q")
+
+
+rule asib_predictions:
+    input:
+        reads("asib_predictions"),
+    output:
+        f"{STAGE_FOLDER}/{{half}}/predictions.npz",
+    log:
+        f"{LOGS}/asib_predictions/{RUN_LOG}_stage{{stage}}_{{half}}.log",
+    wildcard_constraints:
+        method=CHAINS,
+        half="teacher_update|student_update",
+    conda:
+        ENVIRONMENT
+    threads: THREADS
+    resources:
+        **work("asib_predictions"),
+        gpu=GPUS,
+    params:
+        **told("asib_predictions"),
+    shell:
+        command("asib_predictions", "settings data teachers previous out gpus threads", out="output:q")

@@ -59,6 +59,7 @@ PLANNED = [
     f"./{HOME}/none--resnet8/ce/seed0/checkpoints/last.safetensors",
     f"{HOME}/resnet14+wrn_16_1--resnet8/asib/seed0/stage2/student_update/checkpoints/best.safetensors",
     f"{HOME}/resnet14+wrn_16_1--resnet8/asib/seed0/synergy.json",
+    f"{HOME}/resnet14+wrn_16_1--resnet8/asib/seed0/stage1/teacher_update/predictions.npz",
     f"{HOME}/pretrain/resnet14/ft/seed0/extra.safetensors",
     f"{HOME}/teachers/resnet14/seed0/evaluation.json",
     f"{HOME}/tuned/resnet14/choice.json",

@@ -277,16 +277,14 @@ def test_a_learned_scale_stands_in_the_state_and_divides_the_target_alone(cross_
 # --- the gate -------------------------------------------------------------------------------------------
 
 
-def judged(caplog, synergy, average, **given):
-    method = method_of(2, **given)
+def judged(caplog, synergy, average, given=None, **settings):
+    method = method_of(2, **settings)
+    validation = {"synergy": synergy, "average": average, "teacher0": 70.0}
+    if given is not None:
+        validation["given/average"] = given
     labels = torch.arange(200) % CLASSES
     with caplog.at_level(logging.INFO):
-        method.accept(
-            method.half_stage(TEACHER_UPDATE),
-            {"synergy": synergy, "average": average, "teacher0": 70.0},
-            labels,
-            CLASSES,
-        )
+        method.accept(method.half_stage(TEACHER_UPDATE), validation, labels, CLASSES)
     return [(record.levelname, record.getMessage()) for record in caplog.records]
 
 
@@ -296,6 +294,8 @@ def test_a_synergy_below_the_average_is_told_and_stops_the_chain_if_asked(caplog
     assert "synergy accuracy 71.00 % on 200 validation images, average of the teachers' logits 72.50 %" in said
     with pytest.raises(UserError, match="it is below what costs no training"):
         judged(caplog, 71.0, 72.5, gate="average")
+    with pytest.raises(UserError, match=r"72\.50 % before they adapted"):
+        judged(caplog, 71.0, 70.0, given=72.5, gate="average")
 
 
 def test_a_synergy_that_reaches_the_average_is_told_too(caplog):

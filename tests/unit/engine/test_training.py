@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from interrupted import Interrupted, stop_after
@@ -13,9 +15,11 @@ from told import told
 from kd.asib.gate import check_synergy
 from kd.asib.method import ASIB as ASIBMethod
 from kd.engine import optim
+from kd.engine.evaluation import seen
 from kd.engine.jobs.evaluate import FEATURE_IMAGES, evaluate_network
 from kd.engine.jobs.files import Files
 from kd.engine.jobs.half_stage import train_half_stage
+from kd.engine.jobs.predict_team import even_sample, predict_team
 from kd.engine.jobs.student import train_student
 from kd.engine.jobs.trainings import train
 from kd.engine.jobs.workbench import prepare
@@ -294,6 +298,7 @@ ASIB = {
     "teacher_lr": 3e-3,
 }
 CHAIN = {"recipe": {"epochs": 4}, "dataset": {"subset_size": 600}}
+TEACHERS = ("teacher0", "teacher1")
 HALVES = [(stage, half) for stage in (1, 2) for half in ("teacher_update", "student_update")]
 
 
@@ -435,7 +440,7 @@ def test_a_later_unfreeze_trains_with_a_gpus_optimisers_too(world, monkeypatch):
 
 @of_a_chain
 def test_a_half_stage_records_synergy_teachers_disagreement_and_the_bottlenecks_kl(chain):
-    folder = chain.folder / "whole"
+    folder, given = chain.folder / "whole", {}
     for half in ("teacher_update", "student_update"):
         found = json.loads((folder / f"stage2/{half}/run.json").read_text(encoding="utf-8"))["validation"]
         roles = {"val_top1", *(f"val_top1/{name}" for name in ("synergy", "average", "teacher0", "teacher1"))}
@@ -445,6 +450,13 @@ def test_a_half_stage_records_synergy_teachers_disagreement_and_the_bottlenecks_
         apart = found["val_top1/synergy"] - found["val_top1/average"]
         assert math.isclose(found["val/synergy_minus_average"], apart, abs_tol=1e-9)
         assert found["val/disagreement_any_wrong"] >= found["val/disagreement_both_wrong"]
+        given[half] = {name: top for name, top in found.items() if name.startswith("val_top1/given/")}
+    assert given["teacher_update"] == given["student_update"]
+    assert set(given["student_update"]) == {f"val_top1/given/{name}" for name in ("synergy", "average", *TEACHERS)}
+    job = parse_settings(told(chain.plan, "evaluate_teacher", "digits", "wrn_16_1", 0))
+    alone = evaluate_network(job, chain.packed, chain.teacher("wrn_16_1"))["val"]
+    top1 = 100 * (alone.logits.argmax(1) == alone.labels).mean()
+    assert given["student_update"]["val_top1/given/teacher0"] == pytest.approx(top1), "of wrn_16_1 as it came"
     record = json.loads((folder / "stage1/student_update/run.json").read_text(encoding="utf-8"))
     row = list(csv.DictReader((folder / "stage1/student_update/metrics.csv").open(encoding="utf-8")))[
         record["best_epoch"] - 1
@@ -506,6 +518,64 @@ def test_halves_move_only_what_they_train(chain):
     assert any(not torch.equal(first[STUDENT][key], second[STUDENT][key]) for key in first[STUDENT])
     record = json.loads((chain.folder / "whole/stage1/teacher_update/run.json").read_text(encoding="utf-8"))
     assert {"val_top1/synergy", "val_top1/teacher0", "val_top1/teacher1"} <= record["validation"].keys()
+
+
+@of_a_chain
+@pytest.mark.parametrize(("stage", "half"), HALVES)
+def test_predictions_of_a_half_stage_are_what_its_record_counts(full_chain, stage, half):
+    folder = full_chain.folder / "whole"
+    previous = state_of(folder, stage, half)
+    first = (stage, half) == HALVES[0]
+    asked = (
+        full_chain.files("asked", previous=previous) if first else Files(full_chain.packed, folder, previous=previous)
+    )
+    found = predict_team(full_chain.half(stage, half), asked)
+    names = ["student", "teacher0", "teacher1", "synergy", "average"]
+    assert found["names"].tolist() == names + ["given0", "given1"] * first
+    made = dict(zip(found["names"], found["val/logits"], strict=True))
+    record = json.loads((folder / f"stage{stage}/{half}/run.json").read_text(encoding="utf-8"))["validation"]
+    for name in names:
+        top1 = 100 * (made[name].argmax(1) == found["val/labels"]).mean()
+        assert top1 == pytest.approx(record["val_top1" if name == STUDENT else f"val_top1/{name}"]), name
+    assert made["average"].dtype == np.float32
+    assert len(found["train/labels"]) == len(found["train/positions"]) == found["train/logits"].shape[1] == 480
+    bench = prepare(full_chain.half(stage, half), Files(full_chain.packed, folder, previous=previous))
+    assert torch.equal(
+        bench.data.train.labels[torch.from_numpy(found["train/positions"])].cpu(),
+        torch.from_numpy(found["train/labels"]),
+    )
+
+
+@of_a_chain
+def test_predictions_tell_of_the_teachers_as_they_were_given_and_of_what_the_student_is_taught(full_chain):
+    previous = state_of(full_chain.folder / "whole", *HALVES[0])
+    files = full_chain.files("asked", previous=previous)
+    found = predict_team(full_chain.half(*HALVES[0]), files)
+    made = dict(zip(found["names"], found["val/logits"], strict=True))
+    job = parse_settings(told(full_chain.plan, "evaluate_teacher", "digits", "wrn_16_1", 0))
+    alone = evaluate_network(job, full_chain.packed, files.teachers[0])["val"].logits
+    np.testing.assert_allclose(made["given0"], alone, rtol=1e-3, atol=1e-3)
+    assert not np.allclose(made["teacher0"], alone, atol=1e-2), "that one adapted"
+    bench = prepare(full_chain.half(*HALVES[0]), replace(files, teachers=[]))
+    (outputs, _, _), *_ = seen(bench.team, bench.data.train, bench.data.augmenter, bench.precision, 480)
+    with torch.no_grad():
+        taught = bench.method.taught(outputs, bench.team.extra, torch.arange(480, device=bench.team.device))
+    synergy = found["train/logits"][found["names"].tolist().index("synergy")]
+    np.testing.assert_allclose(synergy, taught.cpu(), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("images", "most"), [(100, 100), (100, 37), (99, 200)])
+def test_a_sample_of_images_is_even_over_the_classes(images, most):
+    labels = np.random.default_rng(0).permutation(
+        np.repeat([0, 1, 2], [images // 2, images // 4, images - images // 2 - images // 4])
+    )
+    chosen = even_sample(labels, 7, most)
+    assert len(chosen) == min(images, most)
+    assert (np.diff(chosen) > 0).all()
+    shares = np.bincount(labels[chosen], minlength=3) - len(chosen) * np.bincount(labels) / images
+    assert (abs(shares) <= 1).all()
+    assert np.array_equal(chosen, even_sample(labels, 7, most))
+    assert np.array_equal(chosen, even_sample(labels, 8, most)) == (most >= images)
 
 
 def test_a_synergy_at_chance_stops_the_chain(world, monkeypatch):

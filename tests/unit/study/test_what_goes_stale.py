@@ -11,6 +11,7 @@ from kd.study import digests
 from kd.study.experiment import check_experiment
 from kd.study.job_plan import JobPlan
 from kd.study.jobs import Jobs
+from kd.study.jobs.asib import half_predictions
 from kd.study.plan import Plan
 
 EXPERIMENT = {
@@ -40,7 +41,7 @@ STUDENTS = {f"train_student {method}" for method in METHODS}
 TEACHERS = {"train_teacher resnet20", "train_teacher wrn_16_1"}
 HALVES = {"asib_teacher_update", "asib_student_update"}
 TRAININGS = {*STUDENTS, *TEACHERS, *HALVES, "pretrain_method", "continual_run"}
-OF_A_CHAIN = {"evaluate_synergy", "synergy_outputs"}
+OF_A_CHAIN = {"evaluate_synergy", "synergy_outputs", "asib_predictions"}
 EVALUATIONS = {"evaluate vgg8", "evaluate_teacher resnet20", "evaluate_teacher wrn_16_1"}
 MEASURED = {f"tune {network}" for network in ("resnet20", "wrn_16_1", "vgg8")}
 OUTPUTS = {"teacher_outputs resnet20"}
@@ -110,6 +111,7 @@ EDITS = {
     "class by class": ("kd/analysis/by_class.py", None, ADD, {"details"}),
     "images to look at": ("kd/data/examples.py", None, ADD, {"details"}),
     "evaluation of a chain": ("kd/engine/jobs/evaluate_team.py", None, ADD, {"evaluate_synergy"}),
+    "predictions of a half-stage": ("kd/engine/jobs/predict_team.py", None, ADD, {"asib_predictions"}),
     "pass through a chain": ("kd/continual/targets.py", None, ADD, {"synergy_outputs"}),
     "tasks": ("kd/continual/tasks.py", None, ADD, {"continual_run", "continual_matrix"} | CHECK),
     "accuracy matrices": ("kd/continual/evaluation.py", None, ADD, {"continual_matrix"}),
@@ -151,6 +153,7 @@ def jobs_of(jobs: Jobs) -> Iterator[JobPlan]:
     waiting = [jobs.of(rule) for rule in ("check_pairs", "tables", "details")]
     waiting += [jobs.of("evaluate_single", run) for run in jobs.plan.runs]
     waiting += [jobs.of("evaluate_synergy", run) for run in chains]
+    waiting += [job for run in chains for job in half_predictions(jobs, run)]
     waiting += [jobs.of("continual_matrix", run) for run in jobs.plan.continual.runs]
     seen = set()
     while waiting:

@@ -65,17 +65,25 @@ def check_synergy(
 
 
 def compare_with_average(
-    accuracy: float, average: float, images: int, margin: float = 0.0, where: str = "asib teacher update"
+    accuracy: float,
+    average: float,
+    given: float,
+    images: int,
+    margin: float = 0.0,
+    where: str = "asib teacher update",
 ) -> tuple[bool, str]:
     """Return whether the synergy reaches the average of its teachers' logits less a margin, and a sentence on it.
 
-    All are in percent or points, on the same validation images.
+    `average` is that of the teachers of the moment, `given` that of the teachers as they came; the higher one counts,
+    for the other one costs nothing either. All are in percent or points, on the same validation images.
     """
-    apart = round((accuracy - average) / 100 * images)  # whole images, so that equal accuracies are equal
+    # in whole images, so that equal accuracies are equal
+    apart = round((accuracy - max(average, given)) / 100 * images)
+    before = f" ({given:.2f} % before they adapted)" if given != average else ""
     allowed = f", {margin:g} points below which are allowed" if margin else ""
     beside = (
         f"{where}: synergy accuracy {accuracy:.2f} % on {images} validation images, average of the teachers' logits "
-        f"{average:.2f} %{allowed}"
+        f"{average:.2f} %{before}{allowed}"
     )
     if apart >= -round(margin / 100 * images, 6):
         return True, beside

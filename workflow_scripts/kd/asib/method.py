@@ -22,6 +22,7 @@ from kd.asib.teacher_terms import teacher_terms
 from kd.asib.view import AVERAGE, SYNERGY, View, check_widths, fusions, head_of
 from kd.methods._features import EMBEDDING
 from kd.methods.contract import (
+    GIVEN,
     STUDENT,
     Context,
     Method,
@@ -61,6 +62,8 @@ class ASIB(Method):
 
     `schedule`, `loss` and `weight` take settings resolved to one half-stage (kd.study.chain.stage_settings).
     """
+
+    teaching = SYNERGY
 
     epochs: int | None = None
     """The recipe's epochs; without them `plan` leaves a student_epochs of null to the recipe."""
@@ -235,7 +238,8 @@ class ASIB(Method):
             reached = [validation[role] for role in roles if role in validation]
             check_synergy(validation[SYNERGY], num_classes, len(labels), reached, majority)
             gate, margin = self.settings.gate, self.settings.gate_margin
-            good, said = compare_with_average(validation[SYNERGY], validation[AVERAGE], len(labels), margin)
+            averages = validation[AVERAGE], validation.get(GIVEN + AVERAGE, validation[AVERAGE])
+            good, said = compare_with_average(validation[SYNERGY], *averages, len(labels), margin)
             if good:
                 log.info("%s", said)
             elif gate == "average":

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -33,6 +34,9 @@ class Training:
     `run` does it all. Trainings that share their batches go on side by side through `start`, `begin_epoch`, `step` and
     `end_epoch` (kd.engine.cotraining).
     """
+
+    given: Mapping[str, float] = MappingProxyType({})
+    """Of a stage of a chain, accuracies before the whole chain by role and head, each GIVEN and its name."""
 
     def __init__(
         self,
@@ -116,7 +120,7 @@ class Training:
         if isinstance(self.method, Accepts):
             row = result.rows[-1]
             found = {key.removeprefix("val_top1/"): value for key, value in row.items() if key.startswith("val_top1/")}
-            self.method.accept(run.stage, found, self.data.validation.labels, self.data.num_classes)
+            self.method.accept(run.stage, {**self.given, **found}, self.data.validation.labels, self.data.num_classes)
         self._enter(self.index + 1)
 
     # --- an epoch -------------------------------------------------------------------------------

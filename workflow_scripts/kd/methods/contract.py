@@ -24,6 +24,8 @@ from kd.tools.errors import unknown
 
 STUDENT, EXTRA = "student", "extra"
 _TEACHER, _PEER, _PART = "teacher", "peer", f"{EXTRA}."
+GIVEN = "given/"
+"""What the accuracies of networks and heads are called that they had before a chain began."""
 
 Entry = TypeVar("Entry")
 
@@ -443,6 +445,9 @@ class Heads(Protocol):
 class Teaches(Protocol):
     """Makes the student's target itself, in a way that depends on which training image it is of."""
 
+    teaching: str
+    """Name of the head that makes it of other images."""
+
     def taught(self, outputs: Outputs, extra: nn.ModuleDict, positions: Tensor) -> Tensor:
         """Return the logits (B,C) that the student is taught on the training images at positions (B,)."""
 
@@ -473,7 +478,8 @@ class Accepts(Protocol):
     def accept(self, stage: Stage, validation: Mapping[str, float], labels: Tensor, num_classes: int) -> None:
         """Raise a UserError if the stage is not worth going on from.
 
-        `validation` holds accuracies in percent by role and head, `labels` (N,) are those of the validation images.
+        `validation` holds accuracies in percent by role and head, and of a chain also those of all but the student
+        before its first half-stage, as GIVEN and their name; `labels` (N,) are those of the validation images.
         """
 
 

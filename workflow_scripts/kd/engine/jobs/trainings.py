@@ -31,9 +31,15 @@ def train(
     stages: Sequence[Stage],
     on_epoch: OnEpoch,
     optimizers: dict[str, Any] | None = None,
+    given: Mapping[str, float] | None = None,
 ) -> Result:
-    """Train some stages, or go on with them, and write config.yaml and metrics.csv."""
-    result = training_of(bench, files, on_epoch).run(list(stages), optimizers)
+    """Train some stages, or go on with them, and write config.yaml and metrics.csv.
+
+    `given` are the accuracies of a chain's networks and heads before it, which the method judges a stage by.
+    """
+    training = training_of(bench, files, on_epoch)
+    training.given = given or {}
+    result = training.run(list(stages), optimizers)
     write_metrics(files.folder / "metrics.csv", result.rows)
     return result
 

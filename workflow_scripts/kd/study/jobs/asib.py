@@ -1,5 +1,7 @@
 """ASIB: every half of every stage is a job that starts from the half before it."""
 
+from collections.abc import Sequence
+
 from kd.study.chain import HALVES, STUDENT_UPDATE, TEACHER_UPDATE, stage_settings, stages
 from kd.study.job_plan import JobPlan
 from kd.study.job_settings import MethodPart
@@ -80,6 +82,21 @@ def evaluate_synergy(jobs: Jobs, run: Run) -> JobPlan:
 
 
 @of_rule
+def asib_predictions(jobs: Jobs, run: Run, stage: int, half: str) -> JobPlan:
+    """Return what the networks and heads of a half-stage make of images; of the first, its teachers as given too."""
+    of_half, first = jobs.of(f"asib_{half}", run, stage), (stage, half) == (1, HALVES[0])
+    teachers = [jobs.trained(teacher) for teacher in jobs.plan.taught(run).teachers] if first else []
+    return _of_half(jobs, "asib_predictions", run, of_half, of_half.folder, teachers)
+
+
+def half_predictions(jobs: Jobs, run: Run) -> list[JobPlan]:
+    """Return the predictions of every half-stage of a chain, in order."""
+    ((_, settings),) = jobs.plan.variants[run.method].parts
+    numbers = range(1, stages(settings) + 1)
+    return [jobs.of("asib_predictions", run, stage, half) for stage in numbers for half in HALVES]
+
+
+@of_rule
 def synergy_outputs(jobs: Jobs, run: Run) -> JobPlan:
     """Return a finished chain's pass over the training images."""
     folder = f"{jobs.plan.folder}/{run.path}/synergy_outputs"
@@ -87,8 +104,13 @@ def synergy_outputs(jobs: Jobs, run: Run) -> JobPlan:
 
 
 def _of_last_half(jobs: Jobs, rule: str, run: Run, folder: str) -> JobPlan:
-    """Return a job that reads what the last half-stage of a chain left, and is told what that one was told."""
-    last, plan = halves(jobs, run)[-1], jobs.plan
+    return _of_half(jobs, rule, run, halves(jobs, run)[-1], folder)
+
+
+def _of_half(jobs: Jobs, rule: str, run: Run, half: JobPlan, folder: str, teachers: Sequence[JobPlan] = ()) -> JobPlan:
+    """Return a job that reads what a half-stage of a chain left, and is told what that one was told."""
+    plan = jobs.plan
     modules = {rule, *method_modules(plan, run.method), *network_modules(plan, *plan.taught(run).networks)}
-    assert last.work is not None
-    return on_images(jobs, rule, run.dataset, folder, last.settings, modules, last.work, previous=[last])
+    assert half.work is not None
+    told = (run.dataset, folder, half.settings, modules, half.work)
+    return on_images(jobs, rule, *told, teachers=teachers, previous=[half])

@@ -93,4 +93,4 @@ def _arguments(wildcards: Mapping[str, str]) -> tuple[Hashable, ...]:
         dataset, student, strategy = (wildcards[name] for name in ("dataset", "student", "strategy"))
         found["run"] = ContinualRun(dataset, student, strategy, int(wildcards["seed"]))
     alone = ("dataset", "teacher", "network", "method", "seed", "stage", "sink")
-    return tuple(found[name] for name in (("run", "stage") if "run" in found else alone) if name in found)
+    return tuple(found[name] for name in (("run", "stage", "half") if "run" in found else alone) if name in found)
