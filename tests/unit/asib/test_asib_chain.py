@@ -192,6 +192,8 @@ def test_plan_lists_the_half_stages_in_order():
     assert [stage.name for stage in plan] == list(HALVES) * 2
     assert [stage.recipe["epochs"] for stage in plan] == [4, 6, 5, 7]
     assert [stage.selects for stage in plan] == [False, True] * 2
+    assert not any(stage.keeps for stage in plan)
+    assert [stage.keeps for stage in method_of(2, teacher_keeps="best").plan()] == ["synergy", ""] * 2
     teacher, student = plan[2], plan[3]
     assert teacher.updates[0].trains == ("teacher0", "teacher1", "teacher2", "extra.mbm", "extra.head")
     assert teacher.updates[0].lr_scale == {"extra.mbm": 10.0, "extra.head": 10.0}

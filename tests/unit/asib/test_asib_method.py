@@ -368,6 +368,7 @@ OTHER = {
     "feat_kd_norm": (FEATURES, "l2"),
     "use_partial_freeze": ({}, True),
     "teacher_adapt_epochs": ({}, 3),
+    "teacher_keeps": ({}, "best"),
     "teacher_optimizer": ({}, "sgd"),
     "teacher_lr": ({}, 1e-2),
     "teacher_schedule": ({}, "constant"),

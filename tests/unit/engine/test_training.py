@@ -381,6 +381,7 @@ EVERYTHING = {
     "synergy_scale": "learned",
     "synergy_kd_alpha": 0.1,
     "cross_fit": True,
+    "teacher_keeps": "best",
 }
 FULL_RECIPE = {
     "epochs": 4,
@@ -584,6 +585,35 @@ def test_a_synergy_at_chance_stops_the_chain(world, monkeypatch):
     here = world(ASIB, **CHAIN)
     with pytest.raises(UserError, match="does not beat chance"):
         run_chain(here, "run")
+
+
+START_IS_BEST = {"synergy_base": "average", "adapt_teachers": False, "teacher_lr": 0.3, "teacher_schedule": "constant"}
+
+
+@pytest.mark.parametrize("keeps", ["best", "last"])
+def test_a_teacher_update_leaves_the_epoch_with_the_best_synergy_or_the_last(world, keeps, monkeypatch):
+    judged = []
+    monkeypatch.setattr(ASIBMethod, "accept", lambda self, stage, validation, *more: judged.append(validation))
+    here = world({**ASIB, **START_IS_BEST, "teacher_keeps": keeps}, **CHAIN)
+    state = run_chain(here, "run", HALVES[:1])
+    folder = here.folder / "run/stage1/teacher_update"
+    found = json.loads((folder / "run.json").read_text(encoding="utf-8"))["validation"]
+    rows = list(csv.DictReader((folder / "metrics.csv").open(encoding="utf-8")))
+    epochs = [float(row["val_top1/synergy"]) for row in rows]
+    average = found["val_top1/given/average"]
+    assert max(epochs) < average, "steps of that size leave nothing of the average"
+    assert found["val_top1/synergy"] == pytest.approx(average if keeps == "best" else epochs[-1], rel=1e-4)
+    assert judged[0]["synergy"] == pytest.approx(found["val_top1/synergy"])
+    head = state["team"]["extra"]["head.net.3.weight"]
+    assert (head.abs().sum() == 0) == (keeps == "best"), "the state before the first epoch"
+
+
+def test_of_epochs_with_the_same_accuracy_the_later_one_is_kept(world):
+    here = world({**ASIB, **START_IS_BEST, "teacher_keeps": "best", "teacher_lr": 1e-9}, **CHAIN)
+    state = run_chain(here, "run", HALVES[:1])
+    assert state["team"]["extra"]["head.net.3.weight"].abs().sum() > 0
+    log = json.loads((here.folder / "run/stage1/teacher_update/run.json").read_text(encoding="utf-8"))["validation"]
+    assert log["val_top1/synergy"] == log["val_top1/average"]
 
 
 def test_teacher_freeze_of_a_stage_is_applied(world):

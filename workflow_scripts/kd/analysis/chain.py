@@ -53,7 +53,7 @@ def join_chain(folders: Sequence[Path], out: Path) -> None:
     Best weights are those of the student update with the highest validation accuracy (the earliest of equals), last
     weights those of the last one; epochs are numbered through; seconds and FLOPs are sums, memory is the maximum.
     config.yaml holds the settings of every half-stage, train.log their logs one after the other; half_stages.csv says
-    what each left: accuracies of student, synergy and teachers, the bottleneck's KL, the teachers' disagreement.
+    what each left: accuracies of student, synergy, teachers and their average, the bottleneck's KL, the disagreement.
     """
     halves = [_read(folder) for folder in folders]
     rows, best_epoch, best = _histories(halves)

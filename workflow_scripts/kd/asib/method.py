@@ -95,7 +95,8 @@ class ASIB(Method):
         adapters = tuple(part(ADAPTERS + one) for one in which if settings.use_distillation_adapter)
         fused = tuple(part(name + one) for one in which for name in (FUSION, HEAD))
         update = Update(half, (*roles, *adapters, *fused), dict.fromkeys(fused, settings.mbm_lr_factor))
-        return Stage(half, (update,), recipe, selects=False, freeze=freeze, span=span)
+        keeps = SYNERGY if settings.teacher_keeps == "best" else ""
+        return Stage(half, (update,), recipe, selects=False, keeps=keeps, freeze=freeze, span=span)
 
     def deployed(self, student: TappedModel, context: Context) -> TappedModel:
         """Return the student with its residual adapter, if it is to have one."""

@@ -256,7 +256,8 @@ def rehearse(
     training = Training(team, method, data, recipe, PLAIN, job.seed, nowhere, lambda row: None, frozen)
     training.feed.most = 1
     for stage in stages_of_job(job, method):
-        training.start([replace(stage, recipe={**stage.recipe, "batch_size": recipe.batch_size})])
+        # no validation image is looked at
+        training.start([replace(stage, keeps="", recipe={**stage.recipe, "batch_size": recipe.batch_size})])
         training.begin_epoch()
         batch = next(training.feed.epoch())
         training.step(batch, training.frozen.outputs(batch), training.frozen.cost(len(batch.labels)))

@@ -12,7 +12,7 @@ from kd.engine.optim import build_optimizer, lr_factor
 from kd.engine.precision import Precision
 from kd.engine.team import Team
 from kd.engine.timetable import EMA_STEP, LR, Timetable, ema_decay
-from kd.methods.contract import STUDENT, Method, Momenta, Progress, Stage, Update
+from kd.methods.contract import EXTRA, STUDENT, Method, Momenta, Progress, Stage, Update
 from kd.schema.config import Recipe
 from kd.study.experiment import checked
 from kd.study.options import AVERAGE, PLATEAU, option
@@ -59,6 +59,8 @@ class StageRun:
         self.timetable, self.sums = Timetable(recipe, method, team.device), Sums(team.device)
         self._loads = 0
         self.epoch = 0
+        self.kept: dict[str, Any] = {}
+        """Where a head decides what is kept: its state when it was best, the accuracies found then and the epoch."""
         self.flops: dict[int, float] = {}
         """What a step costs, by the number of images of its batch; known once there was one."""
 
@@ -145,6 +147,20 @@ class StageRun:
             self._load_weights(self.plateau.state)
             self.plateau.drop()
 
+    def judge(self, found: Mapping[str, float]) -> None:
+        """Keep what is trained if the head that decides has never been better; of equals the later has learned more."""
+        top = found[self.stage.keeps]
+        if not self.kept or top >= self.kept["found"][self.stage.keeps]:
+            state = {role: own for role, own in self.team.state().items() if role in {*self.trained, EXTRA}}
+            self.kept = {"found": dict(found), "epoch": self.epoch, "state": copy.deepcopy(state)}
+
+    def take_kept(self) -> dict[str, float]:
+        """Go back to what was kept; return its accuracies."""
+        for role, module in self.team.modules():
+            if role in self.kept["state"]:
+                module.load_state_dict(self.kept["state"][role])
+        return dict(self.kept["found"])
+
     def _weights(self) -> dict[str, Any]:
         """Return everything that training moves."""
         return {
@@ -169,6 +185,7 @@ class StageRun:
             "plateau": None if self.plateau is None else self.plateau.state_dict(),
             "epoch": self.epoch,
             "flops": self.flops,
+            "kept": self.kept,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -178,4 +195,4 @@ class StageRun:
             self.scaler.load_state_dict(state["scaler"])
         if self.plateau is not None:
             self.plateau.load_state_dict(state["plateau"])
-        self.epoch, self.flops = int(state["epoch"]), dict(state["flops"])
+        self.epoch, self.flops, self.kept = int(state["epoch"]), dict(state["flops"]), dict(state["kept"])

@@ -106,6 +106,8 @@ class Training:
             self.result.flops += self.frozen.flops_before
         name = f"stage '{stage.name}' of method {self.method.name}"
         self.loop = Loop(self.feed, self._take, lambda: run.place, run.mend, name, run.recipe.capture)
+        if run.stage.keeps and state is None:
+            run.judge(_tops(self._validated()))
         if run.over:
             self._leave()
 
@@ -117,9 +119,12 @@ class Training:
             result.last = run.kept_weights()
             if not result.best:
                 result.best, result.best_epoch = result.last, len(result.rows)
+        found = _tops(result.rows[-1])
+        if run.stage.keeps:
+            found = run.take_kept()
+            top = found[run.stage.keeps]
+            log.info("%s was best after epoch %d of %d, %.2f %%", run.stage.keeps, run.kept["epoch"], run.epoch, top)
         if isinstance(self.method, Accepts):
-            row = result.rows[-1]
-            found = {key.removeprefix("val_top1/"): value for key, value in row.items() if key.startswith("val_top1/")}
             self.method.accept(run.stage, {**self.given, **found}, self.data.validation.labels, self.data.num_classes)
         self._enter(self.index + 1)
 
@@ -155,6 +160,8 @@ class Training:
         self._select(row)
         result.rows.append(row)
         run.end_epoch(row)
+        if run.stage.keeps:
+            run.judge(_tops(row))
         self.resume.save(self.state_dict())
         self.on_epoch(row)
         if run.over:
@@ -209,6 +216,12 @@ class Training:
             log.warning("goes on on a %s after epochs on a %s", self.team.device.type, state["device"])
         run = self.stage_run
         log.info("resuming stage '%s' after epoch %d of %d", run.stage.name, run.epoch, run.epochs)
+
+
+def _tops(row: Row) -> dict[str, float]:
+    """Return the validation accuracies of roles and heads in a row, but the student's."""
+    found = {key.removeprefix("val_top1/"): value for key, value in row.items() if key.startswith("val_top1/")}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _columns(split: str, found: Mapping[str, float]) -> Row:

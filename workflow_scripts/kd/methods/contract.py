@@ -88,6 +88,9 @@ class Stage:
     """Recipe keys that differ in this stage."""
     selects: bool = True
     """Whether the validation accuracy of its epochs may select the weights that are kept."""
+    keeps: str = ""
+    """Head by whose validation accuracy what the stage trains is kept, as it was before the first epoch or after one of
+    them; '' keeps it as it is in the end."""
     freeze: Mapping[str, Freezing] = field(default_factory=dict)
     """By role, what of a trained model is frozen in this stage."""
     span: tuple[float, float] | None = None
