@@ -70,7 +70,7 @@ rule tables:
     input:
         reads("tables"),
     output:
-        report(expand(f"{FOLDER}/tables/{{name}}", name=layout.table_files()), category="Tables"),
+        report(expand(f"{FOLDER}/tables/{{name}}", name=layout.table_files(bool(PLAN.searches.runs))), category="Tables"),
         f"{FOLDER}/tables/{layout.REFERENCES}",
     log:
         f"{LOGS}/tables.log",
@@ -81,7 +81,7 @@ rule tables:
         experiment=experiment_file,
         folder=lambda w, output: Path(output[0]).parent,
     shell:
-        command("tables", "experiment runs statistics out", out="params.folder:q")
+        command("tables", "experiment runs statistics trials out", out="params.folder:q")
 
 
 rule figures:
@@ -156,7 +156,7 @@ rule page:
     shell:
         command(
             "page",
-            "experiment runs statistics curves details figures continual out",
+            "experiment runs statistics trials curves details figures continual out",
             figures="params.folder:q",
             out="output:q",
         )

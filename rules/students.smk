@@ -1,5 +1,9 @@
 # Students of every method that is one job; the baseline is the method ce.
-ALONE = [name for name, variant in PLAN.variants.items() if not variant.chain and name not in EXPERIMENT.co_train]
+ALONE = [
+    name
+    for name, variant in PLAN.variants.items()
+    if not variant.chain and not variant.trial and name not in EXPERIMENT.co_train
+]
 
 
 rule train_student:
@@ -20,7 +24,7 @@ rule train_student:
     params:
         **told("train_student"),
     shell:
-        command("train_student", "settings data teachers outputs pretrained budget out tuned code gpus threads")
+        command("train_student", "settings data teachers outputs pretrained budget chosen out tuned code gpus threads")
 
 
 # Those of co_train: a rule for each set of methods and seeds that one job trains.

@@ -1,9 +1,10 @@
 """A made-up experiment on disk: run folders as the engine leaves them, collected and analysed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from recorded import failed, finished, step
 
@@ -124,7 +125,14 @@ class World:
         files = (self.runs_csv, self.statistics, self.root / "curves.csv")
         write_figures(*files, folder, self.report, self.families)
 
-    def page(self, designs: Sequence[Design] = (), continual: Path | None = None, figures: Path | None = None) -> str:
+    def page(
+        self,
+        designs: Sequence[Design] = (),
+        continual: Path | None = None,
+        figures: Path | None = None,
+        trials: Path | None = None,
+        meta: Mapping[str, Any] | None = None,
+    ) -> str:
         """The page; without a folder of figures each of them is some bytes that tell its name."""
         inputs = Inputs(
             runs=self.runs_csv,
@@ -133,13 +141,14 @@ class World:
             details=self.root / "details.json",
             figures=figures or self.root / "figures",
             continual=continual,
+            trials=trials,
         )
         names = [*figure_files([group.key for group in self.groups()]), *design_figures(designs)]
         for name in [] if figures else [*names, *continual_figures([self.dataset] if continual else [])]:
             (inputs.figures / name).parent.mkdir(parents=True, exist_ok=True)
             (inputs.figures / name).write_bytes(PIXEL + name.encode())
         out = self.root / "report.html"
-        write_page(inputs, out, self.report, self.cards, self.meta, self.families, designs)
+        write_page(inputs, out, self.report, self.cards, meta or self.meta, self.families, designs)
         return out.read_text(encoding="utf-8")
 
     @property

@@ -65,6 +65,13 @@ RIGHT: dict[str, Any] = {
         "confidence": 0.9,
         "analysis": {"kind": "sweep", "variants": ["kd", "kd_t2"], "setting": "temperature"},
     },
+    "search": {
+        "trials": 2,
+        "seed": 7,
+        "methods": ["kd_t2", "both"],
+        "recipe": {"lr": {"log": [0.01, 0.1]}, "label_smoothing": {"linear": [0.0, 0.2]}},
+        "ranges": {"kd": {"temperature": {"times": [0.5, 2.0]}, "ce_weight": {"choices": [0.1, 0.5]}}},
+    },
     "gpus": 1,
     "jobs_per_gpu": 2,
     "threads": 2,

@@ -22,6 +22,7 @@ def main(arguments: argparse.Namespace) -> None:
         details=arguments.details,
         figures=arguments.figures,
         continual=arguments.continual,
+        trials=arguments.trials,
     )
     cards = cards_of(plan.variants.values())
     write_page(inputs, arguments.out, experiment.report, cards, plan.meta(), families(plan), plan.designs)
@@ -35,6 +36,7 @@ if __name__ == "__main__":
     parser.add_argument("--curves", type=Path, required=True, help="curves.csv")
     parser.add_argument("--details", type=Path, required=True, help="details.json")
     parser.add_argument("--figures", type=Path, required=True, help="folder of the figures")
+    parser.add_argument("--trials", type=Path, nargs="?", help="trials.csv, where there are searches")
     parser.add_argument("--continual", type=Path, nargs="?", help="continual.json, where there are such runs")
     parser.add_argument("--out", type=Path, required=True, help="report.html")
     run(main, parser, "page")

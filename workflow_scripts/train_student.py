@@ -13,4 +13,6 @@ def work(*job: Any) -> Any:
 
 
 if __name__ == "__main__":
-    run_training(work, training_parser(__doc__, "teachers", "outputs", "pretrained", "budget"), "train_student")
+    run_training(
+        work, training_parser(__doc__, "teachers", "outputs", "pretrained", "budget", "chosen"), "train_student"
+    )

@@ -37,7 +37,9 @@ def packed(tmp_path_factory) -> Path:
 class World:
     """An experiment of one method on digits, and its jobs run in this process."""
 
-    def __init__(self, packed: Path, folder: Path, method, recipe=None, dataset=None, models=None, beside=None) -> None:
+    def __init__(
+        self, packed: Path, folder: Path, method, recipe=None, dataset=None, models=None, beside=None, search=None
+    ) -> None:
         self.packed, self.folder = packed, folder
         self.plan = Plan(
             check_experiment(
@@ -50,6 +52,7 @@ class World:
                     "seeds": [0],
                     "recipe": {**RECIPE, **(recipe or {})},
                     "teacher_recipe": {**RECIPE, "epochs": 8},
+                    "search": search,
                 }
             )
         )

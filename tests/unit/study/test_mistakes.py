@@ -22,7 +22,7 @@ def refused(content: Any) -> str:
 
 def test_the_experiment_that_they_are_made_from_is_right():
     plan = Plan(check_experiment(RIGHT))
-    assert len(plan.runs) == 96
+    assert len(plan.runs) == 120
 
 
 R: Place = ("recipe",)

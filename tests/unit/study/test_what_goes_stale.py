@@ -33,14 +33,15 @@ EXPERIMENT = {
         "strategies": [{"name": "distilled", "targets": "asib", "replay_capacity": 100}],
     },
     "seeds": [0],
+    "search": {"trials": 2, "methods": ["crd"]},
     "recipe": {"epochs": 400, "precision": "auto"},
 }
 OF_KD = ("kd", "asked", "waiting", "averaged", "mixed", "operated", "native")
 METHODS = ("ce", *OF_KD, "crd", "dml", "ft", "simkd")
-STUDENTS = {f"train_student {method}" for method in METHODS}
+STUDENTS = {f"train_student {method}" for method in (*METHODS, "crd_searched")}
 TEACHERS = {"train_teacher resnet20", "train_teacher wrn_16_1"}
 HALVES = {"asib_teacher_update", "asib_student_update"}
-TRAININGS = {*STUDENTS, *TEACHERS, *HALVES, "pretrain_method", "continual_run"}
+TRAININGS = {*STUDENTS, *TEACHERS, *HALVES, "pretrain_method", "continual_run", "train_trial"}
 OF_A_CHAIN = {"evaluate_synergy", "synergy_outputs", "asib_predictions"}
 EVALUATIONS = {"evaluate vgg8", "evaluate_teacher resnet20", "evaluate_teacher wrn_16_1"}
 MEASURED = {f"tune {network}" for network in ("resnet20", "wrn_16_1", "vgg8")}
@@ -51,8 +52,16 @@ READING = TRAININGS | OF_A_CHAIN | EVALUATIONS | MEASURED | OUTPUTS | SINGLE | C
 """All that reads packed images and runs networks."""
 EVERY = READING
 OF_METHODS = TRAININGS | OF_A_CHAIN | MEASURED | CHECK
+TABLED = {"asib_result", "details", "statistics", "tables"}
 READ_AND_WRITTEN = OUTPUTS | {"train_student asked", "synergy_outputs", "continual_run"} | CHECK
-OF_VGG = STUDENTS | HALVES | OF_A_CHAIN | CHECK | {f"{rule} vgg8" for rule in ("evaluate", "evaluate_single", "tune")}
+OF_VGG = (
+    STUDENTS
+    | {"train_trial"}
+    | HALVES
+    | OF_A_CHAIN
+    | CHECK
+    | {f"{rule} vgg8" for rule in ("evaluate", "evaluate_single", "tune")}
+)
 OF_WRN = HALVES | OF_A_CHAIN | CHECK | {f"{rule} wrn_16_1" for rule in ("train_teacher", "evaluate_teacher", "tune")}
 
 ADD = "\n\nEDITED = 1\n"
@@ -84,7 +93,12 @@ EDITS = {
     "united wants": ("kd/data/wants.py", "peers=max(", "peers=min(", OF_METHODS),
     "contract": ("kd/methods/contract.py", None, ADD, OF_METHODS),
     # one method, one network, one data set
-    "a loss": ("kd/methods/crd.py", None, ADD, {"train_student crd"} | CHECK),
+    "a loss": (
+        "kd/methods/crd.py",
+        None,
+        ADD,
+        {"train_student crd", "train_student crd_searched", "train_trial"} | CHECK,
+    ),
     "a loss that others use": (
         "kd/methods/kd.py",
         None,
@@ -117,6 +131,12 @@ EDITS = {
     "accuracy matrices": ("kd/continual/evaluation.py", None, ADD, {"continual_matrix"}),
     "check": ("kd/engine/rehearsal.py", None, ADD, CHECK),
     "tables": ("kd/reporting/tables.py", None, ADD, {"tables"}),
+    # a search: an edit of what only tables show chooses nothing anew
+    "trial": ("kd/engine/jobs/trial.py", None, ADD, {"train_trial"}),
+    "choice": ("kd/analysis/choice.py", None, ADD, {"choose"}),
+    "chosen settings": ("kd/engine/jobs/chosen.py", None, ADD, {"train_student crd_searched"}),
+    "table of trials": ("kd/analysis/trials.py", None, ADD, {"trials", "tables"}),
+    "measures of the tables": ("kd/analysis/measures.py", None, ADD, {"collect", *TABLED}),
     # what runs only where settings ask for it
     "plateau": ("kd/engine/plateau.py", None, ADD, {"train_student waiting"} | CHECK),
     "averaged weights": ("kd/engine/ema.py", None, ADD, {"train_student averaged"} | CHECK),
@@ -194,7 +214,16 @@ def sources(tmp_path_factory, plan) -> Iterator[tuple[Path, dict[str, set[str]]]
 
 def test_every_kind_of_job_is_there(sources):
     _, found = sources
-    assert set(found) == EVERY | {"prepare_data", "asib_result", "collect", "details", "statistics", "tables"}
+    assert set(found) == EVERY | {
+        "prepare_data",
+        "asib_result",
+        "collect",
+        "details",
+        "statistics",
+        "tables",
+        "choose",
+        "trials",
+    }
     assert len(EDITS) >= 25
 
 

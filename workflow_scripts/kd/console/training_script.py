@@ -11,7 +11,7 @@ from kd.console.device import lease_gpus
 from kd.console.entry import run
 from kd.console.progress import Progress
 from kd.study.job_settings import JobSettings, parse_settings
-from kd.study.options import BUDGET, option
+from kd.study.options import BUDGET, CHOSEN, option
 
 log = logging.getLogger("kd")
 
@@ -64,6 +64,8 @@ def run_training(work: Callable[..., Any], parser: argparse.ArgumentParser, rule
             tuned=arguments.tuned,
             code=arguments.code,
         )
+        if getattr(arguments, "chosen", None):
+            job = option(CHOSEN).as_chosen(job, arguments.chosen)
         if job.budget is not None:
             job = option(BUDGET).within_budget(job, files)
         log.info("%s", describe(job))

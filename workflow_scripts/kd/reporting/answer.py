@@ -9,6 +9,7 @@ from kd.reporting import text
 from kd.reporting.caption import BASELINE
 from kd.reporting.comparison import Sources
 from kd.reporting.lines import Line, Section
+from kd.reporting.search import Searched, told
 
 NAMED = 8
 """Methods that a sentence names before it counts the others."""
@@ -24,7 +25,7 @@ class Said:
     dataset: str
     pair: str
     sentences: list[str]
-    """The two sentences, and one on what has no result where there is such a thing."""
+    """The two sentences, and one on searches and one on what has no result where there is such a thing."""
     details: list[str]
     """What each reference is compared with, and how many seeds would tell more."""
 
@@ -48,9 +49,12 @@ class Contender:
     flops: float | None
 
 
-def answer_of(sources: Sources, sections: Sequence[Section[Line]]) -> Answer:
-    """Return the answer from the sections of the comparison's tables."""
-    parts = [_said(section, sources) for section in sections]
+def answer_of(
+    sources: Sources, sections: Sequence[Section[Line]], searches: Sequence[Section[Searched]] = ()
+) -> Answer:
+    """Return the answer from the sections of the comparison's tables, and of those of searches."""
+    tables = {(one.dataset, one.pair): one for one in searches}
+    parts = [_said(one, sources, tables.get((one.dataset, one.pair))) for one in sections]
     if len(parts) == 1:
         return Answer(parts[0].sentences, parts)
     across = sources.statistics.across
@@ -64,13 +68,14 @@ def answer_of(sources: Sources, sections: Sequence[Section[Line]]) -> Answer:
 # --- one data set and pair ------------------------------------------------------------------------
 
 
-def _said(section: Section[Line], sources: Sources) -> Said:
+def _said(section: Section[Line], sources: Sources, search: Section[Searched] | None) -> Said:
     students = _students(section)
     scored = [line for line in students if line.record.mean is not None]
     # among those with the most finished seeds, as the lead is: one lucky seed cannot win
     most = max((line.record.n_used for line in scored), default=0)
     steady = [_contender(line) for line in scored if line.record.n_used == most]
-    sentences = [_lead(scored), *_compute(steady, sources), *_lost(students)]
+    searched = [told(search, NUMBERS)] if search else []
+    sentences = [_lead(scored), *_compute(steady, sources), *searched, *_lost(students)]
     return Said(section.dataset, section.pair, sentences, _details(scored, sources))
 
 
@@ -167,12 +172,11 @@ def _compute(found: Sequence[Contender], sources: Sources) -> list[str]:
         shown = [shown[0], *(one.name for one in chosen[1:-1]), shown[-1]]
     more = f"over {sources.report.rope:g} points more" if sources.report.rope else "more"
     given = " (their own training is not known where they were given)" if sources.meta.get("finished") else ""
+    made = ", pre-stages and searches" if sources.trials else " and pre-stages"
     unknown = f"; what {_named([one.name for one in found if one.flops is None])} cost is not known"
     return [
         f"For the compute, {text.listing(shown)} {'were' if len(shown) > 1 else 'was'} best: no other method reached "
-        f"{more} for as few FLOPs, teachers{given} and pre-stages included"
-        + (unknown if len(known) < len(found) else "")
-        + "."
+        f"{more} for as few FLOPs, teachers{given}{made} included" + (unknown if len(known) < len(found) else "") + "."
     ]
 
 

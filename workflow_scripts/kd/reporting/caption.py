@@ -37,6 +37,7 @@ def caption_of(
         _order(students),
         best_sentence(any_apart(students), report.confidence),
         *_links(lines),
+        *_searched(meta),
         "Times, memory and FLOPs are means per run; total time and FLOPs include the teachers and the pre-stage in "
         "full, and a multiply-add counts as two FLOPs.",
         *_devices(students),
@@ -55,6 +56,17 @@ def _controls(lines: Sequence[Line]) -> list[str]:
         f"Δ control: difference to the method's own control ({text.listing(named)}), kd with as much weight of "
         "divergences between predictions (its own weights where a method has none), as many views and, to half an "
         "epoch, as many training FLOPs (teachers' training apart); p is corrected over these differences."
+    ]
+
+
+def _searched(meta: Mapping[str, Any]) -> list[str]:
+    """Return what a searched row is, where methods have some."""
+    names = list(meta.get("searched", ()))
+    if not names:
+        return []
+    return [
+        f"{text.listing(names)}: with the settings that a search of {meta['search']['trials']} trials chose on "
+        "validation; total time and FLOPs include the whole search."
     ]
 
 

@@ -14,6 +14,7 @@ from kd.analysis.placed import MethodRecord
 from kd.analysis.published import published_beside
 from kd.analysis.rows import RunRow
 from kd.analysis.runs import CONTROL, LINK, TEACHER, by_group, distinct, grouped, read_runs
+from kd.analysis.trials import Trial, read_trials
 from kd.reporting import text
 from kd.reporting.caption import BASELINE, any_apart, caption_of, mixed_formats, p_is_told
 from kd.reporting.lines import Beside, Line, Row, Section
@@ -32,6 +33,8 @@ class Sources:
     report: Reporting
     cards: Mapping[str, Card]
     meta: Mapping[str, Any]
+    trials: Sequence[Trial] = ()
+    """Of searches, where there are some."""
 
 
 def load_sources(
@@ -40,9 +43,11 @@ def load_sources(
     report: Reporting,
     cards: Mapping[str, Card],
     experiment_meta: Mapping[str, Any],
+    trials_csv: str | Path | None = None,
 ) -> Sources:
     """Read what the tables and the page are made from."""
-    return Sources(read_runs(runs_csv), read_statistics(statistics_json), report, cards, experiment_meta)
+    trials = read_trials(trials_csv) if trials_csv else ()
+    return Sources(read_runs(runs_csv), read_statistics(statistics_json), report, cards, experiment_meta, trials)
 
 
 def build_sections(sources: Sources) -> list[Section[Line]]:

@@ -33,7 +33,8 @@ def default(field: FieldInfo) -> str:
     if field.is_required():
         return "required"
     if isinstance(field.default, BaseModel):
-        return "its defaults"
+        given = field.default.model_dump(exclude_defaults=True)
+        return f"`{shown(given)}`" if given else "its defaults"
     return f"`{shown(field.default)}`"
 
 
@@ -41,6 +42,8 @@ def shown(value: Any) -> str:
     """Return a default as it is written in YAML."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, dict) and value:
+        return f"{{{', '.join(f'{key}: {shown(inner)}' for key, inner in value.items())}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(shown, value))}]"
     if value == "":

@@ -7,6 +7,7 @@ from kd.study.designs import Design
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 TABLE_FORMATS = ("csv", "md", "tex", "json")
+SEARCH_TABLES = ("search.md", "search.csv")
 REFERENCES = "references.bib"
 """Beside the tables: the papers of their methods."""
 FIGURES = ("learning_curves", "accuracy", "differences", "cost")
@@ -15,9 +16,9 @@ RANKS = ("all", "together", "ranks")
 """The names of the diagram of all data sets and pairs together."""
 
 
-def table_files() -> list[str]:
-    """Return the names that `write_tables` makes in its folder."""
-    return ["answer.md", *(f"comparison.{ending}" for ending in TABLE_FORMATS)]
+def table_files(searches: bool = False) -> list[str]:
+    """Return the names that `write_tables` makes in its folder, with or without searches."""
+    return ["answer.md", *(f"comparison.{ending}" for ending in TABLE_FORMATS), *(SEARCH_TABLES if searches else ())]
 
 
 def in_terminal(markdown: str, page: str) -> list[str]:

@@ -33,6 +33,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "randaugment": config.RandAugment,
     "report": config.Reporting,
     "analysis": config.Analysis,
+    "search": config.Search,
+    "search-recipe": config.RecipeRanges,
+    "range": config.Range,
     "continual": Continual,
     "strategies": Strategy,
 }
@@ -40,6 +43,13 @@ SECTIONS: dict[str, type[BaseModel]] = {
 
 ELSEWHERE = {"teacher_recipe": "recipe", "methods": "methods"}
 """Keys whose values are told in a section of another name, or in one that no model makes."""
+
+WITHIN = {
+    ("search", "recipe"): "search-recipe",
+    ("search", "ranges"): "range",
+    **{("search-recipe", key): "range" for key in config.RecipeRanges.model_fields},
+}
+"""Keys whose values are told in a section of another name than those of the same name elsewhere."""
 
 ENTRY = {
     "method": "A [card](methods/README.md); its settings stand beside it.",
@@ -67,7 +77,7 @@ def manual() -> str:
 
 def keys(section: str) -> str:
     """Return the table of the keys of a section."""
-    return keys_table(SECTIONS[section], place).rstrip()
+    return keys_table(SECTIONS[section], lambda key: place(WITHIN.get((section, key), key))).rstrip()
 
 
 def place(key: str) -> str | None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from kd.reporting.keys import escaped, keys_table, shown, table
 from kd.schema.cards import CARD_FOLDER, Card, Control, Length, Paper, Published, Setting, load_cards
+from kd.schema.config import Range
 from kd.tools.files import atomic_write
 
 README = CARD_FOLDER / "README.md"
@@ -34,7 +35,8 @@ HEAD = """\
 Written from the cards in this folder by `python3 envs/task.py docs`; edit the cards, not this file.
 A published accuracy (top-1 in percent, CIFAR-100 unless said otherwise) is marked by the epoch it was taken at: *last*,
 or *best* on the test images, which is optimistic. Settings go into an experiment file beside the method's name:
-`{method: kd, temperature: 2.0}`. [What a card holds](#what-a-card-holds) stands at the end.
+`{method: kd, temperature: 2.0}`. *Search* is what [a search](../experiments/README.md#as-written-and-searched) draws a
+setting from. [What a card holds](#what-a-card-holds) stands at the end.
 """
 
 CARD_PARTS: dict[str, type[BaseModel]] = {
@@ -42,6 +44,7 @@ CARD_PARTS: dict[str, type[BaseModel]] = {
     "control": Control,
     "settings": Setting,
     "epochs": Length,
+    "search": Range,
     "published": Published,
 }
 """By the key of a card that holds them."""
@@ -111,7 +114,7 @@ def section(card: Card) -> str:
         "",
         f"{card.title}: {card.paper.authors}, {title}, {f'{where}, ' if where else ''}{card.paper.year}.",
         "",
-        table(("Setting", "Default", "Allowed", "Meaning"), rows),
+        table(("Setting", "Default", "Allowed", "Search", "Meaning"), rows),
         *(line for name in card.forms for line in (form_line(card, name), "")),
         *([card.notes.strip(), ""] if card.notes else []),
         *([f"Published numbers: {'; '.join(sources)}.", ""] if sources else []),
@@ -134,7 +137,21 @@ def card_keys() -> str:
 
 def setting_row(name: str, setting: Setting) -> tuple[str, ...]:
     """Return one setting's row."""
-    return (f"`{name}`", f"`{shown(setting.default)}`", allowed(setting), escaped(setting.doc))
+    return (
+        f"`{name}`",
+        f"`{shown(setting.default)}`",
+        allowed(setting),
+        searched(setting.search) if setting.search else "",
+        escaped(setting.doc),
+    )
+
+
+def searched(where: Range) -> str:
+    """Return what a search draws a setting from, in words."""
+    ((scale, given),) = [(key, value) for key, value in where if value is not None]
+    if scale == "choices":
+        return ", ".join(shown(one) for one in given)
+    return f"{scale} {given[0]:g} to {given[1]:g}"
 
 
 def allowed(setting: Setting) -> str:

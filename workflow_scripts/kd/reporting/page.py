@@ -21,6 +21,7 @@ from kd.reporting.figures import Group, load_groups, taught
 from kd.reporting.folds import Fold, data_uri, fold_of, pretty
 from kd.reporting.layout import CONTINUAL_FIGURES, FIGURES, RANKS, TEMPLATE, figure_name
 from kd.reporting.lines import Line, Row, Section
+from kd.reporting.search import Searched, search_sections
 from kd.reporting.style import styled
 from kd.schema.cards import Card
 from kd.schema.config import Reporting
@@ -53,6 +54,8 @@ class Inputs:
     """The folder of the PNG files of `write_figures`, `write_designs` and `write_continual`."""
     continual: Path | None = None
     """continual.json, where there are such runs."""
+    trials: Path | None = None
+    """trials.csv, where there are searches."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ class Comparison:
         """Return what a cell is sorted by, None for a text or what is not known."""
         if isinstance(row.numbers, Line):
             return sort_value(row.numbers, key)
-        return row.numbers.value(key) if isinstance(row.numbers, Together) else place_value(row.numbers, key)
+        if isinstance(row.numbers, Together | Searched):
+            return row.numbers.value(key)
+        return place_value(row.numbers, key)
 
 
 @dataclass(frozen=True)
@@ -124,6 +129,8 @@ class Chapter:
     """What it says by itself, where there are several."""
     details: list[str]
     table: Comparison
+    search: Comparison | None
+    """What its searches found, if it has some."""
     images: list[Image]
     folds: list[Fold]
 
@@ -151,14 +158,19 @@ def write_page(
     """Write the self-contained page: tables, figures, a fold-out per method, images, what is missing, provenance."""
     import jinja2
 
-    sources = load_sources(inputs.runs, inputs.statistics, report, cards, meta)
+    sources = load_sources(inputs.runs, inputs.statistics, report, cards, meta, inputs.trials)
     groups = load_groups(inputs.runs, inputs.statistics, inputs.curves, report, families)
     details = read_details(inputs.details)
     sections = build_sections(sources)
-    answer, together = answer_of(sources, sections), across_section(sources, sections)
+    searches = search_sections(sources, sections)
+    answer, together = answer_of(sources, sections, searches), across_section(sources, sections)
+    found = {(one.dataset, one.pair): comparison(one) for one in searches}
     parts = zip(sections, groups, answer.parts, strict=True)
     with styled():
-        chapters = [_chapter(section, group, part, cards, details, inputs.figures) for section, group, part in parts]
+        chapters = [
+            _chapter(section, found.get((section.dataset, section.pair)), group, part, cards, details, inputs.figures)
+            for section, group, part in parts
+        ]
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -191,7 +203,13 @@ def _question(sources: Sources) -> str:
 
 
 def _chapter(
-    section: Section[Line], group: Group, said: Said, cards: Mapping[str, Card], details: Details, folder: Path
+    section: Section[Line],
+    search: Comparison | None,
+    group: Group,
+    said: Said,
+    cards: Mapping[str, Card],
+    details: Details,
+    folder: Path,
 ) -> Chapter:
     order = ("differences", "cost", "accuracy", "learning_curves")
     assert set(order) == set(FIGURES)
@@ -202,7 +220,7 @@ def _chapter(
     own = details.of(group.dataset, group.pair)
     folds = [fold_of(line, group, cards, own) for line in students]
     title = f"{taught(group.pair)}, on {group.dataset}"
-    return Chapter(title, said.sentences, said.details, comparison(section), images, folds)
+    return Chapter(title, said.sentences, said.details, comparison(section), search, images, folds)
 
 
 def comparison(section: Section[Any]) -> Comparison:

@@ -17,6 +17,7 @@ from kd.reporting.comparison import build_sections, load_sources
 from kd.reporting.latex import Cell, lines_of, pages, table
 from kd.reporting.lines import Line, Numbers, Row, Section
 from kd.reporting.paper import NAME, paper_table
+from kd.reporting.search import search_sections
 from kd.schema.cards import Card
 from kd.schema.config import Reporting
 from kd.tools.csv_files import write_csv
@@ -42,9 +43,10 @@ def write_tables(
     report: Reporting,
     cards: Mapping[str, Card],
     experiment_meta: Mapping[str, Any],
+    trials_csv: str | Path | None = None,
 ) -> None:
-    """Write comparison.csv, .md, .tex and .json, and answer.md, into `folder`."""
-    sources = load_sources(runs_csv, statistics_json, report, cards, experiment_meta)
+    """Write comparison.csv, .md, .tex and .json, and answer.md, into `folder`; of searches search.md and .csv too."""
+    sources = load_sources(runs_csv, statistics_json, report, cards, experiment_meta, trials_csv)
     sections = build_sections(sources)
     target = Path(folder) / "comparison"
     lines = [row.numbers for section in sections for row in section.rows]
@@ -55,8 +57,13 @@ def write_tables(
     atomic_write(target.with_suffix(".json"), as_json(sections, experiment_meta, sources.statistics.across))
     together = across_section(sources, sections)
     table = "\n\n".join(markdown_table(together)) if together else ""
-    answer = as_answer(answer_of(sources, sections), experiment_meta["experiment"], table)
+    searches = search_sections(sources, sections)
+    answer = as_answer(answer_of(sources, sections, searches), experiment_meta["experiment"], table)
     atomic_write(target.with_name("answer.md"), answer)
+    if searches:
+        told = [row.numbers.flat((one.dataset, one.pair), report.weights) for one in searches for row in one.rows]
+        write_csv(target.with_name("search.csv"), told)
+        atomic_write(target.with_name("search.md"), as_markdown(searches, experiment_meta))
 
 
 def _columns(references: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import yaml
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError, create_model, model_validator
 
-from kd.schema.config import LONGEST_NAME, NAME_PATTERN, Name, Strict
+from kd.schema.config import LONGEST_NAME, NAME_PATTERN, Name, Range, Strict
 from kd.schema.formula import names_in
 from kd.schema.plain import plain_error
 from kd.schema.reading import LOADER, read_configuration
@@ -97,12 +97,21 @@ class Setting(Strict):
     """What each value must exceed."""
     choices: list[str] | None = None
     """Of a text: what is allowed."""
+    search: Range | None = None
+    """What a search draws it from; null: it keeps its value."""
 
     @model_validator(mode="after")
     def _scales_a_number(self) -> Self:
         if self.epochs is not None and self.epochs.recipe is not None and self.type not in {"int", "float"}:
             raise ValueError(f"epochs.recipe scales a number of epochs, found type {self.type}")
+        if self.search is not None and not self.can_be_searched:
+            raise ValueError("search: a list, a length in epochs and what decides which runs there are is not searched")
         return self
+
+    @property
+    def can_be_searched(self) -> bool:
+        """Whether it may differ from trial to trial of a search: it changes neither runs nor how long they are."""
+        return not self.type.startswith("list[") and not self.plan and self.epochs is None and not self.per_stage
 
     def annotation(self) -> Any:
         """Return the type that pydantic checks."""

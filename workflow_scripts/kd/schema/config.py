@@ -425,6 +425,66 @@ class Analysis(Strict):
         return self
 
 
+Ends = Annotated[tuple[float, float], Field(strict=False)]
+
+
+class Range(Strict):
+    """What a search draws a hyper-parameter from: give one scale. Drawn numbers have three digits."""
+
+    log: Ends | None = None
+    """From and to, evenly in the logarithm: for what is right to within a factor, such as weights."""
+    linear: Ends | None = None
+    """From and to, evenly; of a whole number every value is as likely."""
+    times: Ends | None = None
+    """As log, in multiples of the value that it has without the search."""
+    choices: Annotated[list[bool | int | float | str], Field(min_length=1, max_length=100)] | None = None
+    """Values, each as likely."""
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        given = {key: value for key, value in self if value is not None}
+        if len(given) != 1:
+            raise ValueError(f"give one of {', '.join(type(self).model_fields)}, found {', '.join(given) or 'none'}")
+        ((scale, ends),) = given.items()
+        if scale != "choices" and not ends[0] < ends[1]:
+            raise ValueError(f"{scale} goes from a number to a larger one, found {shown(ends)}")
+        if scale in {"log", "times"} and ends[0] <= 0:
+            raise ValueError(f"{scale} begins above 0, found {shown(ends)}")
+        if scale == "choices" and len({(type(one), one) for one in ends}) < len(ends):
+            raise ValueError(f"choices must differ, found {shown(ends)}")
+        return self
+
+
+class RecipeRanges(Strict):
+    """What of the recipe a search draws for every method, so that each has it searched; null: it is not."""
+
+    lr: Range | None = Range(times=(0.25, 4.0))
+    """Learning rate."""
+    weight_decay: Range | None = Range(times=(0.25, 4.0))
+    """Weight decay."""
+    label_smoothing: Range | None = None
+    """Label smoothing."""
+
+
+class Search(Strict):
+    """A search of hyper-parameters, the same number of random trials for every method; {} has the defaults."""
+
+    trials: int = Field(default=8, ge=2, le=100)
+    """Trainings per method, data set and pair. The first is the method as it stands in `methods`; those after it draw
+    what is searched, each by its own name and the trial's number, so that more trials or another hyper-parameter leave
+    every other draw as it was."""
+    seed: Seed = 1000
+    """Of all trials: their draws, split, initialisation and teacher. None of `seeds`, with which the settings that
+    reach the highest validation accuracy are then trained anew, as the row NAME_searched."""
+    methods: list[Name] = []
+    """Those that are searched; []: all of them."""
+    recipe: RecipeRanges = RecipeRanges()
+    """What of the recipe is searched for every method, unless its entry gives it."""
+    ranges: dict[Name, dict[Name, Range]] = {}
+    """By card and setting, in place of the card's own ranges or beside them. A setting that an entry gives is not
+    searched there."""
+
+
 Sink = Literal["tensorboard", "wandb", "results_list"]
 
 
@@ -491,6 +551,8 @@ class Experiment(Strict):
     """How teachers are trained, as a whole; null: as students are."""
     report: Reporting = Reporting()
     """What tables and figures show."""
+    search: Search | None = None
+    """Search hyper-parameters on validation, with one budget for all methods; null: train them as they stand."""
     gpus: Annotated[int, Field(ge=0, le=64)] = 0
     """Devices that a training job asks for; 0 trains on the CPU (or on a GPU that is simply there)."""
     jobs_per_gpu: int = Field(default=1, ge=1, le=100)

@@ -13,7 +13,7 @@ from kd.study.made import READABLE, read_record, stands
 from kd.tools.errors import UserError
 from kd.tools.files import whole_crc32, write_json
 
-TABLED = frozenset({"evaluate", "evaluate_teacher", "continual_matrix", "collect", "statistics"})
+TABLED = frozenset({"evaluate", "evaluate_teacher", "continual_matrix", "collect", "trials", "statistics"})
 """Rules of what tables and figures are made from."""
 TRAININGS = frozenset(
     {
@@ -23,6 +23,7 @@ TRAININGS = frozenset(
         "pretrain_method",
         "train_student",
         "train_students",
+        "train_trial",
         "asib_teacher_update",
         "asib_student_update",
         "continual_run",

@@ -67,6 +67,10 @@ def _places(analysis: Analysis, variants: Mapping[str, Variant]) -> list[float]:
 
 
 def _value(variant: Variant, setting: str) -> float:
+    if variant.searched:
+        raise UserError(
+            f"report.analysis: the settings of {variant.name} are what its search finds, no place on an axis"
+        )
     known = {key: value for _, settings in variant.parts for key, value in settings.items()}
     if setting not in known:
         raise unknown(f"setting of {variant.name} in report.analysis.setting", setting, known)

@@ -25,6 +25,7 @@ from kd.study.controls import with_controls
 from kd.study.designs import designs
 from kd.study.links import with_links
 from kd.study.names import check_file_names, check_name, check_names, check_variant_names
+from kd.study.search import drawn_recipe, trials_of, with_searches
 from kd.study.variant import Variant
 from kd.tools.errors import UserError, shown, unknown
 
@@ -96,7 +97,10 @@ def check_experiment(content: Mapping[str, Any]) -> Experiment:
         if asked_for and reference not in names:
             raise unknown("method in report.references", reference, names)
     designs(experiment, {variant.name: variant for variant in listed}, list(experiment.datasets))
-    _check_links(experiment, [link for variant in listed for link in variant.lineage])
+    trials = [trial for variant in listed for trial in trials_of(experiment.search, variant)]
+    for trial in trials:
+        _check_variant(experiment, trial, f"search, trial {trial.trial} of {trial.searched}")
+    _check_links(experiment, [*(link for variant in listed for link in variant.lineage), *trials])
     return experiment
 
 
@@ -137,6 +141,8 @@ def _check_co_trained(names: Sequence[str], listed: Mapping[str, Variant]) -> No
             raise unknown("method in co_train", name, listed)
         if listed[name].chain or listed[name].linked:
             raise UserError(f"co_train: {name} is a chain of jobs and cannot be trained beside other methods")
+        if listed[name].searched:
+            raise UserError(f"co_train: {name} waits for its search and cannot be trained beside other methods")
         if listed[name].budgeted:
             raise UserError(f"co_train: {name} trains for what other runs took and cannot be trained beside them")
     teams = {(listed[name].teachers, listed[name].teacher) for name in names}
@@ -197,7 +203,9 @@ def student_recipe(experiment: Experiment, student: str, variant: Variant) -> Re
     """Return the recipe of a variant's runs: the experiment's, with what the network and then the variant change."""
     settings = model_settings(experiment, student)
     recipe = merged_recipe(experiment.recipe, settings.recipe, f"models.{student}.recipe")
-    return merged_recipe(recipe, variant.recipe, f"methods.{variant.name}.recipe")
+    recipe = merged_recipe(recipe, variant.recipe, f"methods.{variant.name}.recipe")
+    where = f"search, trial {variant.trial} of {variant.searched}: recipe"
+    return merged_recipe(recipe, drawn_recipe(experiment.search, variant, recipe), where)
 
 
 def model_settings(experiment: Experiment, name: str) -> ModelSettings:
@@ -210,15 +218,18 @@ def variants(experiment: Experiment) -> list[Variant]:
     resolved = [_variant(experiment, entry, f"methods[{i}]") for i, entry in enumerate(experiment.methods)]
     resolved = [with_links(variant, resolved, f"methods[{i}]") for i, variant in enumerate(resolved)]
     resolved = with_controls(resolved, [_matched(entry, f"methods[{i}]") for i, entry in enumerate(experiment.methods)])
+    resolved = with_searches(experiment, resolved)
     names = [variant.name for variant in resolved]
     taken = names + [link.folder for variant in resolved for link in variant.lineage if link.suffix]
-    controls = {variant.name: variant.control_of for variant in resolved if variant.control_of}
+    taken += [trial.folder for variant in resolved for trial in trials_of(experiment.search, variant)]
+    made = {variant.name: f"the control of {variant.control_of}" for variant in resolved if variant.control_of}
+    made |= {variant.name: f"{variant.searched} with searched settings" for variant in resolved if variant.searched}
     for variant in resolved:
         if variant.control_of:
             _check_variant(experiment, variant, f"methods: {variant.name}, the control of {variant.control_of}")
     for name in names:
         if taken.count(name) > 1:
-            hint = f" ({name} is the control of {controls[name]})" if name in controls else ""
+            hint = f" ({name} is {made[name]})" if name in made else ""
             raise UserError(f"methods: two variants are named '{name}'{hint}: give one of them another name")
     check_variant_names("methods", taken)
     _check_cards({reference for variant in resolved for reference, _ in variant.parts})
@@ -253,16 +264,22 @@ def _variant(experiment: Experiment, entry: str | dict[str, Any], where: str) ->
         check_name(f"{where}.teacher", teacher)
     if "combine" in content:
         parts = _combined(content, where)
+        given = [_given(part) for part in content["combine"]]
     else:
         settings = {key: value for key, value in content.items() if key not in ENTRY_KEYS}
-        parts = [_part(content, settings, where)]
+        parts, given = [_part(content, settings, where)], [_given(content)]
     alone = card(parts[0][0])
     if len(parts) == 1 and not alone.alone:
         raise UserError(f"{where}: {alone.name} has no loss of its own: combine it, as in combine: [kd, {alone.name}]")
     name = check_name(f"{where}.name", content.get("name", alone.name))
-    variant = Variant(name, tuple(parts), recipe, teacher)
+    variant = Variant(name, tuple(parts), recipe, teacher, given=tuple(given))
     _check_variant(experiment, variant, where)
     return variant
+
+
+def _given(entry: str | Mapping[str, Any]) -> frozenset[str]:
+    """Return the settings that an entry, or a part of one, gives."""
+    return frozenset() if isinstance(entry, str) else frozenset(entry) - ENTRY_KEYS
 
 
 def _combined(content: dict[str, Any], where: str) -> list[tuple[str, dict[str, Any]]]:

@@ -48,8 +48,8 @@ def unscaled_lengths(experiment: Experiment) -> list[str]:
 
 
 def _trained(experiment: Experiment) -> Iterator[tuple[Variant, Recipe]]:
-    """Yield every variant with each recipe that its students have."""
-    for variant in variants(experiment):
+    """Yield every variant with each recipe that its students have; lengths are not searched."""
+    for variant in (one for one in variants(experiment) if not one.searched):
         for student in dict.fromkeys(pair.student for pair in experiment.pairs):
             yield variant, student_recipe(experiment, student, variant)
 

@@ -12,14 +12,14 @@ BESIDE_EXPERIMENTS = frozenset({"reference", "benchmark"})
 """Folders below results/."""
 BESIDE_DATASETS = frozenset(
     {
-        *("checked.json", "runs.csv", "curves.csv", "details.json", "statistics.json", "tables", "figures", "sinks"),
-        *("logs", "made", "report.html", "report.zip"),
+        *("checked.json", "runs.csv", "trials.csv", "curves.csv", "details.json", "statistics.json"),
+        *("tables", "figures", "sinks", "logs", "made", "report.html", "report.zip"),
     }
 )
 """Files and folders below results/<experiment>/."""
 BESIDE_TEAMS = frozenset({"data", "teachers", "tuned", "pretrain", "teacher_outputs", "continual"})
 """Folders below results/<experiment>/<dataset>/, and words of the tables' columns."""
-ROWS = frozenset({"teacher", "student", "link", "control", "none"})
+ROWS = frozenset({"teacher", "student", "link", "control", "searched", "none"})
 """Kinds of rows in runs.csv, and what stands there for no teacher."""
 LONGEST_FILE_NAME = 255
 """Bytes."""

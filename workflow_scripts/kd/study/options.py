@@ -13,13 +13,15 @@ from kd.schema.cards import card
 
 AVERAGE = "kd.engine.ema"
 BUDGET = "kd.engine.jobs.budget"
+CHOSEN = "kd.engine.jobs.chosen"
+"""Asked for by a file that a job reads, and not by its settings."""
 FIXED_VIEW = "kd.engine.fixed_view"
 MIXING = "kd.data.mixing"
 PLATEAU = "kd.engine.plateau"
 RANDAUGMENT = "kd.data.randaugment"
 TORCH_FILES = "kd.models.torch_files"
 WINOGRAD = "kd.models.winograd"
-OPTIONS = frozenset({AVERAGE, BUDGET, FIXED_VIEW, MIXING, PLATEAU, RANDAUGMENT, TORCH_FILES, WINOGRAD})
+OPTIONS = frozenset({AVERAGE, BUDGET, CHOSEN, FIXED_VIEW, MIXING, PLATEAU, RANDAUGMENT, TORCH_FILES, WINOGRAD})
 
 
 def option(module: str) -> Any:

@@ -12,6 +12,7 @@ from kd.study.designs import Design, designs
 from kd.study.digests import canonical
 from kd.study.experiment import merged_recipe, model_settings, student_recipe, variants
 from kd.study.runs import Run, Taught, Teacher
+from kd.study.search import Searches, trials_of
 from kd.study.variant import Variant
 from kd.tools.errors import UserError
 from kd.tools.memo import remembered
@@ -26,13 +27,13 @@ class Plan:
         self.experiment = experiment
         self.known: dict[Hashable, Any] = {}
         self.folder = f"{RESULTS}/{experiment.experiment}"
-        self.variants: dict[str, Variant] = {
-            variant.folder: variant for listed in variants(experiment) for variant in listed.lineage
-        }
-        """By name of the folder: what the experiment lists, a chain of runs link by link before its last."""
+        listed = [(*one.lineage, *trials_of(experiment.search, one)) for one in variants(experiment)]
+        self.variants: dict[str, Variant] = {one.folder: one for several in listed for one in several}
+        """By folder: what the experiment lists, links of a chain of runs before it, a search's trials behind it."""
         chains = [name for name, variant in self.variants.items() if variant.chain]
         self.continual = ContinualPlan(experiment, self.student_datasets, chains)
         """The class-incremental runs beside the others, if there are any."""
+        self.searches = Searches(experiment.search, self.variants, self.runs)
         for run in self.runs:
             check_view(self, run)
 
@@ -58,7 +59,7 @@ class Plan:
         """Yield every comparison group's runs: data set, pair, run."""
         for dataset in self.student_datasets:
             for pair in self.experiment.pairs:
-                for variant in self.variants.values():
+                for variant in (one for one in self.variants.values() if not one.trial):
                     for seed in self.experiment.seeds:
                         yield dataset, pair, self.run_of(dataset, pair, variant, seed)
 
@@ -175,7 +176,7 @@ class Plan:
     def meta(self) -> dict[str, Any]:
         """Return what tables and page say about the experiment."""
         content = self.experiment.model_dump(mode="json")
-        keys = ("experiment", "description", "datasets", "seeds", "teacher_seed", "recipe")
+        keys = ("experiment", "description", "datasets", "seeds", "teacher_seed", "recipe", "search")
         names = [name for pair in self.experiment.pairs for name in (*pair.teachers, pair.student)]
         networks = {name: self.model(name) for name in names}
         return {
@@ -184,6 +185,7 @@ class Plan:
             "pretrained": [name for name, network in networks.items() if network.pretrained],
             "finished": [name for name, network in networks.items() if not network.train],
             "class_shares": [name for name, network in networks.items() if network.classes],
+            "searched": [name for name, one in self.variants.items() if one.searched and not one.trial],
         }
 
 

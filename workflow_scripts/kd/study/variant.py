@@ -33,6 +33,12 @@ class Variant:
     """Name of the variant that it is the control of."""
     ensemble: bool = False
     """Whether the mean of a chain's predictions is reported with its last run."""
+    given: tuple[frozenset[str], ...] = ()
+    """The settings of each part that its entry gives."""
+    searched: str = ""
+    """Name of the variant whose settings were searched for it, or are in its trial; its parts are then as written."""
+    trial: int = 0
+    """The number, from 1, of a search's trial, whose parts are drawn; 0 of any other."""
 
     @property
     def folder(self) -> str:

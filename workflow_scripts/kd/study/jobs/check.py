@@ -47,7 +47,8 @@ def checks_of(jobs: Jobs) -> str:
     gathered = _Gathered(jobs)
     for teacher in jobs.plan.teachers:
         gathered.teacher(teacher)
-    for run in jobs.plan.runs:
+    # settings that a search may find build what those as written build
+    for run in (one for one in jobs.plan.runs if not jobs.plan.variants[one.method].searched):
         gathered.student(run)
     for one in jobs.plan.continual.runs:
         gathered.continual(one)
@@ -62,7 +63,8 @@ class _Gathered:
         self.found: list[dict[str, Any]] = []
         self._places: dict[Hashable, int] = {}
         self._several = len(self.plan.experiment.datasets) > 1
-        self._seeds = list(dict.fromkeys(self.plan.teacher_seed(seed) for seed in self.plan.experiment.seeds))
+        seeds = [*self.plan.experiment.seeds, *(search.seed for search in self.plan.searches.runs)]
+        self._seeds = list(dict.fromkeys(map(self.plan.teacher_seed, seeds)))
 
     def teacher(self, teacher: Teacher) -> int:
         """Note the training of a teacher with all that comes before it, and return where it stands."""

@@ -52,7 +52,8 @@ class Jobs:
 
     def training(self, run: Run) -> JobPlan:
         """Return the job that leaves a run's weights."""
-        return self.of("asib_result" if self.plan.variants[run.method].chain else "train_student", run)
+        variant = self.plan.variants[run.method]
+        return self.of("asib_result" if variant.chain else "train_trial" if variant.trial else "train_student", run)
 
     def evaluated(self, teacher: Teacher) -> JobPlan:
         """Return the job that leaves a teacher's predictions."""

@@ -15,11 +15,13 @@ from kd.study.job_plan import Files, JobPlan, all_before
 from kd.study.jobs.evaluations import steps
 from kd.study.jobs.images import data_folder
 from kd.study.jobs.making import Jobs, of_rule
+from kd.study.jobs.searches import settings_of
 from kd.study.jobs.teachers import made_for
 from kd.study.options import OPTIONS
 from kd.study.plan import Plan, families
 from kd.study.resources import Work
 from kd.study.runs import NO_TEACHER, Run
+from kd.study.variant import Variant
 from kd.tools.memo import remembered
 
 CONTINUAL = ("continual_run", "continual_matrix")
@@ -36,6 +38,15 @@ def collect(jobs: Jobs) -> JobPlan:
 
 
 @of_rule
+def trials(jobs: Jobs) -> JobPlan:
+    """Return the gathering of all trials of all searches."""
+    chosen = [jobs.of("choose", search) for search in jobs.plan.searches.runs]
+    read = _there(jobs, chosen, "choice.json")
+    files: Files = {"choices": [f"{job.folder}/choice.json" for job in read]}
+    return _report(jobs, "trials", canonical(trial_rows(jobs)), files, read, "collect_trials")
+
+
+@of_rule
 def statistics(jobs: Jobs) -> JobPlan:
     """Return the statistics of all runs, by a script that hides no module of the standard library."""
     inputs = {"runs": runs_file(jobs.plan)}
@@ -45,7 +56,7 @@ def statistics(jobs: Jobs) -> JobPlan:
 @of_rule
 def tables(jobs: Jobs) -> JobPlan:
     """Return the tables of the comparison."""
-    return _report(jobs, "tables", canonical([shown(jobs.plan), _cards(jobs.plan)]), _read(jobs.plan), _known(jobs))
+    return _report(jobs, "tables", canonical([shown(jobs.plan), _cards(jobs.plan)]), _tabled(jobs), _known(jobs))
 
 
 @of_rule
@@ -92,7 +103,7 @@ def page(jobs: Jobs) -> JobPlan:
     continual = [jobs.of("continual_report")] if plan.continual.runs else []
     before = [jobs.of("details"), jobs.of("figures"), *([jobs.of("analysis")] if plan.designs else []), *continual]
     inputs = {
-        **_read(plan),
+        **_tabled(jobs),
         "curves": f"{plan.folder}/curves.csv",
         "details": f"{plan.folder}/details.json",
         "continual": [f"{plan.folder}/tables/continual.json"] if continual else [],
@@ -140,12 +151,21 @@ def runs_file(plan: Plan) -> str:
     return f"{plan.folder}/runs.csv"
 
 
+def trials_file(plan: Plan) -> str:
+    """Return the table of all trials."""
+    return f"{plan.folder}/trials.csv"
+
+
 def _read(plan: Plan) -> dict[str, str | list[str]]:
     return {"runs": runs_file(plan), "statistics": f"{plan.folder}/statistics.json"}
 
 
+def _tabled(jobs: Jobs) -> dict[str, str | list[str]]:
+    return {**_read(jobs.plan), "trials": [trials_file(jobs.plan)] if jobs.plan.searches.runs else []}
+
+
 def _known(jobs: Jobs) -> list[JobPlan]:
-    return [jobs.of("statistics")]
+    return [jobs.of("statistics"), *([jobs.of("trials")] if jobs.plan.searches.runs else [])]
 
 
 @remembered
@@ -218,7 +238,7 @@ def _student_rows(jobs: Jobs) -> Iterator[dict[str, Any]]:
     for dataset, pair, run in plan.grouped():
         variant = plan.variants[run.method]
         row = {
-            "kind": "link" if not variant.last else "control" if variant.control_of else "student",
+            "kind": _kind(variant),
             "method": variant.name if variant.last else run.method,
             "base_method": variant.base,
             "teacher_paths": [plan.place(plan.teacher(dataset, name, run.seed)) for name in run.teachers],
@@ -226,6 +246,12 @@ def _student_rows(jobs: Jobs) -> Iterator[dict[str, Any]]:
             "taught_by": [plan.place(teacher) for teacher in plan.taught(run).teachers],
         }
         yield _row(plan, pair, run, steps(jobs, run), row)
+
+
+def _kind(variant: Variant) -> str:
+    if not variant.last:
+        return "link"
+    return "control" if variant.control_of else "searched" if variant.searched else "student"
 
 
 def _row(plan: Plan, pair: Pair, run: Run, made: Sequence[JobPlan], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,6 +267,35 @@ def _row(plan: Plan, pair: Pair, run: Run, made: Sequence[JobPlan], own: Mapping
         **own,
         "made": _made(made),
     }
+
+
+@remembered
+def trial_rows(jobs: Jobs) -> list[dict[str, Any]]:
+    """Return what `collect_trials` needs of every trial, group by group, with what its files must be made from."""
+    plan, first = jobs.plan, jobs.plan.experiment.seeds[0]
+    found = [
+        (dataset, pair, run, plan.searches.of(run))
+        for dataset, pair, run in plan.grouped()
+        if plan.variants[run.method].searched and run.seed == first
+    ]
+    return [
+        {
+            "dataset": dataset,
+            "pair": pair.name,
+            "teachers": "+".join(run.teachers) or NO_TEACHER,
+            "student": run.student,
+            "method": plan.variants[run.method].searched,
+            "trial": plan.variants[trial.method].trial,
+            "seed": trial.seed,
+            "drawn": settings_of(plan, trial),
+            "path": plan.place(trial),
+            "choice": f"{plan.place(search)}/choice.json",
+            "made": _made([jobs.training(trial)]),
+            "chosen_by": _noted(jobs.of("choose", search)),
+        }
+        for dataset, pair, run, search in found
+        for trial in plan.searches.trials(search)
+    ]
 
 
 @remembered

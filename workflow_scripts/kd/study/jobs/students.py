@@ -6,6 +6,7 @@ from kd.study.job_settings import Budget
 from kd.study.jobs.making import Jobs, of_rule
 from kd.study.jobs.teachers import made_for, prepared
 from kd.study.jobs.training import method_modules, method_parts, train
+from kd.study.options import CHOSEN
 from kd.study.plan import Plan
 from kd.study.resources import work_together
 from kd.study.runs import Run
@@ -18,6 +19,7 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
     plan = jobs.plan
     pretrained, outputs = prepared(jobs, run)
     recipe = plan.recipe_of(run)
+    searched = [jobs.of("choose", plan.searches.of(run))] if plan.variants[run.method].searched else []
     rows = [[jobs.training(one), *made_for(jobs, one)] for one in rows_matched(plan, run)]
     own = made_for(jobs, run) if rows else []
     return train(
@@ -25,11 +27,12 @@ def train_student(jobs: Jobs, run: Run) -> JobPlan:
         "train_student",
         f"{plan.folder}/{run.path}",
         plan.taught(run),
-        {"train_student", "train_students", *method_modules(plan, run.method)},
+        {"train_student", "train_students", *([CHOSEN] if searched else []), *method_modules(plan, run.method)},
         dataset=run.dataset,
         recipe=recipe,
         outputs=outputs,
         pretrained=pretrained,
+        chosen=searched,
         spent=[job for row in (*rows, own) for job in row],
         budget=Budget(rows=[len(row) for row in rows], own=len(own)) if rows else None,
         method=method_parts(plan, run.method, recipe),

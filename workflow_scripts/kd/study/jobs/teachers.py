@@ -74,12 +74,15 @@ def _pretrain_recipe(plan: Plan, method: str) -> Recipe:
 
 
 def prepared(jobs: Jobs, run: Run) -> tuple[list[JobPlan], list[JobPlan]]:
-    """Return what was made on a run's teachers for it: the method's pre-stage, and outputs teacher by teacher."""
-    plan = jobs.plan
-    seed, first = plan.teacher_seed(run.seed), run.teachers[:1] if plan.variants[run.method].pretrain else ()
+    """Return what was made on a run's teachers for it: the method's pre-stage, and outputs teacher by teacher.
+
+    A search has the pre-stage of its method as written: nothing that it draws is read there.
+    """
+    plan, variant = jobs.plan, jobs.plan.variants[run.method]
+    seed, first = plan.teacher_seed(run.seed), run.teachers[:1] if variant.pretrain else ()
     reads = run.teachers if plan.reads_outputs(run) else ()
     return (
-        [jobs.of("pretrain_method", run.dataset, name, run.method, seed) for name in first],
+        [jobs.of("pretrain_method", run.dataset, name, variant.searched or run.method, seed) for name in first],
         [jobs.of("teacher_outputs", run.dataset, name, seed) for name in reads],
     )
 
@@ -87,8 +90,15 @@ def prepared(jobs: Jobs, run: Run) -> tuple[list[JobPlan], list[JobPlan]]:
 def made_for(jobs: Jobs, run: Run) -> list[JobPlan]:
     """Return all that was made for a run beside its own training and its pair's teachers, each once.
 
-    Pre-stages and outputs of the run and of those that it learns from, and the trainings of those.
+    Pre-stages and outputs of the run and of those that it learns from, and the trainings of those; of what was searched
+    all trials, with all that was made for them.
     """
-    earlier = jobs.plan.lineage(run)
+    plan, earlier = jobs.plan, jobs.plan.lineage(run)
     before = [job for one in (*earlier, run) for group in prepared(jobs, one) for job in group]
+    searched = plan.variants[run.method].searched and not plan.variants[run.method].trial
+    trials = plan.searches.trials(plan.searches.of(run)) if searched else []
+    for one in trials:
+        given = plan.taught(one).teachers
+        before += [jobs.trained(teacher) for teacher in given if teacher not in plan.teachers]
+        before += [*made_for(jobs, one), jobs.training(one)]
     return list(dict.fromkeys([*before, *map(jobs.training, earlier)]))

@@ -40,6 +40,7 @@ def train(
     outputs: Sequence[JobPlan] = (),
     pretrained: Sequence[JobPlan] = (),
     spent: Sequence[JobPlan] = (),
+    chosen: Sequence[JobPlan] = (),
     kind: type[JobSettings] = JobSettings,
     **told: Any,
 ) -> JobPlan:
@@ -47,7 +48,7 @@ def train(
 
     `modules` are those of the job itself; those of its networks follow. A training that goes on from a `previous` one
     finds all networks there. `tunes` says whether it runs its networks as they were measured; `spent` are those whose
-    operations are its budget; `told` is what else stands in its settings.
+    operations are its budget, `chosen` is the search whose settings it has; `told` is what else stands in its settings.
     """
     plan = jobs.plan
     settings = kind(
@@ -80,6 +81,7 @@ def train(
         outputs=outputs,
         pretrained=pretrained,
         spent=spent,
+        chosen=chosen,
         previous=[previous] if previous else [],
     )
 
@@ -98,6 +100,7 @@ def on_images(
     outputs: Sequence[JobPlan] = (),
     pretrained: Sequence[JobPlan] = (),
     spent: Sequence[JobPlan] = (),
+    chosen: Sequence[JobPlan] = (),
     previous: Sequence[JobPlan] = (),
 ) -> JobPlan:
     """Return a job that reads packed images, a student's initial weights and what other jobs left."""
@@ -116,9 +119,10 @@ def on_images(
             "outputs": [f"{job.folder}/outputs.safetensors" for job in outputs],
             "pretrained": [f"{job.folder}/extra.safetensors" for job in pretrained],
             "budget": [f"{job.folder}/run.json" for job in spent],
+            "chosen": [f"{job.folder}/choice.json" for job in chosen],
             "previous": [f"{job.folder}/state.pt" for job in previous],
         },
-        after=(packing(jobs, dataset), *tuned, *teachers, *outputs, *pretrained, *spent, *previous),
+        after=(packing(jobs, dataset), *tuned, *teachers, *outputs, *pretrained, *spent, *chosen, *previous),
         look=partial(look_for_weights, jobs.plan, [student] if files and student else []),
         data=data_folder(jobs.plan, dataset),
         work=work,
