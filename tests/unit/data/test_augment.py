@@ -121,6 +121,18 @@ def test_cutout_blanks_a_clipped_square(side):
         assert torch.equal(image, rows[:, None] & columns[None, :])
 
 
+def test_squares_of_drawn_sides_have_them_in_place_of_the_recipes():
+    images, own = torch.full((400, 3, 16, 24), 200, dtype=torch.uint8), Augmentation(crop="none", flip=False, cutout=3)
+    largest = Augmenter(own, MEAN, STD, 0.5)
+    draws = largest.draw(400, 16, 24, generator())
+    assert torch.bincount(draws.sides).tolist() == pytest.approx([400 / 9] * 9, abs=25)  # 0 to half of 16, each alike
+    blank = largest.apply(images, draws)[:, 0] == 0
+    assert (blank.flatten(1).sum(1) <= draws.sides.square()).all()
+    inside = (draws.holes >= 0).all(1) & (draws.holes + draws.sides[:, None] <= torch.tensor([16, 24])).all(1)
+    assert torch.equal(blank.flatten(1).sum(1)[inside], draws.sides[inside].square())
+    assert Augmenter(own, MEAN, STD).draw(4, 16, 24, generator()).sides is None
+
+
 def test_resized_crop_boxes_follow_their_definition():
     boxes = augment.draw_boxes(4000, 48, 64, generator()).float()
     top, left, height, width = boxes.unbind(1)

@@ -23,7 +23,7 @@ def feed_of(here):
 
 
 @pytest.mark.parametrize(
-    ("method", "recipe"), [("ce", EVERYTHING), ("mlkd", MOVED), ("cs_kd", MOVED), ("cutmix", STILL)]
+    ("method", "recipe"), [("ce", EVERYTHING), ("mlkd", MOVED), ("crld", MOVED), ("cs_kd", MOVED), ("cutmix", STILL)]
 )
 def test_nothing_is_drawn_after_an_epoch_has_begun(world, method, recipe):
     feed = feed_of(world(method, recipe=recipe))
@@ -102,7 +102,8 @@ def test_draws_survive_being_taken_apart(mixed):
 @pytest.mark.parametrize("parts", [(tray.AT_ONCE, tray.ROOM), (3 * 32 * 192, 7 * 32 * 192), (1, 1)], ids=str)
 @pytest.mark.parametrize("resident", [True, False])
 @pytest.mark.parametrize(
-    ("method", "recipe"), [("ce", EVERYTHING), ("mlkd", MOVED), ("cs_kd", MOVED), ("cutmix", STILL), ("ckd", MOVED)]
+    ("method", "recipe"),
+    [("ce", EVERYTHING), ("mlkd", MOVED), ("crld", MOVED), ("cs_kd", MOVED), ("cutmix", STILL), ("ckd", MOVED)],
 )
 def test_batches_on_a_tray_are_those_that_are_made_one_by_one(world, monkeypatch, method, recipe, resident, parts):
     """To the last bit, in every batch of two epochs, the smaller last one too; and they lie where they lay."""

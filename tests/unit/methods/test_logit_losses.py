@@ -509,8 +509,8 @@ def test_mlkd_reads_both_views_of_both_models_at_five_temperatures(form):
 
 
 def test_mlkd_asks_for_a_strong_view():
-    (view,) = method("mlkd", strong_ops=3, strong_magnitude=7).wants().views
-    assert (view.name, view.ops, view.magnitude) == ("strong", 3, 7)
+    (view,) = method("mlkd", strong_ops=3, strong_magnitude=7, strong_cutout=0.5).wants().views
+    assert (view.name, view.ops, view.magnitude, view.cutout) == ("strong", 3, 7, 0.5)
 
 
 # --- dot ------------------------------------------------------------------------------------------

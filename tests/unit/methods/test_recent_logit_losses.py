@@ -442,8 +442,10 @@ def test_each_teachers_view_gates_both_terms_and_masked_images_stay_in_the_mean(
 
 
 def test_crld_teaches_labels_on_both_views_and_asks_for_a_strong_one():
-    built, views = method("crld", strong_ops=3, strong_magnitude=7), logits(17, count=4)
-    assert built.wants().views == (View("strong", 3, 7),)
+    asked = {"strong_ops": 3, "strong_magnitude": 7, "strong_cutout": 0.25}
+    built, views = method("crld", **asked), logits(17, count=4)
+    assert built.wants().views == (View("strong", 3, 7, 0.25),)
+    assert method("crld").wants().views[0].cutout == 0.5  # as released
     strong = {"strong": outputs_of(*views[2:])}
     found = loss_of(built, STUDENT, batch_of(LABELS), outputs_of(*views[:2]), views=strong)
     both = sum(-np.log(softmax(z)[np.arange(5), LABELS]).mean() for z in (views[0], views[2]))
@@ -456,7 +458,9 @@ def test_crld_teaches_labels_on_both_views_and_asks_for_a_strong_one():
 def test_two_methods_cannot_call_different_views_by_one_name():
     own, other = (Wants(views=(View("strong", 2, magnitude),)) for magnitude in (10, 5))
     assert (own | own).views == own.views
-    with pytest.raises(UserError, match="see different views of one name cannot be combined, found strong of 2 at 10"):
+    with pytest.raises(
+        UserError, match="see different views of one name cannot be combined, found strong of 2 at 10, "
+    ):
         own | other
 
 

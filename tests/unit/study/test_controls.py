@@ -116,10 +116,11 @@ def test_a_control_has_the_weight_of_its_methods_divergences(method, settings, t
 def test_a_control_of_two_views_sees_two_of_the_same_kind():
     ((reference, own),) = control("crld").parts
     assert (reference, own["kd_weight"], own["ce_weight"], own["views"]) == ("kd_views", 5.0, 2.0, 2)
+    assert own["strong_cutout"] == 0.5
     ((reference, own),) = control("mlkd", instance_weight=0.5, strong_ops=3).parts
     assert reference == "kd_views"
-    told = {"ce_weight": 0.2, "kd_weight": 5.0, "temperature": 4.0, "views": 2, "strong_ops": 3, "strong_magnitude": 10}
-    assert own == pytest.approx(told)
+    told = {"ce_weight": 0.2, "kd_weight": 5.0, "temperature": 4.0, "views": 2, "strong_ops": 3}
+    assert own == pytest.approx({**told, "strong_magnitude": 10, "strong_cutout": 0.0})
 
 
 def test_a_control_has_its_methods_recipe_teacher_and_place_behind_it():

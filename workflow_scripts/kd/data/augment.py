@@ -34,6 +34,8 @@ class Draws:
     """(B,n,2) int64: RandAugment's n operations and their signs."""
     holes: Tensor | None = None
     """(B,2) int64: row and column at which the blank square begins, outside of the image too."""
+    sides: Tensor | None = None
+    """(B,) int64: the side of the blank square, where it is not the recipe's."""
 
     def on_device(self) -> dict[str, Tensor]:
         """Return by name what was drawn, all of which is read where the images are."""
@@ -42,10 +44,15 @@ class Draws:
 
 
 class Augmenter:
-    """Crop, flip, RandAugment and cutout, in this order, then normalisation by mean and std (per channel, in 0..1)."""
+    """Crop, flip, RandAugment and cutout, in this order, then normalisation by mean and std (per channel, in 0..1).
 
-    def __init__(self, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float]) -> None:
-        self.augmentation = augmentation
+    With `largest`, a share of the image's side, cutout's squares have sides drawn from 0 to it in place of the recipe's.
+    """
+
+    def __init__(
+        self, augmentation: Augmentation, mean: Sequence[float], std: Sequence[float], largest: float = 0.0
+    ) -> None:
+        self.augmentation, self.largest = augmentation, largest
         # (x / 255 - mean) / std as one multiplication and one addition; a constant channel has std 0
         spread = torch.tensor(std).clamp_min(1e-3)
         self.mean, self.std = tuple(mean), tuple(std)
@@ -60,18 +67,21 @@ class Augmenter:
 
     def draw(self, count: int, height: int, width: int, generator: Generator) -> Draws:
         """Draw on the CPU what happens to so many images of that size."""
-        settings, side = self.augmentation, self.augmentation.cutout
+        settings = self.augmentation
         padded = settings.crop == "padded" and settings.padding > 0
         # the order in which a stream is read is part of every result
-        return Draws(
+        found = Draws(
             offsets=draw_offsets(count, settings.padding, generator) if padded else None,
             boxes=draw_boxes(count, height, width, generator) if settings.crop == "resized" else None,
             mirrored=torch.rand(count, generator=generator) < 0.5 if settings.flip else None,
             operations=option(RANDAUGMENT).draw_operations(count, settings.randaugment.ops, generator)
             if settings.randaugment
             else None,
-            holes=draw_holes(count, height, width, side, generator) if side else None,
         )
+        sides = draw_sides(count, int(self.largest * min(height, width)), generator) if self.largest else None
+        side = settings.cutout if sides is None else sides
+        holes = None if side is None else draw_holes(count, height, width, side, generator)
+        return replace(found, holes=holes, sides=sides)
 
     def apply(self, images: Tensor, draws: Draws) -> Tensor:
         """Return augmented, normalised float32 images (B, 3, H, W) of uint8 ones, from draws moved to their device."""
@@ -95,8 +105,9 @@ class Augmenter:
         """Return changed images (B, 3, H, W) normalised, with their holes."""
         result = self.plain(images)
         if draws.holes is not None:
-            assert self.augmentation.cutout is not None, "holes are drawn for a recipe that has them"
-            result = cutout(result, self.augmentation.cutout, draws.holes)
+            side = self.augmentation.cutout if draws.sides is None else draws.sides
+            assert side is not None, "holes are drawn for a recipe that has them"
+            result = cutout(result, side, draws.holes)
         return result
 
     def plain(self, images: Tensor) -> Tensor:
@@ -128,8 +139,13 @@ def flip(images: Tensor, mirrored: Tensor) -> Tensor:
     return images.index_copy(0, rows, images.index_select(0, rows).flip(-1))
 
 
-def draw_holes(count: int, height: int, width: int, side: int, generator: Generator) -> Tensor:
-    """Draw (row, column) at which a square begins in each image, int64 (count, 2).
+def draw_sides(count: int, largest: int, generator: Generator) -> Tensor:
+    """Draw the side of a square for each image, from 0 to the largest, int64 (count,)."""
+    return torch.randint(0, largest + 1, (count,), generator=generator)
+
+
+def draw_holes(count: int, height: int, width: int, side: int | Tensor, generator: Generator) -> Tensor:
+    """Draw (row, column) at which a square begins in each image, int64 (count, 2), for one side or (count,) of them.
 
     Its centre is uniform over the image, so that part of it may lie outside.
     """
@@ -137,12 +153,15 @@ def draw_holes(count: int, height: int, width: int, side: int, generator: Genera
     return ((draws * lengths).long().minimum(lengths - 1) - side // 2).T
 
 
-def cutout(images: Tensor, side: int, holes: Tensor) -> Tensor:
-    """Blank squares that begin at holes (B,2) with zeros, the mean of normalised images (DeVries and Taylor 2017)."""
-    inside = []
+def cutout(images: Tensor, side: int | Tensor, holes: Tensor) -> Tensor:
+    """Blank squares that begin at holes (B,2) with zeros, the mean of normalised images (DeVries and Taylor 2017).
+
+    Their side is one number, or one of each image, (B,).
+    """
+    inside, extent = [], side[:, None] if isinstance(side, Tensor) else side
     for start, length in zip(holes.unbind(1), images.shape[-2:], strict=True):
         distance = torch.arange(length, device=images.device) - start[:, None]
-        inside.append((distance >= 0) & (distance < side))
+        inside.append((distance >= 0) & (distance < extent))
     blank = inside[0][:, None, :, None] & inside[1][:, None, None, :]
     return images * (~blank).float()
 

@@ -43,6 +43,8 @@ class View:
     name: str
     ops: int
     magnitude: int
+    cutout: float = 0.0
+    """The largest side of a square that is blanked in place of the recipe's, as a share of the image's side."""
 
 
 def draw_operations(count: int, ops: int, generator: Generator) -> Tensor:

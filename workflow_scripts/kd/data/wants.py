@@ -44,7 +44,9 @@ class Wants:
             raise UserError(f"methods that draw different groups of images cannot be combined, found {found}")
         views = tuple(dict.fromkeys(self.views + other.views))
         if len({view.name for view in views}) < len(views):
-            found = ", ".join(f"{view.name} of {view.ops} at {view.magnitude}" for view in views)
+            found = ", ".join(
+                f"{view.name} of {view.ops} at {view.magnitude}, cutout {view.cutout:g}" for view in views
+            )
             raise UserError(f"methods that see different views of one name cannot be combined, found {found}")
         return Wants(
             peers=max(self.peers, other.peers),

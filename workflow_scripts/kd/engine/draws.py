@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 IMAGES = ""
 """Stands for the images themselves among the names of their further views."""
-LATE = {"holes", "partners"}
+LATE = {"holes", "sides", "partners"}
 """What is drawn for images and acts on them once they are normalised."""
 
 

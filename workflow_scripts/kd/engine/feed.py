@@ -49,7 +49,7 @@ class Feed:
         for view in self.wants.views:
             strong = RandAugment(ops=view.ops, magnitude=view.magnitude)
             changed = settings.model_copy(update={"randaugment": strong})
-            self._augmenters[view.name] = Augmenter(changed, normal.mean, normal.std)
+            self._augmenters[view.name] = Augmenter(changed, normal.mean, normal.std, view.cutout)
 
     @property
     def views(self) -> list[str]:

@@ -61,7 +61,8 @@ class CRLD(Method):
 
     def wants(self) -> Wants:
         """Want the strong view."""
-        return Wants(views=(View(STRONG, self.settings.strong_ops, self.settings.strong_magnitude),))
+        settings = self.settings
+        return Wants(views=(View(STRONG, settings.strong_ops, settings.strong_magnitude, settings.strong_cutout),))
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss of both views and the two losses of consistency."""

@@ -21,8 +21,8 @@ class KDViews(Method):
 
     def wants(self) -> Wants:
         """Want the further views."""
-        settings = self.settings
-        return Wants(views=tuple(View(name, settings.strong_ops, settings.strong_magnitude) for name in self.further))
+        strong = (self.settings.strong_ops, self.settings.strong_magnitude, self.settings.strong_cutout)
+        return Wants(views=tuple(View(name, *strong) for name in self.further))
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return both losses."""

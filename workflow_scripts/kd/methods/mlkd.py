@@ -116,7 +116,8 @@ class MLKD(Method):
 
     def wants(self) -> Wants:
         """Want the strong view."""
-        return Wants(views=(View(STRONG, self.settings.strong_ops, self.settings.strong_magnitude),))
+        settings = self.settings
+        return Wants(views=(View(STRONG, settings.strong_ops, settings.strong_magnitude, settings.strong_cutout),))
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss of both views and the three levels."""

@@ -75,7 +75,7 @@ def _settings(variant: Variant) -> tuple[str, dict[str, Any]]:
     if views == 1:
         return CONTROL, found
     strong: dict[str, Any] = {
-        key: settings[key] for one, settings in told for key in ("strong_ops", "strong_magnitude") if key in settings
+        key: value for _, settings in told for key, value in settings.items() if key.startswith("strong_")
     }
     return OF_VIEWS, {**found, "views": views, **strong}
 
