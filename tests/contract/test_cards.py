@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 
+import method_world
 import pytest
 import torch
 from method_world import CARDS, MEASURED, NETS, PHASES, REFERENCES, SIZE, World
@@ -160,6 +161,54 @@ def test_mixed_batches_change_the_loss(name):
 def test_taps_that_cannot_be_compared_are_user_errors(name, settings, message):
     with pytest.raises(UserError, match=message):
         World(name, settings)
+
+
+# --- few classes ------------------------------------------------------------------------------------
+
+
+def switched(name):
+    """Yield no settings, then each choice and flag that is not the default, and each weight at 0."""
+    yield {}
+    for key, setting in CARDS[name].settings.items():
+        others = setting.choices or ([not setting.default] if setting.type == "bool" else [])
+        weight = [0.0] if key.endswith("_weight") and setting.type == "float" and setting.min == 0 else []
+        yield from ({key: value} for value in (*others, *weight) if value != setting.default)
+
+
+def pulls(name, settings, pretrain):
+    """Return by term how much gradient it gives all that is trained, 0 where its weight is 0."""
+    world, found = World(name, settings, pretrain=pretrain), {}
+    for stage, update in world.updates():
+        world.team.enter(stage)
+        parameters = [p for role in world.roles() for p in world.team.parameters(role) if p.requires_grad]
+        for term, (value, weight) in world.terms(update, world.batch()).items():
+            reached = parameters if weight and value.requires_grad else []
+            gradients = torch.autograd.grad(value, reached, retain_graph=True, allow_unused=True) if reached else ()
+            found[update.name, term] = sum(g.abs().sum().item() for g in gradients if g is not None)
+    return found
+
+
+def pulls_or_error(*asked):
+    try:
+        return pulls(*asked)
+    except UserError as error:
+        return str(error)
+
+
+@every_phase
+def test_every_term_teaches_two_classes_too_or_they_are_refused(name, pretrain, monkeypatch):
+    for settings in switched(name):
+        of_four = pulls_or_error(name, settings, pretrain)
+        if isinstance(of_four, str):  # settings that need others beside them
+            continue
+        with monkeypatch.context() as patched:
+            patched.setattr(method_world, "CLASSES", 2)
+            of_two = pulls_or_error(name, settings, pretrain)
+        if isinstance(of_two, str):
+            assert of_two.endswith("found 2 classes in all: allowed are 3 or more"), settings
+            continue
+        dead = [term for term, pull in of_four.items() if of_two[term] < 1e-4 * pull]
+        assert not dead, f"{settings}: no gradient from {dead}"
 
 
 # --- combinations -----------------------------------------------------------------------------------

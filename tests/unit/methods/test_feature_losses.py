@@ -374,7 +374,15 @@ def test_unit_vectors_have_length_one_and_zero_stays_zero():
     found = unit(x, dim=1)
     found.sum().backward()
     torch.testing.assert_close(found, torch.tensor([[0.6, 0.8], [0.0, 0.0], [1.0, 0.0]]))
-    assert torch.equal(x.grad[1], torch.zeros(2))
+    assert torch.equal(x.grad[1:], torch.zeros(2, 2))
+
+
+@pytest.mark.parametrize("length", [1e-11, 1e-9, 1e-7, 2e-6, 1e-3])
+def test_the_gradient_of_a_direction_is_bounded(length):
+    x = (length * torch.tensor([[0.6, 0.8]])).requires_grad_()
+    unit(x, dim=1)[0, 0].backward()
+    expected = torch.tensor([[0.64, -0.48]]) / length if length > 1e-6 else torch.zeros(1, 2)
+    torch.testing.assert_close(x.grad, expected)
 
 
 @pytest.mark.parametrize("size", [1, 2])

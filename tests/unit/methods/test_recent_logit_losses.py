@@ -10,6 +10,7 @@ from torch import nn
 from kd.data.randaugment import View
 from kd.data.wants import Wants
 from kd.engine.resolve import method_class
+from kd.methods import abkd
 from kd.methods._classes import target_term
 from kd.methods._standardise import standardise
 from kd.methods.abkd import abkd_loss
@@ -106,6 +107,7 @@ CASES = {
     ),
     "abkd": (lambda s, t: abkd_loss(s, t, 0.8, 0.3, 3.0), lambda s, t: abkd_by_loops(s, t, 0.8, 0.3, 3.0)),
     "abkd negative": (lambda s, t: abkd_loss(s, t, 1.4, -0.3, 3.0), lambda s, t: abkd_by_loops(s, t, 1.4, -0.3, 3.0)),
+    "abkd both": (lambda s, t: abkd_loss(s, t, -0.4, -0.3, 3.0), lambda s, t: abkd_by_loops(s, t, -0.4, -0.3, 3.0)),
     "tekap": (
         lambda s, t: tekap_loss(s, t, torch.tensor(NOISE), 3.0, 0.1, 0.8),
         lambda s, t: tekap_by_loops(s, t, 3.0),
@@ -144,8 +146,11 @@ def test_gradients_equal_finite_differences_of_the_loops(loss, plain):
     assert known.grad is None, "the teacher is detached"
 
 
-BOUNDED = {name: loss for name, (loss, _) in CASES.items() if name != "abkd negative"}
-"""A negative power of a probability that underflows is infinite, in whatever form."""
+LIMITS = {f"abkd {a:g} {b:g}": (a, b) for a, b in [(0.0, -0.6), (-0.7, 0.0), (0.5, -0.5), (-0.5, 0.5), (0.0, 0.0)]}
+BOUNDED = {
+    **{name: loss for name, (loss, _) in CASES.items()},
+    **{name: lambda s, t, powers=powers: abkd_loss(s, t, *powers, 3.0) for name, powers in LIMITS.items()},
+}
 
 
 @pytest.mark.parametrize("loss", BOUNDED.values(), ids=BOUNDED)
@@ -185,6 +190,16 @@ def test_normkd_weighs_images_where_standardised_distillation_does_not():
     expected = kd_logit_std_loss(student, target, 2.0).item()
     assert normkd_loss(student, target, 2.0).item() == pytest.approx(expected, rel=1e-5)
     assert normkd_loss(student, 3 * target, 2.0).item() == pytest.approx(9 * expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("deviation", [1e-5, 1e-3, 0.009])
+def test_nearly_equal_logits_are_pulled_no_harder_than_by_a_hundredth(deviation):
+    student, target = (torch.tensor(z).float() for z in logits(5))
+    own = (deviation * student / student.std(dim=1, keepdim=True)).requires_grad_()
+    normkd_loss(own, target, 2.0).backward()
+    most = (2.0 * target.std(dim=1, keepdim=True)).square() / (2.0 * 0.01) / len(own)
+    assert (own.grad.abs() <= most).all()
+    assert (own.grad.abs().amax(dim=1) > 1e-3 * most.squeeze(1)).all()
 
 
 @pytest.mark.parametrize("height", [0.0, 3.1, -1e4])
@@ -293,6 +308,24 @@ def test_the_released_limit_of_a_negative_exponent_is_below_0(alpha, beta):
     student, target = (torch.tensor(z) for z in logits(8))
     assert abkd_loss(student, target, alpha, beta, 3.0, "released") < 0
     assert abkd_loss(student, target, alpha, beta, 3.0, "described") > 0
+
+
+@pytest.mark.parametrize(
+    ("alpha", "beta"), [(1.4, -0.3), (-0.3, 1.4), (-0.4, -0.3), (0.0, -0.6), (-0.7, 0.0), (0.5, -0.5)]
+)
+def test_a_power_beyond_the_largest_leaves_the_direction_of_the_gradient(alpha, beta):
+    # far apart, with no class that is sure to rounding
+    student, target = [[30.0, 29.0, -60.0, -150.0]], [[40.0, -150.0, -90.0, 60.0]]
+    gradients = []
+    for most in (1e6, 40.0):
+        own = torch.tensor(student, dtype=torch.float64).requires_grad_()  # which holds what float32 does not
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(abkd, "LARGEST", most)
+            value = abkd_loss(own, torch.tensor(target, dtype=torch.float64), alpha, beta, 1.0)
+        value.backward()
+        gradients.append(own.grad / own.grad.norm())
+    assert abs(value.item()) < 1e21  # in float32, with room for its square
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(0.8, 0.3), (0.5, 0.5), (0.0, 0.6), (0.7, 0.0), (0.5, -0.5), (0.0, 0.0)])

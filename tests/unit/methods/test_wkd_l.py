@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp
 from steps import fitted, loss_of
 
 from kd.engine.resolve import build_method, method_class
@@ -81,6 +82,22 @@ def test_many_rounds_with_little_entropy_carry_only_what_is_too_much():
     q, p = (softmax(z[0, :2])[0] for z in (s, t))
     found = transport_cost(*(others(torch.tensor(z), y, 1.0) for z in (s, t)), y, cost, 0.05, 3000)
     assert found.item() == pytest.approx(0.6 * abs(q - p), rel=1e-3)
+
+
+def test_the_least_entropy_that_is_allowed_does_not_underflow():
+    strength, rng = card("wkd_l").settings["sinkhorn_lambda"].min, np.random.default_rng(4)
+    s, t = rng.normal(size=(2, 4, 12)) * 3
+    y, cost = torch.zeros(4, dtype=torch.int64), rng.uniform(0.3, 0.6, size=(12, 12)) * (1 - np.eye(12))
+    own, known = (others(torch.tensor(z, dtype=torch.float32), y, 8.0) for z in (s, t))
+    found = transport_cost(own, known, y, torch.tensor(cost, dtype=torch.float32), strength, 100)
+    q, p = (np.log(softmax(z[:, 1:] / 8.0))[:, None] for z in (s, t))
+    kernel, u = -cost[None, 1:, 1:] / strength, np.zeros((4, 11))
+    for _ in range(100):
+        v = p[:, 0] - logsumexp(u[:, :, None] + kernel, axis=1)
+        u = q[:, 0] - logsumexp(v[:, None, :] + kernel, axis=2)
+    expected = (np.exp(u[:, :, None] + kernel + v[:, None, :]) * cost[1:, 1:]).sum(axis=(1, 2))
+    assert expected.min() > 0.02
+    np.testing.assert_allclose(found, expected, rtol=0.1)
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -78,6 +78,7 @@ EXPECTED = {
     "normkd": ("normkd", {}, DEFAULTS),
     "sdd": ("sdd", {}, DEFAULTS),
     "sdd of dkd": ("sdd", {"base": "dkd"}, {"ce_weight": 1.0, "kd_weight": 9.0, "temperature": 4.0}),
+    "sdd without labels": ("sdd", {"ce_weight": 0.0}, {**DEFAULTS, "ce_weight": 0.0}),
     "sdd of given weights": (
         "sdd",
         {"sdd_weight": 2.0, "ce_weight": 0.5},

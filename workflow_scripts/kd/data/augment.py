@@ -46,7 +46,7 @@ class Draws:
 class Augmenter:
     """Crop, flip, RandAugment and cutout, in this order, then normalisation by mean and std (per channel, in 0..1).
 
-    With `largest`, a share of the image's side, cutout's squares have sides drawn from 0 to it in place of the recipe's.
+    With `largest`, a share of the image's side, the sides of cutout's squares are drawn from 0 to it.
     """
 
     def __init__(

@@ -4,6 +4,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from kd.methods.contract import Context
+from kd.tools.errors import UserError
+
+
+def require_three_classes(method: str, context: Context, what: str = "the classes beside the label") -> None:
+    """Raise a UserError where there are fewer: what is compared then is the same whatever a network says."""
+    if context.num_classes < 3:
+        raise UserError(
+            f"method {method} compares {what}, found {context.num_classes} classes in all: allowed are 3 or more"
+        )
+
 
 def other_classes(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the logits (B,C-1) of every class but the label (B,), in order."""

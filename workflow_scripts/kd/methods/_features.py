@@ -11,6 +11,8 @@ from kd.tools.errors import UserError, unknown
 
 EMBEDDING, PRE = "embedding", ".pre"
 ZERO_SQUARE = 1e-24
+SHORT_SQUARE = 1e-12
+"""Of vectors so short that their direction is rounding."""
 
 
 def pool_match(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,13 +27,15 @@ def pool_to(feature: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def unit(vectors: Tensor, dim: int) -> Tensor:
-    """Scale vectors along `dim` to length one; one of length zero stays zero and takes no gradient.
+    """Scale vectors along `dim` to length one; one of length zero stays zero.
 
-    (F.normalize divides by a tiny number there, which makes its gradient huge.)
+    One shorter than 1e-6 takes no gradient, which grows by the inverse of the length. (F.normalize divides by a tiny
+    number there, which makes it huge.)
     """
     squares = vectors.square().sum(dim=dim, keepdim=True)
     none = squares <= ZERO_SQUARE
-    return torch.where(none, 0.0, vectors) * torch.where(none, 1.0, squares).rsqrt()
+    directions = torch.where(none, 0.0, vectors) * torch.where(none, 1.0, squares).rsqrt()
+    return torch.where(squares <= SHORT_SQUARE, directions.detach(), directions)
 
 
 def paired_taps(

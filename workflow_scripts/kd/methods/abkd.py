@@ -1,21 +1,37 @@
 """ABKD: distillation by the alpha-beta divergence (Wang, Yang, Wang, Wang, Xu and Huang 2025)."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from kd.methods.logit_loss import LogitLoss
 
+LARGEST = 40.0
+"""Logarithm of the largest power that enters a loss (2e17, whose square is still a float32)."""
+
+
+def excess(*logarithms: Tensor) -> Tensor:
+    """Return by how much the largest of an image's logarithms (B,C) is above LARGEST, else 0, (B,1).
+
+    A negative power of a probability near 0 is beyond float32. The loss of such an image is divided by the exponential
+    of this: it is finite, and its gradient keeps its direction. Where all exponents are positive it is 0.
+    """
+    most = torch.stack([values.detach().amax(dim=1, keepdim=True) for values in logarithms]).amax(dim=0)
+    return (most - LARGEST).clamp_min(0.0)
+
 
 def power_gap(first: Tensor, second: Tensor, power: float) -> Tensor:
     """Return sum_c [x^a log(x^a / y^a) - x^a + y^a] of log-probabilities log x and log y (B,C), (B,)."""
-    raised, other = (power * first).exp(), (power * second).exp()
+    over = excess(power * first, power * second)
+    raised, other = (power * first - over).exp(), (power * second - over).exp()
     return (raised * power * (first - second) - raised + other).sum(dim=1)
 
 
 def opposite_gap(first: Tensor, second: Tensor, power: float) -> Tensor:
     """Return sum_c [log(y^a / x^a) + x^a / y^a - 1] of log-probabilities log x and log y (B,C), (B,)."""
     ratio = power * (first - second)
-    return (ratio.exp() - ratio - 1).sum(dim=1)
+    over = excess(ratio)
+    return ((ratio - over).exp() - ratio * (-over).exp() - (-over).exp()).sum(dim=1)
 
 
 def divergences(known: Tensor, own: Tensor, alpha: float, beta: float, form: str) -> Tensor:
@@ -34,8 +50,10 @@ def divergences(known: Tensor, own: Tensor, alpha: float, beta: float, form: str
     if alpha + beta == 0:
         return opposite_gap(known, own, alpha) / alpha**scale
     total = alpha + beta
-    mixed = (alpha * known + beta * own).exp()
-    pure = alpha / total * (total * known).exp() + beta / total * (total * own).exp()
+    both, pure_known, pure_own = alpha * known + beta * own, total * known, total * own
+    over = excess(both, pure_known, pure_own)
+    mixed = (both - over).exp()
+    pure = alpha / total * (pure_known - over).exp() + beta / total * (pure_own - over).exp()
     return (pure - mixed).sum(dim=1) / (alpha * beta)
 
 

@@ -1,9 +1,10 @@
 """Distillation from a stronger teacher by correlations (Huang, You, Wang, Qian and Xu 2022)."""
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.methods.contract import Method, Step
+from kd.methods._classes import require_three_classes
+from kd.methods.contract import Context, Method, Step
 
 EPSILON = 1e-8
 
@@ -37,6 +38,12 @@ def dist_loss(
 
 class DIST(Method):
     """Cross-entropy and correlation of predictions."""
+
+    def build(self, context: Context) -> nn.ModuleDict:
+        """Check that there is something to correlate; the loss needs no modules."""
+        if not self.settings.intra_weight:
+            require_three_classes(self.name, context, "the classes of an image alone (intra_weight 0)")
+        return nn.ModuleDict()
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the correlation loss."""

@@ -2,12 +2,11 @@
 
 from torch import Tensor, nn
 
-from kd.methods._classes import other_classes, target_or_not
+from kd.methods._classes import other_classes, require_three_classes, target_or_not
 from kd.methods._divergence import softened_kl
 from kd.methods._standardise import standardise
 from kd.methods._warmup import warmed_up
 from kd.methods.contract import Context, Method, Progress, Step
-from kd.tools.errors import UserError
 
 
 def dkd_loss(
@@ -29,11 +28,7 @@ class DKD(Method):
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Check that there are other classes to compare; the loss needs no modules."""
-        if context.num_classes < 3:
-            raise UserError(
-                f"method dkd compares the classes beside the label, found {context.num_classes} classes in all: "
-                "allowed are 3 or more"
-            )
+        require_three_classes(self.name, context)
         return nn.ModuleDict()
 
     def loss(self, step: Step) -> dict[str, Tensor]:

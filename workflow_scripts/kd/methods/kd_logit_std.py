@@ -1,8 +1,10 @@
 """Knowledge distillation of standardised logits (Sun, Ren, Li, Wang and Cao 2024)."""
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from kd.methods._classes import require_three_classes
 from kd.methods._standardise import standardise
+from kd.methods.contract import Context
 from kd.methods.kd import kd_loss
 from kd.methods.logit_loss import LogitLoss
 
@@ -16,6 +18,11 @@ class KDLogitStd(LogitLoss):
     """Cross-entropy of the logits themselves, distillation of the standardised ones."""
 
     term = "kd"
+
+    def build(self, context: Context) -> nn.ModuleDict:
+        """Check that standardising leaves something to compare; the loss needs no modules."""
+        require_three_classes(self.name, context, "standardised logits")
+        return nn.ModuleDict()
 
     def compare(self, student: Tensor, target: Tensor) -> Tensor:
         """Return the distillation loss."""

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kd.data.randaugment import View
 from kd.data.wants import Wants
+from kd.methods._classes import require_three_classes
 from kd.methods._standardise import standardise
-from kd.methods.contract import Method, Step
+from kd.methods.contract import Context, Method, Step
 
 STRONG = "strong"
 OTHER_TEMPERATURES = (3.0, 5.0)
@@ -118,6 +119,12 @@ class MLKD(Method):
         """Want the strong view."""
         settings = self.settings
         return Wants(views=(View(STRONG, settings.strong_ops, settings.strong_magnitude, settings.strong_cutout),))
+
+    def build(self, context: Context) -> nn.ModuleDict:
+        """Check that standardising leaves something to compare; the loss needs no modules."""
+        if self.settings.standardize and self.settings.instance_weight:
+            require_three_classes(self.name, context, "standardised logits")
+        return nn.ModuleDict()
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss of both views and the three levels."""

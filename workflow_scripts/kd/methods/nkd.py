@@ -1,10 +1,10 @@
 """Normalised knowledge distillation (Yang, Zeng, Li, Zhang, Yuan and Li 2023)."""
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.methods._classes import other_classes, target_term
-from kd.methods.contract import Method, Step
+from kd.methods._classes import other_classes, require_three_classes, target_term
+from kd.methods.contract import Context, Method, Step
 
 
 def nontarget_term(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -20,6 +20,12 @@ def nontarget_term(student_logits: Tensor, teacher_logits: Tensor, labels: Tenso
 
 class NKD(Method):
     """Cross-entropy, the label's soft cross-entropy, and that of the other classes scaled to sum 1."""
+
+    def build(self, context: Context) -> nn.ModuleDict:
+        """Check that there are other classes to compare; the loss needs no modules."""
+        if self.settings.nontarget_weight:
+            require_three_classes(self.name, context)
+        return nn.ModuleDict()
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the two terms."""

@@ -1,14 +1,14 @@
 """Refined logit distillation: what a wrong teacher says of the label is left out (Sun et al. 2025)."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.methods._classes import target_or_not
+from kd.methods._classes import require_three_classes, target_or_not
 from kd.methods._divergence import softened_kl
 from kd.methods._standardise import standardise
 from kd.methods._warmup import warmed_up
-from kd.methods.contract import Method, Progress, Step
+from kd.methods.contract import Context, Method, Progress, Step
 
 
 def sample_confidence(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -41,6 +41,14 @@ def masked_correlation(student_logits: Tensor, teacher_logits: Tensor, labels: T
 
 class RLD(Method):
     """Cross-entropy, sample confidence and masked correlation, which are warmed up."""
+
+    def build(self, context: Context) -> nn.ModuleDict:
+        """Check that there are other classes to compare; the loss needs no modules."""
+        if self.settings.mcd_weight:
+            require_three_classes(self.name, context)
+        if self.settings.standardize:
+            require_three_classes(self.name, context, "standardised logits")
+        return nn.ModuleDict()
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the classification loss and the two terms of distillation."""

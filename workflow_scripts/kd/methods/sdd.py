@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.methods._classes import other_classes, target_or_not
+from kd.methods._classes import other_classes, require_three_classes, target_or_not
 from kd.methods._divergence import kl_rows
 from kd.methods._features import last_layer, pool_to
 from kd.methods._pooled import pooled_maps
@@ -87,11 +87,8 @@ class SDD(Method):
         scales = self.settings.scales
         if not scales or len(set(scales)) < len(scales) or not set(scales) <= set(SCALES):
             raise UserError(f"method sdd: scales must be one or several of 1, 2 and 4, each once, found {scales}")
-        if self.settings.base == "dkd" and context.num_classes < 3:
-            raise UserError(
-                f"method sdd with base dkd compares the classes beside the label, found {context.num_classes} classes "
-                "in all: allowed are 3 or more"
-            )
+        if self.settings.base == "dkd":
+            require_three_classes("sdd with base dkd", context)
         return nn.ModuleDict()
 
     def loss(self, step: Step) -> dict[str, Tensor]:

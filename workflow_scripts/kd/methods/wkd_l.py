@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kd.methods._classes import target_term
+from kd.methods._classes import require_three_classes, target_term
 from kd.methods._decay import cosine_share
 from kd.methods._features import EMBEDDING, last_layer
 from kd.methods.contract import STUDENT, Context, Look, Method, Output, Progress, Step, teacher
@@ -146,6 +146,8 @@ class WKDL(Method):
 
     def build(self, context: Context) -> nn.ModuleDict:
         """Return the distances, which the pre-stage fills and a training loads."""
+        if self.settings.wkd_weight:
+            require_three_classes(self.name, context)
         if self.settings.distances == "classifier" and STUDENT not in context.taps:
             self.rows(context.models[teacher(0)].classifier)
         return nn.ModuleDict({DISTANCES: ClassDistances(context.num_classes)})

@@ -14,18 +14,21 @@ _OPERATORS: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
-ALLOWED = "numbers, 'texts' and settings with + - * / ** == and brackets"
+NULL = "null"
+ALLOWED = "numbers, 'texts', null and settings with + - * / ** == and brackets"
 
 
 def names_in(formula: str) -> set[str]:
     """Return the settings that a formula names. Errors: ValueError for what is no formula."""
     tree = _tree(formula)
     _value(tree, None)
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {NULL}
 
 
 def evaluate(formula: str, settings: Mapping[str, Any]) -> float:
     """Return a formula's value for settings: a list counts as its mean, null and what is divided by nothing as 0.
+
+    `setting == null` is 1 of a setting that is null, and 0 of one that is 0.
 
     Errors: UserError where the settings are no numbers, or their value is none.
     """
@@ -52,13 +55,21 @@ def _value(node: ast.expr, settings: Mapping[str, Any] | None) -> Any:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         return -_value(node.operand, settings)
     if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.ops[0], ast.Eq):
-        left, right = _value(node.left, settings), _value(node.comparators[0], settings)
+        sides = (node.left, node.comparators[0])
+        if any(_is_null(side) for side in sides):
+            return 0.0 if settings is None else float(all(_is_null(side, settings) for side in sides))
+        left, right = (_value(side, settings) for side in sides)
         return 0.0 if settings is None else float(left == right)
     if isinstance(node, ast.Name):
         return 0.0 if settings is None else _setting(settings[node.id])
     if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str):
         return 0.0 if settings is None else node.value
     raise ValueError(f"must be a formula of {ALLOWED}, found '{ast.unparse(node)}'")
+
+
+def _is_null(node: ast.expr, settings: Mapping[str, Any] | None = None) -> bool:
+    """Whether a part of a formula is null as it stands, or a setting that is."""
+    return isinstance(node, ast.Name) and (node.id == NULL or (settings is not None and settings[node.id] is None))
 
 
 def _setting(value: Any) -> Any:
