@@ -6,8 +6,10 @@ import pytest
 import torch
 from method_world import PHASES, PLAIN
 from operators import differences, recorded
+from tape import TapedGraph
 from training_world import SCALED, SETTINGS, at_epoch, training_of, world_of
 
+from kd.engine.capture import WARM_UP
 from kd.engine.optim import SplitMomentum, branch_gradients, branch_totals, branches, clip_norm, lr_factor
 from kd.engine.timetable import ema_decay
 from kd.methods.contract import STUDENT, Momenta, Progress, Scheduled, Seen, Step
@@ -65,8 +67,12 @@ def test_a_step_holds_nothing_of_the_host(tmp_path, monkeypatch, name, pretrain,
 class Plain:
     """The same training as one writes it without an engine: numbers of the host, worked out step by step."""
 
-    def __init__(self, training, stage):
-        """Take over the networks, images and frozen roles of a training that has entered a stage, and nothing else."""
+    def __init__(self, training, stage, fused=False):
+        """Take over the networks, images and frozen roles of a training that has entered a stage, and nothing else.
+
+        With `fused` kernels and learning rates in tensors, as where steps are replayed: both round elsewhere.
+        """
+        self.fused = fused or None
         self.team, self.method, self.frozen = training.team, training.method, training.frozen
         self.feed, self.stage, self.recipe = training.feed, stage, training.stage_run.recipe
         self.trained, self.epochs = training.stage_run.trained, training.stage_run.epochs
@@ -83,8 +89,9 @@ class Plain:
             return SplitMomentum(listed, 0.0, 0.9, list(branches(momenta).values()), self.recipe.weight_decay)
         if self.recipe.optimizer != "sgd":
             kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.recipe.optimizer]
-            return kind(listed, betas=self.recipe.betas, weight_decay=self.recipe.weight_decay)
-        return torch.optim.SGD(listed, momentum=self.recipe.momentum, weight_decay=self.recipe.weight_decay)
+            return kind(listed, betas=self.recipe.betas, weight_decay=self.recipe.weight_decay, fused=self.fused)
+        momentum, decay = self.recipe.momentum, self.recipe.weight_decay
+        return torch.optim.SGD(listed, momentum=momentum, weight_decay=decay, fused=self.fused)
 
     def epoch(self, epoch):
         self.sums, self.items = {}, 0
@@ -125,7 +132,8 @@ class Plain:
 
     def descend(self, optimizer, weighted, at):
         for group in optimizer.param_groups:
-            group["lr"] = self.recipe.lr * group["scale"] * lr_factor(self.recipe, self.before + at)
+            lr = self.recipe.lr * group["scale"] * lr_factor(self.recipe, self.before + at)
+            group["lr"] = torch.tensor(lr) if self.fused else lr
         limit = clip_norm(self.recipe, (self.before + at) / self.recipe.epochs)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if isinstance(optimizer, SplitMomentum):
@@ -151,23 +159,49 @@ AGAINST["kd, adamw"] = ("kd", False, {"optimizer": "adamw"})
 
 
 @pytest.mark.parametrize(("name", "pretrain", "recipe"), AGAINST.values(), ids=AGAINST.keys())
-def test_three_epochs_are_those_of_a_plain_loop(tmp_path, name, pretrain, recipe):
+def test_three_epochs_are_those_of_a_plain_loop(tmp_path, monkeypatch, name, pretrain, recipe):
     """Weights, averaged weights and mean losses, to the last bit, in every stage."""
+    for training, plain in trainings(monkeypatch, tmp_path, name, pretrain, recipe, replayed=False):
+        trained_alike(training, plain)
+
+
+@pytest.mark.parametrize(("name", "pretrain", "recipe"), AGAINST.values(), ids=AGAINST.keys())
+def test_replayed_steps_are_those_of_a_plain_loop(tmp_path, monkeypatch, name, pretrain, recipe):
+    """The same where full batches are steps played from a tape, which knows nothing of Python."""
+    monkeypatch.setattr("kd.methods.kdsvd.on_host", lambda feature: False)
+    monkeypatch.setattr("kd.engine.loop.CudaGraph", TapedGraph)
+    for training, plain in trainings(monkeypatch, tmp_path, name, pretrain, recipe, replayed=True):
+        before = TapedGraph.played
+        full = trained_alike(training, plain).count(training.feed.tray.size)
+        assert TapedGraph.played - before == full - WARM_UP - 1 > 0, "all but those that warm up and are recorded"
+
+
+def trainings(monkeypatch, folder, name, pretrain, recipe, replayed):
+    """Yield the engine's training of each stage, and a plain loop beside it."""
     ours, theirs = world_of(name, pretrain), world_of(name, pretrain)
     for stage, other in zip(ours.stages(), theirs.stages(), strict=True):
-        training, plain = (training_of(world, tmp_path, recipe) for world in (ours, theirs))
-        training.start([stage])
+        training, plain = (training_of(world, folder, recipe) for world in (ours, theirs))
         plain.start([other])
-        loop = Plain(plain, other)
-        for epoch in range(3):
-            at_epoch(training, epoch)
-            torch.manual_seed(epoch)
-            for images in training.loop.epoch():
-                training.stepped(images, training.frozen.cost(images))
-            torch.manual_seed(epoch)
-            loop.epoch(epoch)
-            compare(training, loop)
+        with monkeypatch.context() as patch:
+            patch.setattr("kd.engine.training.replays", lambda device: replayed)
+            training.start([stage])
+        yield training, Plain(plain, other, fused=replayed)
     assert ours.state().keys() == theirs.state().keys()
+
+
+def trained_alike(training, loop):
+    """Train three epochs side by side and return how many images each step had."""
+    sizes = []
+    for epoch in range(3):
+        at_epoch(training, epoch)
+        torch.manual_seed(epoch)
+        for images in training.loop.epoch():
+            training.stepped(images, training.frozen.cost(images))
+            sizes.append(images)
+        torch.manual_seed(epoch)
+        loop.epoch(epoch)
+        compare(training, loop)
+    return sizes
 
 
 def compare(training, loop):
