@@ -230,6 +230,11 @@ def export(extra: list[str]) -> int:
     return call("python", "workflow_scripts/export.py", *extra)
 
 
+def fetch_teachers(extra: list[str]) -> int:
+    """Fetch finished CIFAR-100 teachers of the field into data/teachers; arguments name networks."""
+    return call("python", "workflow_scripts/fetch_teachers.py", *extra)
+
+
 def slurm_profile(extra: list[str]) -> int:
     """Link config/profiles/slurm to where `snakemake --profile slurm` looks for it."""
     link = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "snakemake" / "slurm"
@@ -275,6 +280,7 @@ TASKS: dict[str, Callable[[list[str]], int]] = {
     "lease": lease,
     "docs": docs,
     "export": export,
+    "fetch-teachers": fetch_teachers,
     "slurm-profile": slurm_profile,
     "pin": pin,
     "exec": execute,

@@ -153,6 +153,8 @@ def task(task_name: str, arguments: list[str], world: Path, environment: dict[st
         assert {rule: int(re.search(rf"^{rule} +(\d+)$", said, re.MULTILINE)[1]) for rule in jobs} == jobs
     elif task_name == "bench":
         takes("benchmark", ["--out", "x.json", *arguments])
+    elif task_name == "fetch-teachers":
+        takes("fetch_teachers", arguments)  # tests/unit/models/test_fetched.py fetches some
     elif task_name == "lease":
         takes("lease", arguments)  # tests/unit/speed/test_lease.py runs one
     elif task_name == "slurm-profile":
