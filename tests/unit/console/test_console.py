@@ -74,6 +74,18 @@ def test_jobs_get_devices_of_their_own(two_devices, monkeypatch):
         device.lease_gpus(1, wait_seconds=0)
 
 
+def test_an_empty_list_of_devices_keeps_jobs_on_the_cpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device.visible_devices() == []
+    assert device.lease_gpus(0) == []
+    with pytest.raises(UserError, match=r"asks for 1 GPU\(s\), this machine shows 0: set gpus in the exp"):
+        device.lease_gpus(1)
+    code = "from kd.engine.precision import training_device; print(training_device().type)"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, encoding="utf-8", check=True)
+    assert done.stdout == "cpu\n"
+
+
 def test_a_lease_ends_with_its_process(two_devices, tmp_path):
     code = (
         "import sys, tempfile; tempfile.gettempdir = lambda: sys.argv[1]\n"

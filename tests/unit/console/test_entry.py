@@ -129,6 +129,21 @@ def test_a_log_that_ends_does_not_end_the_job(tmp_path):
     assert done.stdout == "done\n"
 
 
+def test_the_environment_says_how_much_is_told(tmp_path):
+    body = "log.info('begun'); raise UserError('a mistake')"
+    quiet, usual, all_of_it, wrong = (
+        job(tmp_path / level, body, made=False, env={"KD_LOG_LEVEL": level})
+        for level in ("error", "INFO", "debug", "verbose")
+    )
+    for done in (quiet, usual, all_of_it):
+        assert done.returncode == 1
+        assert "ERROR a mistake" in done.stderr
+        assert ("INFO begun" in done.stderr) == (done is not quiet)
+        assert ("UserError: a mistake" in done.stderr) == (done is all_of_it), "only DEBUG shows where it came from"
+    assert wrong.returncode == 1
+    assert wrong.stderr.strip().endswith("ERROR KD_LOG_LEVEL is 'VERBOSE': allowed are DEBUG, INFO, WARNING, ERROR")
+
+
 @pytest.mark.parametrize("place", ["run", "logs"])
 def test_a_file_in_the_place_of_a_folder(place, tmp_path):
     (tmp_path / place).write_text("", encoding="utf-8")

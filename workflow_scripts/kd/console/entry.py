@@ -13,11 +13,12 @@ from typing import Any, NoReturn
 
 from kd.study.made import Note, begin, fail, finish, manifest_digest
 from kd.tools.disk import disk_trouble
-from kd.tools.errors import UserError
+from kd.tools.errors import UserError, shown
 from kd.tools.files import read_json
 
 log = logging.getLogger("kd")
 INTERRUPTED = "interrupted; a later run goes on from the last finished epoch"
+LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
 
 
@@ -111,13 +112,19 @@ def leave() -> NoReturn:
 
 
 def start_logging(attempt: Path | None) -> None:
-    """Log plain lines to stderr and to this attempt's file."""
+    """Log plain lines to stderr and to this attempt's file, from the level on that KD_LOG_LEVEL says.
+
+    Level DEBUG shows where every error came from. Errors: UserError for an unknown level.
+    """
     # libraries speak up from warnings on; their INFO (fontTools lists every glyph) would bury ours
     logging.basicConfig(level=logging.WARNING, handlers=[logging.StreamHandler()], force=True)
     logging.getLogger().handlers[0].setFormatter(LINE)
-    log.setLevel(os.environ.get("KD_LOG_LEVEL", "INFO").upper())
     if attempt is not None:
         logging.getLogger().addHandler(LogFile(attempt, "w"))
+    level = os.environ.get("KD_LOG_LEVEL", "INFO").upper()
+    if level not in LEVELS:
+        raise UserError(f"KD_LOG_LEVEL is {shown(level)}: allowed are {', '.join(LEVELS)}")
+    log.setLevel(level)
 
 
 def keep_history(folder: Path) -> None:
