@@ -98,6 +98,11 @@ def test_a_baseline_that_leads_is_told_as_one(world):
     assert lead.endswith("every other method is told apart from it.")
 
 
+def test_a_baseline_that_is_ahead_with_one_seed(world):
+    lead = answered(world.method("ce", [75.0]).method("kd", [71.0]).analyse()).sentences[0]
+    assert "the highest is ce, trained without a teacher's help, 75.00 % (1 seed), " in lead
+
+
 def test_many_methods_are_counted(many):
     lead = answered(many).sentences[0]
     assert " more are not told apart from it." in lead

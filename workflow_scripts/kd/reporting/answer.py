@@ -106,8 +106,8 @@ def _lead(scored: Sequence[Line]) -> str:
         return f"Only {reached} has a result, {told}; there is nothing to compare it with."
     if record.n_used < 2:
         return (
-            f"With one seed nothing can be told from chance: the highest is {reached}, {told}; what of that another "
-            "seed would repeat is not known."
+            f"With one seed nothing can be told from chance: the highest is {reached.removesuffix(',')}, {told}; what "
+            "of that another seed would repeat is not known."
         )
     return (
         f"{reached} leads with {told}; {alike([(line.record.method, line.record.tied_with_best) for line in others])}."
