@@ -75,10 +75,10 @@ def test_the_search_reaches_the_tables_and_nothing_is_left_to_do(finished):
         assert rows[method]["trials_finished"] == "2"
     assert {row["ft" if "ft" in row else "kd.kd_weight"] for row in trials if row["method"] == "ce"} == {""}
     answer = (finished / HOME / "tables" / "answer.md").read_text(encoding="utf-8")
-    assert "With 3 trials each" in answer
+    assert "A search of 3 trials for each method on validation" in answer
     assert "As written, and searched" in (finished / HOME / "report.html").read_text(encoding="utf-8")
     log = (finished / "run.log").read_text(encoding="utf-8")
-    assert "With 3 trials each" in log, "the terminal has the answer too"
+    assert "A search of 3 trials for each method on validation" in log, "the terminal has the answer too"
 
 
 def test_trials_see_no_test_image_and_rows_are_trained_with_what_was_chosen(finished):

@@ -18,11 +18,10 @@ COLUMNS = {
     "accuracy": "As written (%)",
     "searched": "Searched (%)",
     "delta": "Δ searched",
-    "validation": "Validation: written, chosen (%)",
-    "trial": "Trial",
-    "settings": "Chosen settings",
+    "validation": "Validation (%)",
     "finished": "Trials",
     "flops": "FLOPs of the search",
+    "settings": "Chosen trial",
 }
 
 
@@ -137,25 +136,24 @@ def _cells(one: Searched, weights: str) -> dict[str, str]:
         "accuracy": text.spread(one.written["mean"], one.written["sd"]),
         "searched": text.spread(one.searched["mean"], one.searched["sd"]),
         "delta": f"{text.signed(difference.mean)} {text.interval(difference.low, difference.high)}".rstrip(),
-        "validation": f"{text.decimal(validation(first, weights))}, "
+        "validation": f"{text.decimal(validation(first, weights))} → "
         f"{text.decimal(validation(chosen, weights) if chosen else None)}",
-        "trial": text.NONE if chosen is None else str(chosen.trial),
-        "settings": text.NONE if chosen is None else settings(chosen),
         "finished": str(len(one.trials)) if finished == len(one.trials) else f"{finished} of {len(one.trials)}",
         "flops": text.quantity(one.flops) + times,
+        "settings": text.NONE if chosen is None else settings(chosen),
     }
 
 
 def settings(trial: Trial) -> str:
     """Return what a trial drew, in a line; the first one draws nothing."""
     if trial.trial == 1:
-        return "as written"
+        return "1: as written"
     cards = {name.partition(".")[0] for name in trial.drawn} - {RECIPE}
     told = [
         f"{name.partition('.')[2] if len(cards) < 2 else name.removeprefix(f'{RECIPE}.')} {value}"
         for name, value in trial.drawn.items()
     ]
-    return ", ".join(told)
+    return f"{trial.trial}: {', '.join(told)}"
 
 
 def _lost(one: Searched) -> list[str]:
@@ -175,10 +173,11 @@ def _caption(sources: Sources) -> str:
     epoch = "of the best epoch" if report.weights == "best" else "of the last epoch"
     return (
         f"{search['trials']} trials for each method, all with seed {search['seed']}, the first as the method is "
-        f"written; chosen is the one with the highest validation accuracy {epoch}, of equals the earliest. Trained "
-        f"anew with {text.seed_list(list(sources.meta['seeds']))}; accuracies are on the test images, mean ± standard "
-        "deviation over these seeds, and no trial read any of those images. Δ: searched minus as written, paired by "
-        f"seed, in points; [ ]: its {100 * report.confidence:.6g}% interval. FLOPs: of all trials and of what was made "
+        f"written; chosen is the one with the highest validation accuracy {epoch}, of equals the earliest (Validation: "
+        f"the first trial's → the chosen one's). Trained anew with {text.seed_list(list(sources.meta['seeds']))}; "
+        "accuracies are on the test images, mean ± standard deviation over these seeds, and no trial read any of those "
+        "images. Δ: searched minus as written, paired by seed, in points; "
+        f"[ ]: its {100 * report.confidence:.6g}% interval. FLOPs: of all trials and of what was made "
         "for them alone, counted whole in the training FLOPs of NAME_searched. Every trial stands in trials.csv."
     )
 
@@ -193,14 +192,14 @@ def told(section: Section[Searched], most: int) -> str:
     )
     kept = [one.method for one in found if one not in moved]
     gains = [
-        f"{one.method} {text.signed(one.difference.mean)} points"
+        f"{one.method} by {text.signed(one.difference.mean)} points"
         + f" {text.interval(one.difference.low, one.difference.high)}".rstrip()
         for one in moved[:most]
     ]
     gains += [f"{len(moved) - most} more by less"] if len(moved) > most else []
-    parts = [f"moved, beside the settings as written, {text.listing(gains)}"] if gains else []
+    parts = [f"changed {text.listing(gains)}"] if gains else []
     parts += [f"kept {text.listing(kept)} as written"] if kept else []
     times = [f"{one.times:.1f}" for one in found if one.times is not None]
     ends = list(dict.fromkeys([min(times, key=float), max(times, key=float)])) if times else []
-    cost = f", for the FLOPs of {' to '.join(ends)} trainings each," if times else ""
-    return f"With {len(found[0].trials)} trials each{cost} a search on validation {' and '.join(parts)}."
+    cost = f", for the FLOPs of {' to '.join(ends)} trainings," if times else ""
+    return f"A search of {len(found[0].trials)} trials for each method on validation{cost} {' and '.join(parts)}."
