@@ -24,6 +24,7 @@ include: "rules/continual.smk"
 include: "rules/evaluate.smk"
 include: "rules/results.smk"
 include: "rules/benchmark.smk"
+include: "rules/words.smk"
 
 
 # What killed processes left half written.
@@ -35,8 +36,7 @@ onstart:
 # What a later job has not dropped already, now that everything is noted as done.
 onsuccess:
     drop_finished(FOLDER)
-    for sentence in found_out():
-        print(sentence, file=sys.stderr)
+    say([*found_out(), *failed()])
 
 
 rule all:

@@ -16,7 +16,7 @@ rule benchmark:
         **work("benchmark"),
         gpu=GPUS,
     params:
-        **told("benchmark"),
+        **told("benchmark", as_file=False),
     # several words, so not quoted
     shell:
         command("benchmark", "gpus threads out", out="output.json:q") + " {params.settings}"

@@ -15,12 +15,11 @@ rule check_pairs:
     resources:
         **work("check_pairs"),
     params:
-        **told("check_pairs", as_file=True),
+        **told("check_pairs"),
     shell:
         command("check_pairs", "checks out threads", checks="params.settings:q", out="output:q")
 
 
 # Snakemake's words about the failed job would otherwise be the last that its user reads.
 onerror:
-    for sentence in misfits():
-        print(sentence, file=sys.stderr)
+    say(misfits() or failed())

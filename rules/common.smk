@@ -1,4 +1,5 @@
 # The configuration, checked before any rule exists; its runs and jobs; where they write.
+import logging
 import os
 import re
 import secrets
@@ -20,22 +21,22 @@ if not Path(SCRIPTS).is_dir():
         "The scripts of this workflow come with it in a clone only: clone the repository, and name its Snakefile by path."
     )
 
-from snakemake.logging import logger
+from snakemake.logging import DefaultFormatter, logger
 from snakemake.settings.types import RerunTrigger
 
 from kd.reporting import layout
 from kd.study.believed import SEEN, TRAININGS, bring_to_the_present, is_due, look_for_files, stays
 from kd.study.digests import canonical
 from kd.study.experiment import check_experiment, workflow_configuration
-from kd.study.jobs import Asked, JobPlan, Jobs, reports
+from kd.study.jobs import RULES, Asked, JobPlan, Jobs, reports
 from kd.study.lengths import lengths_beyond, unscaled_lengths
-from kd.study.made import drop_finished, is_as_asked, reason_of
+from kd.study.made import drop_finished, is_as_asked, read_record, reason_of
 from kd.study.plan import Plan
 from kd.study.planned import Targets
 from kd.study.texts import drop_old_texts, text_file
 from kd.study.together import together
 from kd.tools.errors import UserError
-from kd.tools.files import atomic_write, remove_leftovers
+from kd.tools.files import atomic_write, remove_leftovers, write_json
 
 # What --config says beside an experiment is no part of it.
 ASKED = Asked(

@@ -75,17 +75,17 @@ def checked(job: JobPlan) -> list[str]:
     return [CHECKED] if STARTED and job.rule in TRAININGS and is_due(job) else []
 
 
-def told(rule: str, as_file: bool = False, which: dict = {}) -> dict:
-    """Return what the command of a rule is told; `as_file` for settings that may be longer than an argument."""
+def told(rule: str, as_file: bool = True, which: dict = {}) -> dict:
+    """Return what the command of a rule is told; its settings in a file, for they may be longer than an argument."""
 
     def param(say):
         return lambda wildcards: say(job_of(rule, wildcards, which))
 
     return {
-        "settings": param(lambda job: text_file(job.settings) if as_file else job.settings),
+        "settings": param(lambda job: text_file(job.settings, not workflow.dryrun) if as_file else job.settings),
         "code": param(lambda job: job.code),
         "out": param(lambda job: job.folder),
-        "made": param(lambda job: [job.record, job.identity]),
+        "made": param(lambda job: [job.record, job.identity, job.code, job.title]),
     }
 
 
@@ -145,8 +145,15 @@ def misfits() -> list[str]:
     return [line for line in lines if " ERROR " in line]
 
 
+# Targets of who asks for the whole of an experiment, by no name or by one.
+ANSWERING = {workflow.modifier.modify_rulename(name) for name in ("all", "tables", "page", "continual_report")}
+
+
 def found_out() -> list[str]:
-    """Return the answer and where the page lies, as long as they are of what is asked."""
+    """Return the answer and where the page lies, as long as they are of what is asked, and it was asked for."""
+    targets = set(workflow.dag_settings.targets)
+    if targets and not targets & ANSWERING:
+        return []
     answer, courses = Path(FOLDER, "tables", "answer.md"), Path(FOLDER, "tables", "continual.md")
     found = []
     if PLAN.runs and answer.is_file() and is_there(JOBS.of("tables")):

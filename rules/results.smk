@@ -29,7 +29,7 @@ rule collect:
     conda:
         ENVIRONMENT
     params:
-        **told("collect", as_file=True),
+        **told("collect"),
     shell:
         command("collect", "rows out", rows="params.settings:q", out="output:q")
 

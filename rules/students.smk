@@ -29,9 +29,12 @@ rule train_student:
 
 # Those of co_train: a rule for each set of methods and seeds that one job trains.
 TOGETHER = together(EXPERIMENT)
+SIDE_BY_SIDE: dict[str, dict] = {}
+"""By name of such a rule: the first run of its jobs, as far as its files have no wildcard for it."""
 for NUMBER, SHARED in enumerate(TOGETHER, 1):
     FIRST = {"method": SHARED.methods[0], **({"seed": SHARED.seeds[0]} if SHARED.seeds else {})}
     NUMBERED = f"_{NUMBER}" if len(TOGETHER) > 1 else ""
+    SIDE_BY_SIDE[f"train_students{NUMBERED}"] = FIRST
     FOLDERS = expand(RUN_FOLDER, method=SHARED.methods, seed=SHARED.seeds or "{seed}", allow_missing=True)
 
     rule train_students:
@@ -50,7 +53,7 @@ for NUMBER, SHARED in enumerate(TOGETHER, 1):
             **work("train_students", which=FIRST),
             gpu=GPUS,
         params:
-            runs=told("train_students", which=FIRST, as_file=True)["settings"],
+            runs=told("train_students", which=FIRST)["settings"],
         shell:
             'python "$SCRIPTS/train_students.py" --runs {params.runs:q} --data {input.data:q}'
             " --teachers {input.teachers:q} --gpus {resources.gpu} --threads {threads} --results {output:q} --log {log:q}"

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import time
 from pathlib import Path
 
 from kd.console.entry import run
@@ -19,9 +20,18 @@ def main(arguments: argparse.Namespace) -> None:
     start_torch(arguments.threads)
     # it goes through every other training, too
     from kd.continual.rehearsal import ContinualRehearsal
+    from kd.engine.outlook import Probe
+    from kd.engine.precision import training_device
+    from kd.record.provenance import hardware
 
+    device, began = training_device(), time.perf_counter()
+    # how each rehearsed step would run is of no use to anybody
+    logging.getLogger("kd.engine.training").setLevel(logging.WARNING)
     trainings = list(dict.fromkeys(check.name for check in checks))
-    misfits = ContinualRehearsal(checks).run()
+    # what runs on a GPU is timed there, by rule tune
+    probe = Probe(timed=device.type == "cpu" and not any(check.gpus for check in checks))
+    rehearsal = ContinualRehearsal(checks, probe)
+    misfits = rehearsal.run()
     for misfit in misfits:
         log.error("%s", misfit)
     if misfits:
@@ -29,7 +39,8 @@ def main(arguments: argparse.Namespace) -> None:
             f"{len(misfits)} of {len(trainings)} trainings cannot be made, and none was begun: correct the experiment, "
             "or take out what does not fit"
         )
-    write_json(arguments.out, {"checked": trainings})
+    costs = {"seconds": time.perf_counter() - began, "hardware": hardware(device, "fp32"), "costs": rehearsal.costs()}
+    write_json(arguments.out, {"checked": trainings, **costs})
     log.info("%d trainings checked", len(trainings))
 
 

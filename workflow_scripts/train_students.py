@@ -38,7 +38,10 @@ def main(arguments: argparse.Namespace) -> None:
         for one in runs
     ]
     for job in job_list:
-        log.info("%s", describe(job))
+        # all of it within the log line, which decides no result
+        log.info(
+            "%s", describe(job, next(one["title"] for one, told in zip(runs, job_list, strict=True) if told is job))
+        )
     with Progress(max(planned_epochs(job) for job in job_list), RULE) as on_epoch:
         outcomes = train_students(job_list, files, on_epoch)
     for one, outcome in zip(files, outcomes, strict=True):

@@ -31,7 +31,10 @@ def test_who_leads_by_how_much_at_what_cost_and_what_is_not_told_apart(small):
         "For the compute, ce (71.00 % for 50 TFLOPs) and kd_t8 (73.87 % for 160 TFLOPs) were best: no other method "
         "reached over 0.5 points more for as few FLOPs, teachers and pre-stages included."
     )
-    assert lost == "Without result: crd (1 of 3 runs) and ft (3 of 3 runs)."
+    assert lost == (
+        "Without result: crd (1 of 3 runs) and ft (3 of 3 runs); 1 failed for this reason: loss became NaN in epoch 3, "
+        "step 17 &_%."
+    )
 
 
 def test_a_lucky_seed_is_not_best_for_the_compute(world):
@@ -74,8 +77,8 @@ def test_two_seeds_of_much_noise_tell_nothing_apart(world):
 @pytest.mark.parametrize(
     ("methods", "first"),
     [
-        ({}, "No run has finished, so that there is nothing to compare."),
-        ({"kd": [None, None]}, "No run has finished, so that there is nothing to compare."),
+        ({}, "No run has a result, so that there is nothing to compare."),
+        ({"kd": [None, None]}, "No run has a result, so that there is nothing to compare."),
         (
             {"kd": [71.0, 72.0]},
             "Only kd has a result, 71.50 ± 0.71 % (2 seeds), for 150 TFLOPs of training; there is nothing to "
@@ -184,6 +187,65 @@ def test_pairs_without_common_methods_stand_by_themselves(world):
     found = answered(world.method("kd", [60.0, 61.0]).analyse())
     assert found.sentences[0].startswith("Fewer than two methods have results on two of the 2 combinations")
     assert [part.sentences[0].split(",")[0] for part in found.parts] == ["Only ce", "Only kd has a result"]
+
+
+def test_one_seed_of_several_pairs_is_told_first(world):
+    for number in range(3):
+        world.pair, world.student = f"big--small{number}", f"small{number}"
+        world.teachers([0]).method("ce", [70.0 + number]).method("kd", [72.0 + number])
+    lead = answered(world.analyse()).sentences[0]
+    assert lead.startswith(
+        "With one seed of each, what of this another seed would repeat is not known. Over 3 combinations of data set"
+    )
+
+
+def test_ranks_that_cannot_lie_far_enough_apart_say_so(world):
+    for number in range(2):
+        world.pair, world.student = f"big--small{number}", f"small{number}"
+        world.teachers(range(2)).method("ce", [70.0, 70.1]).method("kd", [72.0, 72.1]).method("x", [73.0, 73.2])
+    lead = answered(world.analyse()).sentences[0]
+    assert "which speak of other combinations too and would have to lie 2.3 apart and can lie 2 apart at most" in lead
+    sources = sources_of(world)
+    assert "(Nemenyi, 95%; no ranks can lie so far apart" in across_section(sources, build_sections(sources)).caption
+
+
+def test_a_pair_whose_runs_all_failed_is_named_with_a_reason(world):
+    for number in range(3):
+        world.pair, world.student = f"big--small{number}", f"small{number}"
+        broken = {0, 1} if number == 1 else ()
+        scores = (lambda *values: [None, None]) if broken else (lambda *values: list(values))
+        world.teachers(range(2)).method("ce", scores(70.0, 71.0), broken=broken)
+        world.method("kd", scores(72.0, 72.5), broken=broken)
+    found = answered(world.analyse())
+    empty, lost = found.sentences[2:]
+    assert empty == ("Of the 3 combinations, toy: big--small1 has no result at all, and nothing here speaks of that.")
+    assert lost.startswith(
+        "Without result: ce (2 of 6 runs) and kd (2 of 6 runs); 4 failed for this reason: loss became"
+    )
+    assert found.parts[1].sentences[0] == "No run has a result, so that there is nothing to compare."
+    assert found.parts[1].sentences[1].startswith("Without result: ce (2 of 2 runs) and kd (2 of 2 runs); 4 failed")
+
+
+def captions(world) -> list[str]:
+    return [section.caption for section in build_sections(sources_of(world.analyse()))]
+
+
+def test_captions_of_little_say_nothing_of_intervals_or_bold(world):
+    world.teachers([0]).method("ce", [70.0]).method("kd", [72.0])
+    (caption,) = captions(world)
+    assert "intervals include" not in caption
+    assert "Nothing is bold" in caption
+    world.runs.clear()
+    (alone,) = captions(world.method("kd", [72.0, 73.0]))
+    assert "old" not in alone.split("Methods are sorted")[1].split("Times,")[0], "neither bold nor nothing bold"
+
+
+def test_a_reference_without_a_result_is_told(world):
+    world.teachers(range(2)).method("ce", [70.0, 71.0]).method("kd", [None, None], broken={0, 1}).method(
+        "x", [73.0, 73.5]
+    )
+    (caption,) = captions(world)
+    assert "No run of kd has a result, so that no difference to it is known." in caption
 
 
 def test_a_report_of_its_own_is_followed(small):

@@ -11,15 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from kd.study.made import Note, begin, fail, finish, manifest_digest
+from kd.study.made import INTERRUPTED, Note, begin, fail, finish, manifest_digest
 from kd.tools.disk import disk_trouble
 from kd.tools.errors import UserError, shown
 from kd.tools.files import read_json
 
 log = logging.getLogger("kd")
-INTERRUPTED = "interrupted; a later run goes on from the last finished epoch"
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 LINE = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+BARRED = "barred"
+"""Attribute of log records of what a bar on the terminal shows already: they are for files alone."""
 
 
 Main = Callable[[argparse.Namespace], Mapping[str, Any] | None]
@@ -31,15 +32,22 @@ def run(main: Main, parser: argparse.ArgumentParser, rule: str) -> NoReturn:
     With --made a job that ends well leaves a record of what its result was made from, with what `main` returns; any
     other one leaves the reason, for the tables to show. A UserError, a full or read-only disk and too little memory are
     one line on stderr and exit status 1; where the disk takes not even the reason, the same line says so.
+    --settings and --report may be the file of a text as well, which would be long for a command.
     """
     parser.add_argument("--log", type=Path, help="file that gets the log of this attempt")
-    parser.add_argument("--made", nargs=2, metavar=("FILE", "IDENTITY"), help="record of what the result is made from")
+    parser.add_argument(
+        "--made",
+        nargs="+",
+        metavar=("FILE IDENTITY", "CODE TITLE"),
+        help="record of what the result is made from: where it lies, what it says, and what the job is called",
+    )
     parser.add_argument("--results", type=Path, nargs="*", default=[], help="the files that the result is")
     arguments = parser.parse_args()
     notes: Sequence[Note] = []
     try:
-        start_logging(arguments.log)
+        start_logging(arguments.log, title_of(arguments))
         notes = notes_of(arguments)
+        read_settings(arguments)
         for folder in folders_of(arguments, notes):
             keep_history(folder)
         for note in notes:
@@ -64,12 +72,38 @@ def run(main: Main, parser: argparse.ArgumentParser, rule: str) -> NoReturn:
 
 def notes_of(arguments: argparse.Namespace) -> list[Note]:
     """Return the records that a job keeps: its own, or that of each of its --runs, none where nobody asks for one."""
+    log_file = "" if arguments.log is None else str(arguments.log)
     if arguments.made:
-        return [Note(Path(arguments.made[0]), arguments.made[1], tuple(arguments.results))]
-    together = read_json(arguments.runs) if getattr(arguments, "history", False) and hasattr(arguments, "runs") else []
-    found = [Note(Path(one["record"]), one["identity"]) for one in together]
+        record, identity, code = (*arguments.made, "")[:3]
+        return [Note(Path(record), identity, tuple(arguments.results), code, log_file)]
+    found = [Note(Path(one["record"]), one["identity"], (), one.get("code", ""), log_file) for one in _runs(arguments)]
     own = [tuple(path for path in arguments.results if path.is_relative_to(note.folder)) for note in found]
     return [replace(note, results=results) for note, results in zip(found, own, strict=True)]
+
+
+def title_of(arguments: argparse.Namespace) -> str:
+    """Return what the job is called, of several --runs their beginnings; nothing where nobody says."""
+    if arguments.made:
+        return arguments.made[3] if len(arguments.made) > 3 else ""
+    titles = [one["title"] for one in _runs(arguments) if "title" in one]
+    return f"{', '.join(dict.fromkeys(title.partition(':')[0] for title in titles))} side by side" if titles else ""
+
+
+def _runs(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return what is told of each of the runs that a job trains side by side."""
+    together = getattr(arguments, "history", False) and hasattr(arguments, "runs")
+    return list(read_json(arguments.runs)) if together else []
+
+
+def read_settings(arguments: argparse.Namespace) -> None:
+    """Take the texts of a job's settings from the files that hold them, where they are not the texts themselves."""
+    for name in ("settings", "report"):
+        given = getattr(arguments, name, None)
+        if isinstance(given, str) and given.endswith(".json"):
+            try:
+                setattr(arguments, name, Path(given).read_text(encoding="utf-8"))
+            except OSError as error:
+                raise UserError(f"--{name}: cannot read {given}: {error.strerror}") from error
 
 
 def folders_of(arguments: argparse.Namespace, notes: Sequence[Note]) -> list[Path]:
@@ -111,14 +145,30 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-def start_logging(attempt: Path | None) -> None:
-    """Log plain lines to stderr and to this attempt's file, from the level on that KD_LOG_LEVEL says.
+class Titled(logging.Formatter):
+    """Lines that say whose they are: jobs side by side write to one terminal."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(LINE._fmt, LINE.datefmt)
+        self.title = title
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Put the job's title before what it says, unless it begins with that."""
+        if self.title and not record.message.startswith(self.title):
+            record.message = f"{self.title}: {record.message}"
+        return super().formatMessage(record)
+
+
+def start_logging(attempt: Path | None, title: str = "") -> None:
+    """Log plain lines to stderr, each below the job's title, and to this attempt's file, from KD_LOG_LEVEL on.
 
     Level DEBUG shows where every error came from. Errors: UserError for an unknown level.
     """
     # libraries speak up from warnings on; their INFO (fontTools lists every glyph) would bury ours
     logging.basicConfig(level=logging.WARNING, handlers=[logging.StreamHandler()], force=True)
-    logging.getLogger().handlers[0].setFormatter(LINE)
+    terminal = logging.getLogger().handlers[0]
+    terminal.setFormatter(Titled(title))
+    terminal.addFilter(lambda record: not hasattr(record, BARRED))
     if attempt is not None:
         logging.getLogger().addHandler(LogFile(attempt, "w"))
     level = os.environ.get("KD_LOG_LEVEL", "INFO").upper()

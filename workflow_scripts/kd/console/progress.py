@@ -1,4 +1,4 @@
-"""Progress of a training: a bar on a terminal, a plain line now and then elsewhere."""
+"""Progress of a training: a bar on a terminal, a plain line now and then elsewhere and in the log files."""
 
 import logging
 import time
@@ -8,13 +8,15 @@ from typing import Any
 
 from tqdm import tqdm
 
+from kd.console.entry import BARRED
+
 log = logging.getLogger("kd")
 
 LINES = 10  # plain lines a training leaves, about
 
 
 class Progress:
-    """One bar for a job's epochs; hidden where stderr is no terminal, where log lines tell instead."""
+    """One bar for a job's epochs; hidden where stderr is no terminal, where the lines of its log tell instead."""
 
     def __init__(self, epochs: int, title: str) -> None:
         self.epochs = epochs
@@ -31,8 +33,9 @@ class Progress:
         text = ", ".join(f"{key} {value:.4g}" for key, value in shown.items())
         self.bar.set_postfix_str(text)
         due = row["epoch"] % self._every == 0 or row["epoch"] >= self.epochs
-        if self.bar.disable and (due or time.perf_counter() - self._told > 60):
-            log.info("epoch %d/%d: %s (%.1f s)", row["epoch"], self.epochs, text, row["seconds"])
+        if due or time.perf_counter() - self._told > 60:
+            only_files = {} if self.bar.disable else {BARRED: True}
+            log.info("epoch %d/%d: %s (%.1f s)", row["epoch"], self.epochs, text, row["seconds"], extra=only_files)
             self._told = time.perf_counter()
 
     def __enter__(self) -> Callable[[dict[str, Any]], None]:

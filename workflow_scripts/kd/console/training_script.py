@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from kd.console.device import lease_gpus
-from kd.console.entry import run
+from kd.console.entry import run, title_of
 from kd.console.progress import Progress
 from kd.study.job_settings import JobSettings, parse_settings
 from kd.study.options import BUDGET, CHOSEN, option
+from kd.study.titles import epochs_told, in_epochs
 
 log = logging.getLogger("kd")
 
@@ -68,32 +69,29 @@ def run_training(work: Callable[..., Any], parser: argparse.ArgumentParser, rule
             job = option(CHOSEN).as_chosen(job, arguments.chosen)
         if job.budget is not None:
             job = option(BUDGET).within_budget(job, files)
-        log.info("%s", describe(job))
-        with Progress(planned_epochs(job), rule) as on_epoch:
+        log.info("%s", describe(job, title_of(arguments)))
+        with Progress(planned_epochs(job), title_of(arguments) or rule) as on_epoch:
             result = work(job, files, on_epoch)
         log.info("done in %.1f s, best validation epoch %d", result.seconds, result.best_epoch)
 
     run(main, parser, rule)
 
 
-def describe(job: JobSettings) -> str:
-    """Return one line on who teaches whom."""
-    names = ", ".join(part.card for part in job.method)
-    teachers = " + ".join(model.arch for model in job.teachers) or "no teacher"
-    student = job.student.arch if job.student else "pre-stage"
-    stage = f", stage {job.stage} {job.half}" if job.stage else ""
-    length = f"{job.recipe.epochs} epochs" if job.student is None or job.student.train else "used as it is"
-    return f"{names}: {teachers} -> {student}, seed {job.seed}{stage}, {length}"
+def describe(job: JobSettings, title: str = "") -> str:
+    """Return one line on who teaches whom and for how long; without the job's title, by cards and architectures."""
+    if not title:
+        names = ", ".join(part.card for part in job.method)
+        teachers = " + ".join(model.arch for model in job.teachers) or "no teacher"
+        student = job.student.arch if job.student else "pre-stage"
+        stage = f", stage {job.stage} {job.half}" if job.stage else ""
+        title = f"{names}: {teachers} -> {student}, seed {job.seed}{stage}"
+    used = job.student is not None and not job.student.train
+    return f"{title}, {'used as it is' if used else in_epochs(planned_epochs(job))}"
 
 
 def planned_epochs(job: JobSettings) -> int:
     """Return how many epochs a job will train, all of its stages counted."""
-    if job.student is not None and not job.student.train:
-        return 0
-    from kd.engine.resolve import build_method, stages_of_job
-
-    stages = stages_of_job(job, build_method(job.method, len(job.teachers)))
-    return sum(stage.recipe.get("epochs", job.recipe.epochs) for stage in stages)
+    return epochs_told(job.model_dump(mode="json"))
 
 
 def start_torch(threads: int) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -9,6 +10,7 @@ from kd.continual.ewc import grow
 from kd.continual.method import BALANCE, PREVIOUS, TRAIN, Incremental
 from kd.continual.tasks import Tasks, balanced_data, make_tasks, task_data
 from kd.engine.data import Data
+from kd.engine.outlook import Stretch
 from kd.engine.rehearsal import Measured, Rehearsal, StandIns, context_of, measured, rehearse
 from kd.methods.contract import STUDENT, teacher
 from kd.models.build import build_model
@@ -29,6 +31,7 @@ class ContinualRehearsal(Rehearsal):
         tasks = make_tasks(data.num_classes, job.num_tasks, job.class_order, job.seed)
         found = {teacher(k): (copy.deepcopy(model), c) for k, (model, c) in enumerate(self.teachers(check, job, data))}
         before: Measured | None = None
+        stretches: list[Stretch] = []
         for number in (1, 2):
             found[STUDENT] = _student(job, tasks, number, data, before)
             if before is not None and job.strategy.prev_kd_weight > 0:
@@ -40,8 +43,13 @@ class ContinualRehearsal(Rehearsal):
                 method = Incremental(job.strategy, teachers, old, seen, phase, None, labels)
                 models, context = context_of(found, part)
                 # what is kept of a chain are logits of all classes
-                rehearse(StandIns(models, context), context, method, method.wants(), part, job, data.num_classes)
+                team = StandIns(models, context)
+                steps = rehearse(team, context, method, method.wants(), part, job, data.num_classes)
+                # the second task stands for all later ones
+                again = 1 if number == 1 else job.num_tasks - 1
+                stretches += [replace(one, epochs=again * one.epochs) for one in steps]
             before = found[STUDENT]
+        self.note(check, job, found, stretches)
         return {}
 
 

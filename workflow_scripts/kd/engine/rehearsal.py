@@ -23,18 +23,19 @@ from kd.engine.checkpoint import ResumeFile
 from kd.engine.data import Data, cut
 from kd.engine.evaluation import evaluates_heads
 from kd.engine.modes import choose_modes
+from kd.engine.outlook import Key, Probe, Stretch, as_rows, cost_of
 from kd.engine.precision import Precision, check_capture, training_device
 from kd.engine.resolve import build_method, stages_of_job
-from kd.engine.teachers import FrozenForward
+from kd.engine.teachers import FrozenForward, is_fixed
 from kd.engine.team import Team, equip, measure
 from kd.engine.training import Training
-from kd.methods.contract import STUDENT, Context, Deploys, Heads, Method, Output, peer, teacher
+from kd.methods.contract import STUDENT, Batch, Context, Deploys, Heads, Method, Output, is_teacher, peer, teacher
 from kd.models.base import TappedModel
 from kd.models.build import build_model
 from kd.models.freezing import freeze, refuse_frozen_draws, refuse_unfinished
 from kd.models.reuse import deployment, redeploy
 from kd.schema.config import ModelSettings
-from kd.study.checks import Check
+from kd.study.checks import Check, cost_key
 from kd.study.digests import canonical
 from kd.study.job_settings import JobSettings
 from kd.tools.errors import UserError
@@ -56,12 +57,15 @@ class StandIns(Team):
     def __init__(self, models: Mapping[str, TappedModel], context: Context) -> None:
         super().__init__(models, CPU)
         self.shapes = context.shapes
+        self.asked: Counter[tuple[str, bool]] = Counter()
+        """By role and whether gradients went back: the images that it was asked about."""
 
     def make_ready(self, roles: Iterable[str], images: Tensor, precision: Precision) -> None:
         """Fold no network, for none runs."""
 
     def _answer(self, role: str, images: Tensor, precision: Precision, with_grad: bool, taps: Sequence[str]) -> Output:
         model = self.models[role]
+        self.asked[role, with_grad] += len(images)
         found = {tap: _drawn((len(images), *self.shapes[role][tap]), with_grad) for tap in taps}
         return Output(_drawn((len(images), model.num_classes), with_grad), found, model.classifier)
 
@@ -78,7 +82,8 @@ class Told(Exception):
 class Networks:
     """Networks with their measured shapes, each built once and kept as long as a check is to come that uses it."""
 
-    def __init__(self, checks: Sequence[Check]) -> None:
+    def __init__(self, checks: Sequence[Check], probe: Probe | None = None) -> None:
+        self._probe = probe
         self._waiting = Counter(use for check in checks for use in _uses(check))
         self._kept: dict[tuple[str, ...], Measured | None] = {}
 
@@ -96,6 +101,8 @@ class Networks:
             if not settings.train:
                 refuse_unfinished(model.origin)
             self._kept[use] = (model, measured(model, data))
+            if self._probe is not None:
+                self._probe.look(use, model, data.image_size, check.job().recipe)
         found = self._kept[use]
         if found is None:
             raise Told
@@ -148,9 +155,11 @@ def context_of(found: Mapping[str, Measured], data: Data) -> tuple[dict[str, Tap
 class Rehearsal:
     """Goes through the checks of an experiment and gathers a sentence for each training that could not be made."""
 
-    def __init__(self, checks: Sequence[Check]) -> None:
-        self.checks = checks
-        self.networks = Networks(checks)
+    def __init__(self, checks: Sequence[Check], probe: Probe | None = None) -> None:
+        self.checks, self.probe = checks, probe
+        self.networks = Networks(checks, probe)
+        self._steps: dict[str, tuple[list[Stretch], dict[str, Key]]] = {}
+        """By training: what its epochs consist of, and by role which network it is."""
         self._deployed: dict[int, dict[str, str]] = {}
         """What beside its architecture the network of each finished check is deployed with."""
         self._folders: dict[str, Packed] = {}
@@ -192,8 +201,22 @@ class Rehearsal:
             found |= {peer(k): student for k in range(1, wants.peers + 1)}
         models, context = context_of(deployed(found, method, data), data)
         with untouched(models):
-            rehearse(StandIns(models, context), context, method, wants, data, job)
+            stretches = rehearse(StandIns(models, context), context, method, wants, data, job)
+        self.note(check, job, models, stretches)
         return deployment(models[STUDENT]) if STUDENT in models else {}
+
+    def note(self, check: Check, job: JobSettings, roles: Iterable[str], stretches: list[Stretch]) -> None:
+        """Note what a training's epochs consist of; peers and earlier selves are networks of the student's kind."""
+        taught = {teacher(k): _use(check, settings) for k, settings in enumerate(job.teachers)}
+        own = {} if job.student is None else dict.fromkeys(roles, _use(check, job.student))
+        self._steps[cost_key(check.settings)] = (stretches, {**own, **taught})
+
+    def costs(self) -> dict[str, Any]:
+        """Return what checked.json says of what trainings will cost, once all were gone through with a probe."""
+        assert self.probe is not None, "costs are asked of a rehearsal with a probe"
+        places = {key: place for place, key in enumerate(self.probe.paces)}
+        trainings = {key: cost_of(stretches, networks, places) for key, (stretches, networks) in self._steps.items()}
+        return {"networks": as_rows(self.probe.paces), "trainings": trainings}
 
     def teachers(self, check: Check, job: JobSettings, data: Data) -> list[Measured]:
         """Return the networks that teach, as their trainings leave them, with the measures of each."""
@@ -241,11 +264,13 @@ def rehearse(
     data: Data,
     job: JobSettings,
     kept: int | None = None,
-) -> None:
+) -> list[Stretch]:
     """Build a method's modules and take one step of every update of each stage; a misfit is a UserError.
 
-    `kept` is the number of classes of kept logits where they are of other networks than the job's teachers.
+    Returned is what the training's epochs consist of. `kept` is the number of classes of kept logits where they are of
+    other networks than the job's teachers.
     """
+    found = []
     equip(team, method, replace(context, batch_size=job.recipe.batch_size))
     recipe = job.recipe.model_copy(update={"batch_size": min(ITEMS, job.recipe.batch_size)})
     # what teachers make of the fixed view of every image, without the memory of it
@@ -260,10 +285,28 @@ def rehearse(
         training.start([replace(stage, keeps="", recipe={**stage.recipe, "batch_size": recipe.batch_size})])
         training.begin_epoch()
         batch = next(training.feed.epoch())
+        team.asked.clear()
         training.step(batch, training.frozen.outputs(batch), training.frozen.cost(len(batch.labels)))
+        found.append(stretch_of(training, team, wants, batch))
         if evaluates_heads(stage) and isinstance(method, Heads):
             with torch.no_grad():
                 method.heads(team.forward(batch.images, PLAIN), team.extra)
+    return found
+
+
+def stretch_of(training: Training, team: StandIns, wants: Wants, batch: Batch) -> Stretch:
+    """Return what the epochs of a stage consist of, of which one step was just taken."""
+    run, data = training.stage_run, training.data
+    always_the_same = is_fixed(run.recipe) and wants.groups is None
+    return Stretch(
+        epochs=run.epochs,
+        images=len(data.train),
+        items=len(batch.labels) // batch.group,
+        beside=run.flops[len(batch.labels)],
+        passes=Counter(team.asked),
+        once=frozenset(role for role in run.frozen if always_the_same and is_teacher(role) and not team.taps[role]),
+        validation=len(data.validation.labels),
+    )
 
 
 @contextmanager

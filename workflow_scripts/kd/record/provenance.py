@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from kd.study.digests import SCRIPTS
+from kd.tools.machine import cpu_name
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "snakemake")
 
@@ -32,7 +33,7 @@ def hardware(device: torch.device, precision: str) -> dict[str, Any]:
     found: dict[str, Any] = {
         "device": device.type,
         "precision": precision,
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "host_cores": os.cpu_count(),
     }
@@ -67,12 +68,3 @@ def _git(*arguments: str) -> str:
     return subprocess.run(
         ["git", "-C", str(folder), *arguments], capture_output=True, encoding="utf-8", errors="replace", check=True
     ).stdout.strip()
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())

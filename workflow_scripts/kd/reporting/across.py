@@ -86,6 +86,7 @@ def _caption(across: Across, confidence: float, apart: bool, tested: Sequence[st
     over = {one.spread_over for one in across.gains}
     left = [*across.left_out, *(": ".join(place) for place in across.left_out_places)]
     drawn = f", with its {percent} interval from a bootstrap within each combination"
+    beyond = "; no ranks can lie so far apart" if ranks.critical_difference > len(across.methods) - 1 else ""
     friedman = f"; Friedman's test of all ranks: p = {text.p_value(ranks.p)}" if ranks.p is not None else ""
     sentences = [
         "Mean: of the combinations' means, each of which weighs the same.",
@@ -96,7 +97,7 @@ def _caption(across: Across, confidence: float, apart: bool, tested: Sequence[st
         f"{percent} interval.",
         "p: Wilcoxon's signed ranks over the combinations, Holm-corrected." if tested else "",
         f"Mean ranks are told apart from {text.decimal(ranks.critical_difference, 1)} ranks on (Nemenyi, "
-        f"{percent}){friedman}.",
+        f"{percent}{beyond}){friedman}.",
         "Bold: not told apart from the best mean on these combinations (paired t over seeds, one-sided, "
         "Bonferroni-corrected)."
         if apart

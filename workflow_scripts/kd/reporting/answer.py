@@ -1,6 +1,8 @@
 """The answer in two sentences: who leads by how much, not told apart from whom; what was best for the compute."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kd.analysis.across import Across, Gain, Overall
@@ -13,6 +15,8 @@ from kd.reporting.search import Searched, told
 
 NAMED = 8
 """Methods that a sentence names before it counts the others."""
+LONGEST = 120
+"""Letters of a reason."""
 NUMBERS = 5
 """Methods that a sentence gives numbers of."""
 FLOPS = "total_flops"
@@ -58,19 +62,27 @@ def answer_of(
     if len(parts) == 1:
         return Answer(parts[0].sentences, parts)
     across = sources.statistics.across
+    empty = [f"{one.dataset}: {one.pair}" for one in sections if not _scored(one)]
+    lost = [*_empty(empty, len(parts)), *_lost([line for section in sections for line in _students(section)])]
     if across is None:
         alone = f"Fewer than two methods have results on two of the {len(parts)} combinations of data set, teachers "
-        return Answer([alone + "and student, so that each of them stands by itself."], parts)
-    lost = _lost([line for section in sections for line in _students(section)])
+        return Answer([alone + "and student, so that each of them stands by itself.", *lost], parts)
     return Answer([_lead_across(across, sections), _compute_across(across, sections, sources), *lost], parts)
+
+
+def _empty(places: Sequence[str], of: int) -> list[str]:
+    """Return a sentence on places where no run has a result."""
+    if not places:
+        return []
+    verb = "have" if len(places) > 1 else "has"
+    return [f"Of the {of} combinations, {_named(places)} {verb} no result at all, and nothing here speaks of that."]
 
 
 # --- one data set and pair ------------------------------------------------------------------------
 
 
 def _said(section: Section[Line], sources: Sources, search: Section[Searched] | None) -> Said:
-    students = _students(section)
-    scored = [line for line in students if line.record.mean is not None]
+    students, scored = _students(section), _scored(section)
     # among those with the most finished seeds, as the lead is: one lucky seed cannot win
     most = max((line.record.n_used for line in scored), default=0)
     steady = [_contender(line) for line in scored if line.record.n_used == most]
@@ -83,6 +95,11 @@ def _students(section: Section[Line]) -> list[Line]:
     return [row.numbers for row in section.rows if row.numbers.role == "student"]
 
 
+def _scored(section: Section[Line]) -> list[Line]:
+    """Return the lines of methods with a result."""
+    return [line for line in _students(section) if line.record.mean is not None]
+
+
 def _contender(line: Line) -> Contender:
     assert line.record.mean is not None, "only methods with a result contend"
     return Contender(line.record.method, line.record.mean, line.means[FLOPS])
@@ -91,7 +108,7 @@ def _contender(line: Line) -> Contender:
 def _lead(scored: Sequence[Line]) -> str:
     """Return who leads by how much, at what cost, and what is not told apart from it."""
     if not scored:
-        return "No run has finished, so that there is nothing to compare."
+        return "No run has a result, so that there is nothing to compare."
     best = next(line for line in scored if line.record.is_best)
     record, others = best.record, [line for line in scored if line is not best]
     reached = f"{record.method}{_alone(record.base_method)}"
@@ -189,16 +206,27 @@ def frontier(found: Sequence[Contender], rope: float) -> list[Contender]:
     return chosen
 
 
-def _lost(students: Iterable[Line]) -> list[str]:
+def _lost(students: Sequence[Line]) -> list[str]:
     """Return a sentence on runs without result."""
     lost: dict[str, list[int]] = {}
     for line in students:
-        if line.record.unused:
-            counts = lost.setdefault(line.record.method, [0, 0])
-            counts[0] += len(line.record.unused)
-            counts[1] += line.record.n_planned
-    found = [f"{name} ({missing} of {planned} runs)" for name, (missing, planned) in lost.items()]
-    return [f"Without result: {_named(found)}."] if found else []
+        counts = lost.setdefault(line.record.method, [0, 0])
+        counts[0] += len(line.record.unused)
+        counts[1] += line.record.n_planned
+    found = [f"{name} ({missing} of {planned} runs)" for name, (missing, planned) in lost.items() if missing]
+    return [f"Without result: {_named(found)}{_why(students)}."] if found else []
+
+
+def _why(students: Sequence[Line]) -> str:
+    """Return the reason that most of the runs left that failed, if any did: the page has that of each."""
+    reasons = Counter(one.reason for line in students for one in line.record.unused if one.status == "failed")
+    if not reasons:
+        return ""
+    ((reason, count),) = reasons.most_common(1)
+    # what Markdown would take for its own is left out
+    line = " ".join(re.sub(r"[<>`*|\[\]\\]", " ", reason).split()).rstrip(".")
+    shown = line if len(line) <= LONGEST else f"{line[: LONGEST - 1]}…"
+    return f"; {count} failed for this reason: {shown}"
 
 
 def _details(scored: Sequence[Line], sources: Sources) -> list[str]:
@@ -246,8 +274,10 @@ def _lead_across(across: Across, sections: Sequence[Section[Line]]) -> str:
     cost = flops[best.method]
     base = flops.get(BASELINE) if best.method != BASELINE else None
     spent = f", for {text.quantity(cost, 'FLOPs')} of training a run{_times(cost, base)}" if cost else ""
+    once = max((line.record.n_used for section in sections for line in _scored(section)), default=0) < 2
+    warning = "With one seed of each, what of this another seed would repeat is not known. " if once else ""
     return (
-        f"Over {len(across.places)} combinations of data set, teachers and student {best.method}"
+        f"{warning}Over {len(across.places)} combinations of data set, teachers and student {best.method}"
         f"{_alone(best.base_method)} leads with a mean of {text.decimal(best.mean)} % and a mean rank of "
         f"{text.decimal(best.rank, 1)} among {len(across.methods)}"
         + "".join(f", {one}" for one in over)
@@ -262,9 +292,12 @@ def _gain(one: Gain) -> str:
 
 def _apart(others: Sequence[Overall], across: Across) -> str:
     """Return what the seeds do not tell apart on these places, and what the ranks do not for others."""
-    far = text.decimal(across.ranks.critical_difference, 1)
+    far, most = across.ranks.critical_difference, len(others)
     ranked = alike([(one.method, one.ranks_with_best) for one in others])
-    ranks = f"by mean ranks, which speak of other combinations too and must lie {far} apart, {ranked}"
+    apart = f"must lie {text.decimal(far, 1)} apart"
+    if far > most:
+        apart = f"would have to lie {text.decimal(far, 1)} apart and can lie {most} apart at most"
+    ranks = f"by mean ranks, which speak of other combinations too and {apart}, {ranked}"
     if others[0].tied_with_best is None:
         return ranks
     return f"on these {alike([(one.method, one.tied_with_best) for one in others])}; {ranks}"

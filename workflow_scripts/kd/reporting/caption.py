@@ -32,10 +32,11 @@ def caption_of(
         seeds_sentence([line.record.n_planned for line in students]),
         *paired_sentences(families, report.confidence),
         *_controls(lines),
-        teacher_sentence(meta, teachers),
+        teacher_sentence(meta, teachers, max((line.record.n_planned for line in students), default=0)),
         *given_sentences(meta, teachers),
+        *_without_reference(students, report),
         _order(students),
-        best_sentence(any_apart(students), report.confidence),
+        best_sentence(students_apart(students), report.confidence),
         *_links(lines),
         *_searched(meta),
         "Times, memory and FLOPs are means per run; total time and FLOPs include the teachers and the pre-stage in "
@@ -130,9 +131,12 @@ def p_is_told(family: Sequence[PairedDifference], confidence: float) -> bool:
     return any(can_tell(one.n, _tests(family), confidence) for one in family if one.p is not None)
 
 
-def teacher_sentence(meta: Mapping[str, Any], teachers: Iterable[str]) -> str:
-    """Return whether the intervals speak of one teacher checkpoint or of many; `teachers` are those of each method."""
-    if not _names(teachers) - set(meta.get("finished", [])):
+def teacher_sentence(meta: Mapping[str, Any], teachers: Iterable[str], planned: int = 2) -> str:
+    """Return whether the intervals speak of one teacher checkpoint or of many; `teachers` are those of each method.
+
+    With one seed `planned` there are no intervals to speak of anything.
+    """
+    if planned < 2 or not _names(teachers) - set(meta.get("finished", [])):
         return ""
     seed = meta.get("teacher_seed", "same")
     if seed == "same":
@@ -163,13 +167,33 @@ def _order(students: Sequence[Line]) -> str:
     return "Methods are sorted by mean."
 
 
+def _without_reference(students: Sequence[Line], report: Reporting) -> list[str]:
+    """Return whose differences are dashes because no run of what they are to has a result."""
+    scores = {line.record.method: line.record.mean for line in students}
+    names = [name for name in report.references if name in scores and scores[name] is None]
+    if not names:
+        return []
+    return [f"No run of {text.listing(names)} has a result, so that no difference to {_it(names)} is known."]
+
+
+def _it(names: Sequence[str]) -> str:
+    return "it" if len(names) == 1 else "them"
+
+
 def any_apart(students: Sequence[Line]) -> bool:
     """Whether any method is told apart from the best, which makes the others worth a bold number."""
     return any(line.record.tied_with_best is False for line in students)
 
 
-def best_sentence(apart: bool, confidence: float) -> str:
-    """Return what bold says, or that nothing can be."""
+def students_apart(students: Sequence[Line]) -> bool | None:
+    """Return whether any method is told apart from the best; None where there are no two to compare."""
+    return any_apart(students) if sum(line.record.mean is not None for line in students) > 1 else None
+
+
+def best_sentence(apart: bool | None, confidence: float) -> str:
+    """Return what bold says, or that nothing can be; nothing where there is no choice (None)."""
+    if apart is None:
+        return ""
     if not apart:
         return "Nothing is bold, for no method is told apart from the best."
     return (

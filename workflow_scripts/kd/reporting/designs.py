@@ -60,7 +60,11 @@ def design_section(
         seeds_sentence([record.n_planned for record in records]),
         AGAINST[design.kind].format(first=design.points[0].method),
         *paired_sentences([tested], report.confidence),
-        teacher_sentence(meta, [record.teachers for record in records]),
+        teacher_sentence(
+            meta,
+            [record.teachers for record in records],
+            max((record.n_planned for record in records), default=0),
+        ),
     ]
     caption = " ".join(sentence for sentence in sentences if sentence)
     return Section(design.dataset, _heading(design), caption, columns, rows, [])

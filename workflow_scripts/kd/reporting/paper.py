@@ -145,12 +145,21 @@ def _caption(sections: Sections, report: Reporting, meta: Mapping[str, Any], ref
     data = dict.fromkeys(described(section.dataset, meta) for section in sections)
     compared = f"Δ: difference to {reference}, paired by seed, in points." if reference else ""
     lacking = any(0 < line.record.n_used < line.record.n_planned for line in students)
+    most = max((line.record.n_planned for line in students), default=0)
     sentences = [
         f"Test top-1 accuracy (%) on {text.listing(list(data))}; {WEIGHTS[report.weights]}.",
         seeds_sentence([line.record.n_planned for line in students]),
         compared,
         "Raised: the seeds that have finished where some have not." if lacking else "",
-        best_sentence(any(row.bold for section in sections for row in section.rows), report.confidence),
-        teacher_sentence(meta, [line.record.teachers for line in students]),
+        best_sentence(_apart(sections), report.confidence),
+        teacher_sentence(meta, [line.record.teachers for line in students], most),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _apart(sections: Sections) -> bool | None:
+    """Return whether anything is bold; None where no section has two methods with a result to choose from."""
+    scored = [sum(line.record.mean is not None for line in _students(section)) for section in sections]
+    if max(scored, default=0) < 2:
+        return None
+    return any(row.bold for section in sections for row in section.rows)

@@ -5,7 +5,7 @@ from typing import Any
 
 from kd.schema.config import Strict
 from kd.study.continual import ContinualJobSettings, parse_continual_settings
-from kd.study.digests import canonical
+from kd.study.digests import canonical, text_digest
 from kd.study.job_settings import JobSettings, parse_settings
 
 
@@ -31,6 +31,11 @@ class Check(Strict):
         """Return the job with the first of the seeds."""
         text = canonical(self.settings)
         return parse_continual_settings(text) if "num_tasks" in self.settings else parse_settings(text)
+
+
+def cost_key(settings: Mapping[str, Any]) -> str:
+    """Return what a training's cost is found by among what the check wrote: it depends on no seed."""
+    return text_digest(canonical({**settings, "seed": 0, "split_seed": 0}))
 
 
 def parse_checks(content: Sequence[Mapping[str, Any]]) -> list[Check]:

@@ -41,6 +41,8 @@ class JobPlan:
     """The folder of packed arrays that it reads."""
     work: Work | None = None
     """What it may take, no part of what its result is made from; None: so little that nobody is asked for it."""
+    title: str = ""
+    """What a person reads of it."""
     parts: tuple["JobPlan", ...] = ()
     """The jobs that it does in one process, each of which keeps a record of its own; mostly none."""
 

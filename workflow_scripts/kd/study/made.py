@@ -26,6 +26,7 @@ READABLE = {".json", ".csv"}
 RESUME = "resume.pt"
 UNFINISHED = "unfinished"
 """Beside a run's results: the state of a training, and the folder of a class-incremental run's tasks."""
+INTERRUPTED = "interrupted; a later run goes on from the last finished epoch"
 KILLED = "it was killed before it could say why (for lack of memory, at a time limit, or by hand)"
 
 
@@ -37,6 +38,10 @@ class Note:
     identity: str
     results: tuple[Path, ...] = ()
     """The files that it promises."""
+    code: str = ""
+    """Digest of the code that makes them, which the identity has in it."""
+    log: str = ""
+    """Where the job logs."""
 
     @property
     def folder(self) -> Path:
@@ -62,14 +67,16 @@ def begin(note: Note, rule: str) -> None:
 
 def fail(note: Note, rule: str, reason: str) -> None:
     """Leave the reason why a job has no result, for the tables to show."""
-    write_json(note.failure, {"reason": reason, "rule": rule, "identity": note.identity})
+    more = {"log": note.log} if note.log else {}
+    write_json(note.failure, {"reason": reason, "rule": rule, "identity": note.identity, **more})
 
 
 def finish(note: Note, data: str | None, more: Mapping[str, Any] | None = None) -> None:
     """Say what a result was made from, once all of it is written; `data` is the digest of the images it began with."""
     manifest = {} if data is None else {"data": data}
+    code = {"code": note.code} if note.code else {}
     files = {os.path.relpath(path, note.folder): _state(path) for path in note.results}
-    write_json(note.record, {"identity": note.identity, **manifest, **(more or {}), "files": files})
+    write_json(note.record, {"identity": note.identity, **code, **manifest, **(more or {}), "files": files})
     note.failure.unlink(missing_ok=True)
     if note.record in _held:
         lock = _held.pop(note.record)
@@ -162,9 +169,14 @@ def reason_of(step: Mapping[str, Any]) -> str | None:
 
 def stands(record: Mapping[str, Any], identity: str, data: str | None) -> bool:
     """Whether a record says that a result was made of an identity and, if it is of images, from those in `data`."""
+    return record.get("identity") == identity and is_of_images(record, data)
+
+
+def is_of_images(record: Mapping[str, Any], data: str | None) -> bool:
+    """Whether a record says that a result was made of the images in a folder, if it is of any."""
     now = None if data is None else _manifest_digest_once(data)
     # where the images are gone there is nothing to compare with
-    return record.get("identity") == identity and (now is None or record.get("data") == now)
+    return now is None or record.get("data") == now
 
 
 @cache

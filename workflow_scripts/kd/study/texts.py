@@ -9,12 +9,13 @@ FOLDER = Path(".snakemake/kd/texts")
 _used: set[Path] = set()
 
 
-def text_file(text: str) -> str:
-    """Return the file of a text, which is written unless it is there."""
+def text_file(text: str, write: bool = True) -> str:
+    """Return the file of a text, which is written unless it is there, or is only to be named."""
     path = FOLDER / f"{text_digest(text)}.json"
-    if path not in _used and not path.is_file():
+    if write and path not in _used and not path.is_file():
         atomic_write(path, text)
-    _used.add(path)
+    if write:
+        _used.add(path)
     return str(path)
 
 

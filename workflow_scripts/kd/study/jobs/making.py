@@ -1,16 +1,20 @@
 """How the jobs of an experiment are made: one function a rule, in the files beside this one, says what a job is."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kd.study.continual import ContinualRun
-from kd.study.digests import code_digest, text_digest
+from kd.study.digests import closure, code_digest, module_digest, text_digest
 from kd.study.job_plan import JobPlan, record_in
 from kd.study.options import options_of
 from kd.study.plan import Plan
 from kd.study.runs import NO_TEACHER, Run, Teacher
+from kd.study.titles import title_of
 from kd.study.user_files import file_digests
+
+COMMAND = "the rule's command"
+"""Among the sources of a job's code."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +35,14 @@ class Jobs:
     def __init__(self, plan: Plan, command: Callable[[str], str] = lambda rule: "", asked: Asked | None = None) -> None:
         self.plan, self.command, self.asked = plan, command, asked or Asked()
         """`command` tells the text of a rule's command, which decides a result as the code does."""
+        self._run: dict[str, tuple[frozenset[str], str]] = {}
         self.known: dict[Hashable, Any] = {}
 
     def of(self, rule: str, *which: Hashable) -> JobPlan:
         """Return the job of a rule for what its function takes: a run, or data set, network and seed."""
         if (rule, which) not in self.known:
-            self.known[rule, which] = RULES[rule](self, *which)
+            made = RULES[rule](self, *which)
+            self.known[rule, which] = made if made.title else replace(made, title=title_of(self.plan, rule, which))
         found: JobPlan = self.known[rule, which]
         return found
 
@@ -65,9 +71,19 @@ class Jobs:
         self, rule: str, folder: str, settings: str, modules: Iterable[str], files: Sequence[str] = (), **more: Any
     ) -> JobPlan:
         """Return a job of a rule that runs the given modules and starts from the given files of the user's."""
-        command, code = self.command(rule), code_digest({*modules, *options_of(settings)})
+        command, run = self.command(rule), frozenset((*modules, *options_of(settings)))
+        code = code_digest(run)
         given = file_digests(files, record_in(folder, rule)) if files else ()
-        return JobPlan(rule, folder, settings, text_digest(code + command) if command else code, given=given, **more)
+        code = text_digest(code + command) if command else code
+        self._run[code] = (run, command)
+        return JobPlan(rule, folder, settings, code, given=given, **more)
+
+    def sources(self) -> dict[str, dict[str, str]]:
+        """Return what each digest of code among the jobs made so far is of: the digest of every module, by name."""
+        return {
+            code: {**{module: module_digest(module) for module in closure(run)}, COMMAND: text_digest(command)}
+            for code, (run, command) in self._run.items()
+        }
 
 
 RULES: dict[str, Callable[..., JobPlan]] = {}

@@ -10,6 +10,7 @@ from kd.study.options import CHOSEN
 from kd.study.plan import Plan
 from kd.study.resources import work_together
 from kd.study.runs import Run
+from kd.study.titles import side_by_side
 from kd.study.together import together
 
 
@@ -59,12 +60,13 @@ def rows_matched(plan: Plan, run: Run) -> list[Run]:
 @of_rule
 def train_students(jobs: Jobs, run: Run) -> JobPlan:
     """Return the training of a run's student with those of its job, in one process: each is what it would be alone."""
-    (shared,) = (one for one in together(jobs.plan.experiment) if one.holds(run))
+    plan = jobs.plan
+    (shared,) = (one for one in together(plan.experiment) if one.holds(run))
     parts = [jobs.of("train_student", one) for one in shared.runs(run)]
     told = [
         {
             **{"settings": job.settings, "code": job.code, "folder": job.folder},
-            **{"record": job.record, "identity": job.identity},
+            **{"record": job.record, "identity": job.identity, "title": job.title},
             **{key: job.inputs[key] for key in ("outputs", "pretrained", "tuned")},
         }
         for job in parts
@@ -81,5 +83,6 @@ def train_students(jobs: Jobs, run: Run) -> JobPlan:
             **{name: list(dict.fromkeys(file for job in parts for file in job.inputs[name])) for name in lists},
         },
         work=work_together([job.work for job in parts if job.work]),
+        title=side_by_side(plan, shared.runs(run)),
         parts=tuple(parts),
     )
