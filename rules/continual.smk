@@ -78,7 +78,7 @@ if PLAN.continual.runs:
             ENVIRONMENT
         params:
             **told("continual_report"),
-            runs=lambda w: text_file(canonical(reports.continual_rows(JOBS))),
+            runs=lambda w: file_of(canonical(reports.continual_rows(JOBS))),
             report=lambda w: reports.report_text(PLAN),
         shell:
             command("continual_report", "runs report out", runs="params.runs:q")

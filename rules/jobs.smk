@@ -75,6 +75,11 @@ def checked(job: JobPlan) -> list[str]:
     return [CHECKED] if STARTED and job.rule in TRAININGS and is_due(job) else []
 
 
+def file_of(text: str) -> str:
+    """Return the file of a text; a dry run names it and writes none."""
+    return text_file(text, not workflow.dryrun)
+
+
 def told(rule: str, as_file: bool = True, which: dict = {}) -> dict:
     """Return what the command of a rule is told; its settings in a file, for they may be longer than an argument."""
 
@@ -82,7 +87,7 @@ def told(rule: str, as_file: bool = True, which: dict = {}) -> dict:
         return lambda wildcards: say(job_of(rule, wildcards, which))
 
     return {
-        "settings": param(lambda job: text_file(job.settings, not workflow.dryrun) if as_file else job.settings),
+        "settings": param(lambda job: file_of(job.settings) if as_file else job.settings),
         "code": param(lambda job: job.code),
         "out": param(lambda job: job.folder),
         "made": param(lambda job: [job.record, job.identity, job.code, job.title]),
@@ -134,7 +139,7 @@ def command(script: str, arguments: str, **places: str) -> str:
 
 def experiment_file(_) -> str:
     """Return the file of the checked experiment, as tables and pages show it."""
-    return text_file(canonical(reports.shown(PLAN)))
+    return file_of(canonical(reports.shown(PLAN)))
 
 
 def misfits() -> list[str]:

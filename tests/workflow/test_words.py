@@ -49,7 +49,7 @@ def test_a_line_before_the_first_job_says_what_is_ahead(told):
     )
     first_training = after.partition("rule train_")[0]
     assert re.search(
-        r"Ahead: \S+ GFLOPs of training, about \d+ (s|min) \(an estimate from a short probe", first_training
+        r"Ahead: \S+ [GT]FLOPs of training, about \d+ (s|min) \(an estimate from a short probe", first_training
     )
 
 
@@ -153,5 +153,5 @@ def test_what_failed_is_listed_with_reason_and_log_and_again_where_tables_are_ma
     assert failure["log"] == listed[2]
     found = json.dumps(read_json(repository / "results/failing/checked.json")["costs"])
     assert "resnet8" in found
-    text = snakemake_without_jobs(repository, "-n", "--configfile", "failing.yaml", "trained").stdout
+    text = snakemake_without_jobs(repository, "-n", "trained", "--configfile", "failing.yaml").stdout
     assert f"  {name}: it failed before: {listed[1][:50]}" in text

@@ -1,13 +1,16 @@
 """How scripts end on a disk that is full, read-only or of another shape: one sentence, and a status other than 0."""
 
 import ast
+import contextlib
 import json
 import os
+import pty
 import re
 import resource
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +69,64 @@ def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     return [line for line in done.stderr.splitlines() if "WARNING" not in line]
+
+
+EPOCHS = """
+from kd.console.progress import Progress
+with Progress(3, "train") as on_epoch:
+    for epoch in (1, 2, 3):
+        on_epoch({"epoch": epoch, "train_loss": 1.0, "val_top1": 50.0, "seconds": 0.1})
+log.info("over")
+"""
+
+
+def test_epochs_stand_in_the_log_whether_or_not_a_terminal_shows_a_bar(tmp_path):
+    here, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (24, 120))
+    settings = ["--made", str(tmp_path / "run/made/job.json"), "identity", "code", "kd_t2: a -> b, seed 0"]
+    command = [sys.executable, "-c", JOB, EPOCHS, "--data", "data", "--out", str(tmp_path / "run"), *settings]
+    done = subprocess.Popen(command, stderr=terminal, env={**os.environ, "PYTHONPATH": str(SCRIPTS)})
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # what ends a terminal whose other end is closed
+        while found := os.read(here, 4096):
+            shown += found
+    os.close(here)
+    assert done.wait() == 0
+    assert b"kd_t2: a -> b, seed 0: over" in shown
+    assert b"/3 [" in shown, "the bar"
+    assert b"epoch 3/3:" not in shown, "what the bar shows is in no line"
+    plain = job(tmp_path / "plain", EPOCHS)
+    assert "INFO epoch 3/3: train_loss 1, val_top1 50" in plain.stderr
+    for folder in ("run", "plain"):
+        kept = (tmp_path / folder / "train.log").read_text(encoding="utf-8")
+        assert [line.split(" ", 2)[2][:10] for line in kept.splitlines()] == [
+            *(f"epoch {i}/3:" for i in (1, 2, 3)),
+            "over",
+        ]
+
+
+def test_settings_may_be_a_file_of_their_text(tmp_path):
+    path = tmp_path / "settings.json"
+    path.write_text('{"lr": 0.1}', encoding="utf-8")
+    script = JOB.replace(
+        'parser.add_argument("--data")', 'parser.add_argument("--data"); parser.add_argument("--settings")'
+    )
+    command = [
+        sys.executable,
+        "-c",
+        script,
+        "print(arguments.settings)",
+        "--data",
+        "data",
+        "--out",
+        str(tmp_path / "run"),
+        "--settings",
+    ]
+    assert finished([*command, str(path)]).stdout == '{"lr": 0.1}\n'
+    assert finished([*command, '{"lr": 0.2}']).stdout == '{"lr": 0.2}\n'
+    gone = finished([*command, str(tmp_path / "gone.json")])
+    assert complaints(gone)[0].endswith(f"--settings: cannot read {tmp_path / 'gone.json'}: No such file or directory")
 
 
 @pytest.fixture

@@ -191,7 +191,9 @@ def test_a_measurement_of_the_networks_is_better_than_the_probe(jobs):
         rows = [{**mode, "kernels": "compiled", "seconds_a_batch": 9.0}, {**mode, "seconds_a_batch": 0.5}]
         write_json(folder / "measured.json", {"batch_size": 50, "measured": dict.fromkeys(("trained", "frozen"), rows)})
         write_json(folder / "choice.json", {"device": "cpu", "trained": mode, "frozen": mode})
-    seen.forecast.read()
+    tune = jobs.of("tune", "digits", "resnet8")
+    seen._left[10] = Ahead(tune, ())
+    seen.finished(10)
     assert seen.time_left() == pytest.approx(6 * (1000 * 0.5 / 50) + 6 * START_SECONDS)
     assert "an estimate from the measurement of every network" in seen.better_estimate()
     assert seen.better_estimate() == "", "it is said once"

@@ -9,9 +9,9 @@ from kd.schema.cards import card, card_names
 from kd.schema.config import ModelSettings, Recipe
 from kd.study.experiment import check_experiment
 from kd.study.job_settings import JobSettings, MethodPart
-from kd.study.jobs import Jobs
+from kd.study.jobs import RULES, Jobs
 from kd.study.plan import Plan
-from kd.study.titles import epochs_of, epochs_told
+from kd.study.titles import REPORTS, TITLES, epochs_of, epochs_told
 
 CONTENT = {
     "experiment": "unit",
@@ -67,6 +67,10 @@ RUNS = [
         *("asib_student_update", "asib", (2,)),
         *("asib: big + wrn_16_1 -> resnet8, seed 4, stage 2 student update", 7),
     ),
+    (
+        *("asib_predictions", "asib", (1, "teacher_update")),
+        *("predictions of asib: big + wrn_16_1 -> resnet8, seed 4, stage 1 teacher update", None),
+    ),
     ("evaluate", "kd_t2", (), "test of kd_t2: big -> resnet8, seed 4", None),
 ]
 
@@ -88,6 +92,11 @@ def test_jobs_of_no_run_say_what_they_are(jobs):
     continual = jobs.of("continual_run", jobs.plan.continual.runs[0])
     assert (continual.title, epochs_of(continual)) == ("continual live: big -> resnet8, seed 3", 24)
     assert jobs.of("tables").title == "the tables"
+
+
+def test_every_rule_has_words_for_its_jobs():
+    # the jobs of students side by side are named by those
+    assert set(RULES) - {"train_students"} == set(TITLES) | set(REPORTS)
 
 
 def test_data_sets_are_told_where_there_are_several():

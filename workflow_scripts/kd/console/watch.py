@@ -70,6 +70,7 @@ class Watch:
         self._left = dict(self.ahead)
         self._running: dict[int, float] = {}
         self._told: tuple[float, float | None] | None = None
+        self._news = False
         self.foretold = ""
 
     # --- what happens -------------------------------------------------------------------------------
@@ -88,7 +89,7 @@ class Watch:
             own = None if began is None or self.room.cores is None else self.clock() - began
             self.forecast.finished(one.plan, own)
             if one.plan.rule in ("check_pairs", "tune"):
-                self._told = None
+                self._told, self._news = None, True
 
     def fails(self, number: int, logs: Sequence[str]) -> None:
         """Take note of a job that ended otherwise; another attempt may follow, and until then nothing comes of it."""
@@ -129,8 +130,9 @@ class Watch:
         return f"{operations} of training, {when}"
 
     def better_estimate(self) -> str:
-        """Return the cost line once it rests on something else than before; otherwise nothing."""
-        trainings = self._trainings()
+        """Return the cost line once the check, or the last measurement, gave it something else to rest on."""
+        trainings = self._trainings() if self._news else []
+        self._news = False
         if not trainings or any(self.forecast.flops(job) is None for job in trainings):
             return ""
         before, _, _ = self.foretold.partition(" and the times of")

@@ -6,7 +6,7 @@ networks really took, which stands in their run.json.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,18 @@ class Sums:
         self.thought, self.took, self.count = self.thought + thought, self.took + took, self.count + 1
 
 
+@dataclass(frozen=True)
+class Told:
+    """What of a training's settings its cost depends on."""
+
+    cost: str
+    """By which the check wrote it down."""
+    networks: tuple[str, ...]
+    """Rule and architectures."""
+    budgeted: bool
+    used_as_it_is: bool
+
+
 @dataclass
 class Known:
     """What the check wrote of costs, and rule tune of networks."""
@@ -59,6 +71,7 @@ class Forecast:
     def __init__(self, jobs: Jobs, cpu: str | None = None) -> None:
         self.jobs, self.cpu = jobs, cpu
         """`cpu` names this machine's, if trainings run on it: what another took is no measure then."""
+        self._told: dict[JobPlan, Told] = {}
         self._finished: dict[str, tuple[JobPlan, float]] = {}
         self._walls: dict[str, Sums] = {}
         self.read()
@@ -110,7 +123,7 @@ class Forecast:
         if thought is None:
             return None
         sums = self._taken()
-        found = sums.get(_networks(job)) or sums.get(())
+        found = sums.get(self._of(job).networks) or sums.get(())
         if found is None and not self._in_seconds:
             return None
         factor = found.took / found.thought if found is not None and found.thought else 1.0
@@ -125,13 +138,13 @@ class Forecast:
         return self._reckoned(job, "seconds" if self._in_seconds else "flops")
 
     def _reckoned(self, job: JobPlan, what: str) -> float | None:
-        settings = json.loads(job.settings)
-        if settings.get("budget"):  # as much as the most expensive of those that it waits for
+        told = self._of(job)
+        if told.budgeted:  # as much as the most expensive of those that it waits for
             most = [self._reckoned(one, what) for one in job.after if one.rule in TRAINED]
             return None if None in most else max(filter(None, most), default=0.0)
-        cost = self.known.trainings.get(cost_key(settings))
+        cost = self.known.trainings.get(told.cost)
         if cost is None:
-            return 0.0 if _used_as_it_is(settings) else None
+            return 0.0 if told.used_as_it_is else None
         total = cost["beside"] if what == "flops" else 0.0
         for place, frozen, trained in cost["passes"]:
             pace = self.known.networks[place][what]
@@ -141,6 +154,12 @@ class Forecast:
         for place, images in cost["evaluated"] if what == "seconds" else ():
             total += images * self.known.networks[place][what].get("frozen", 0.0)
         return float(total)
+
+    def _of(self, job: JobPlan) -> "Told":
+        """Return what of a training's settings its cost depends on; a schedule asks it of all of them."""
+        if job not in self._told:
+            self._told[job] = _told(job)
+        return self._told[job]
 
     # --- what finished ones took --------------------------------------------------------------------
 
@@ -181,7 +200,7 @@ class Forecast:
             self._sums = {}
             for job, took in self._finished.values():
                 thought = self._thought(job)
-                for key in (_networks(job), ()) if thought else ():
+                for key in (self._of(job).networks, ()) if thought else ():
                     self._sums.setdefault(key, Sums()).add(thought or 0.0, took)
         return self._sums
 
@@ -197,7 +216,8 @@ class Forecast:
     def source(self, ahead: Iterable[JobPlan]) -> str:
         """Return what an estimate of trainings rests on, in words."""
         sums = self._taken()
-        of_same = [_networks(part) in sums for job in ahead for part in job.parts or [job] if part.rule in TRAINED]
+        trainings = [part for job in ahead for part in job.parts or [job] if part.rule in TRAINED]
+        of_same = [self._of(part).networks in sums for part in trainings]
         count = sums[()].count if () in sums else 0
         found = [f"the times of {count} finished training{'s' if count != 1 else ''}"] if any(of_same) or count else []
         if not all(of_same):
@@ -207,15 +227,16 @@ class Forecast:
         return " and ".join(found)
 
 
-def _networks(job: JobPlan) -> tuple[str, ...]:
-    """Return the architectures of a training, its rule before them."""
+def _told(job: JobPlan) -> Told:
     settings = json.loads(job.settings)
-    models = [settings["student"], *settings["teachers"]]
-    return (job.rule, *(model["arch"] for model in models if model))
-
-
-def _used_as_it_is(settings: Mapping[str, Any]) -> bool:
-    return settings["student"] is not None and not settings["student"]["train"]
+    student = settings["student"]
+    models = [student, *settings["teachers"]]
+    return Told(
+        cost=cost_key(settings),
+        networks=(job.rule, *(model["arch"] for model in models if model)),
+        budgeted=bool(settings.get("budget")),
+        used_as_it_is=student is not None and not student["train"],
+    )
 
 
 def _seconds_measured(folder: Path) -> dict[str, float] | None:

@@ -30,7 +30,9 @@ REPORTS = {
 
 def title_of(plan: Plan, rule: str, which: tuple[Any, ...]) -> str:
     """Return what the job of a rule is called; `which` is what `Jobs.of` finds it by."""
-    return REPORTS[rule] if rule in REPORTS else TITLES[rule](plan, rule, *which)
+    if rule in REPORTS:
+        return REPORTS[rule]
+    return TITLES[rule](plan, rule, *which) if rule in TITLES else rule
 
 
 def _of_images(plan: Plan, rule: str, dataset: str) -> str:
@@ -49,9 +51,9 @@ def _of_pre_stage(plan: Plan, rule: str, dataset: str, teacher: str, method: str
     return f"pre-stage of {method}: {teacher}{_on(plan, dataset)}, seed {seed}"
 
 
-def _of_run(plan: Plan, rule: str, run: Run, stage: int | None = None) -> str:
-    half = f", stage {stage} {CHAIN_HALVES[rule]}" if stage is not None else ""
-    return f"{WHAT.get(rule, '')}{run.method}: {_who(plan, run)}, seed {run.seed}{half}"
+def _of_run(plan: Plan, rule: str, run: Run, stage: int | None = None, half: str = "") -> str:
+    part = f", stage {stage} {CHAIN_HALVES.get(rule) or half.replace('_', ' ')}" if stage is not None else ""
+    return f"{WHAT.get(rule, '')}{run.method}: {_who(plan, run)}, seed {run.seed}{part}"
 
 
 def _of_continual_run(plan: Plan, rule: str, run: ContinualRun) -> str:
@@ -74,6 +76,7 @@ WHAT = {
     "evaluate_synergy": "all tests of ",
     "continual_matrix": "test of ",
     "asib_result": "result of ",
+    "asib_predictions": "predictions of ",
 }
 """Which part of a run's way a rule is, where that is not its training."""
 
@@ -82,7 +85,7 @@ TITLES: dict[str, Callable[..., str]] = {
     "tune": _of_network,
     **dict.fromkeys(("train_teacher", "teacher_outputs", "evaluate_teacher"), _of_teacher),
     "pretrain_method": _of_pre_stage,
-    **dict.fromkeys(("train_student", *CHAIN_HALVES, "asib_result"), _of_run),
+    **dict.fromkeys(("train_student", *CHAIN_HALVES, "asib_result", "asib_predictions"), _of_run),
     **dict.fromkeys(("evaluate", "evaluate_single", "evaluate_synergy", "synergy_outputs"), _of_run),
     **dict.fromkeys(("continual_run", "continual_matrix"), _of_continual_run),
     "sink": _of_sink,
