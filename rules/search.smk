@@ -38,7 +38,7 @@ if PLAN.searches.runs:
         conda:
             ENVIRONMENT
         params:
-            **told("choose", as_file=True),
+            **told("choose"),
         shell:
             command("choose", "settings runs out", out="output:q")
 
@@ -53,6 +53,6 @@ if PLAN.searches.runs:
         conda:
             ENVIRONMENT
         params:
-            **told("trials", as_file=True),
+            **told("trials"),
         shell:
             command("collect_trials", "rows out", rows="params.settings:q", out="output:q")

@@ -18,6 +18,7 @@ CONTENT = {
     "pairs": [{"teachers": ["resnet14"], "student": "resnet8"}],
     "methods": ["ce", "kd", {"method": "kd", "name": "other", "temperature": 2.0}],
     "co_train": ["kd", "other"],
+    "recipe": {"epochs": 2},
     "seeds": [0],
 }
 

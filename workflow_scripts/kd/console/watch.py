@@ -21,6 +21,7 @@ KINDS = {
     "train_teacher": ("teacher", "teachers"),
     "pretrain_method": ("pre-stage", "pre-stages"),
     "train_student": ("student", "students"),
+    "train_trial": ("trial of a search", "trials of searches"),
     **dict.fromkeys(CHAIN_HALVES, ("half-stage of ASIB", "half-stages of ASIB")),
     "continual_run": ("class-incremental run", "class-incremental runs"),
 }

@@ -85,7 +85,8 @@ def _changes(record: Mapping[str, Any], job: JobPlan, before: Sources, now: Sour
         return found
     run = read_record(Path(job.folder, "run.json")) if job.rule in SETTLED else None
     settings, digests = (run or {}).get("settings"), (run or {}).get("digests")
-    if isinstance(settings, dict):
+    # a run that is trained like the best trial of a search has the settings of that
+    if isinstance(settings, dict) and not job.inputs.get("chosen"):
         found += settings_changes(settings, json.loads(job.settings))
     code = record.get("code") or (digests.get("code") if isinstance(digests, dict) else None)
     if code is not None and code != job.code:

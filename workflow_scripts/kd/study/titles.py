@@ -16,6 +16,7 @@ CHAIN_HALVES = {f"asib_{half}": half.replace("_", " ") for half in HALVES}
 REPORTS = {
     "check_pairs": "the check of every network and method",
     "collect": "the table of all runs",
+    "trials": "the table of all trials",
     "details": "the details of all runs",
     "statistics": "the statistics",
     "tables": "the tables",
@@ -75,6 +76,7 @@ WHAT = {
     "evaluate_single": "single test of ",
     "evaluate_synergy": "all tests of ",
     "continual_matrix": "test of ",
+    "choose": "choice of ",
     "asib_result": "result of ",
     "asib_predictions": "predictions of ",
 }
@@ -85,7 +87,8 @@ TITLES: dict[str, Callable[..., str]] = {
     "tune": _of_network,
     **dict.fromkeys(("train_teacher", "teacher_outputs", "evaluate_teacher"), _of_teacher),
     "pretrain_method": _of_pre_stage,
-    **dict.fromkeys(("train_student", *CHAIN_HALVES, "asib_result", "asib_predictions"), _of_run),
+    **dict.fromkeys(("train_student", "train_trial", "choose"), _of_run),
+    **dict.fromkeys((*CHAIN_HALVES, "asib_result", "asib_predictions"), _of_run),
     **dict.fromkeys(("evaluate", "evaluate_single", "evaluate_synergy", "synergy_outputs"), _of_run),
     **dict.fromkeys(("continual_run", "continual_matrix"), _of_continual_run),
     "sink": _of_sink,
@@ -127,7 +130,9 @@ def epochs_of(job: JobPlan) -> int | None:
     return epochs_told(json.loads(job.settings))
 
 
-TRAINED = frozenset({"train_teacher", "train_student", "pretrain_method", *CHAIN_HALVES, "continual_run"})
+TRAINED = frozenset(
+    {"train_teacher", "train_student", "train_trial", "pretrain_method", *CHAIN_HALVES, "continual_run"}
+)
 
 
 def in_epochs(count: int) -> str:
