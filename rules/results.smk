@@ -101,6 +101,26 @@ rule figures:
         command("figures", "runs statistics curves settings out", out="params.folder:q")
 
 
+if any(design.chains for design in PLAN.designs):
+
+    localrules:
+        diagnosis,
+
+    rule diagnosis:
+        input:
+            reads("diagnosis"),
+        output:
+            f"{FOLDER}/synergy.csv",
+        log:
+            f"{LOGS}/diagnosis.log",
+        conda:
+            ENVIRONMENT
+        params:
+            **told("diagnosis"),
+        shell:
+            command("diagnosis", "runs settings out", out="output:q")
+
+
 if PLAN.designs:
 
     localrules:
@@ -120,7 +140,7 @@ if PLAN.designs:
             **told("analysis"),
             experiment=experiment_file,
         shell:
-            command("analysis", "experiment runs out")
+            command("analysis", "experiment runs synergy out")
 
 
 rule sink:
@@ -156,7 +176,7 @@ rule page:
     shell:
         command(
             "page",
-            "experiment runs statistics trials curves details figures continual out",
+            "experiment runs statistics trials curves details figures continual synergy out",
             figures="params.folder:q",
             out="output:q",
         )

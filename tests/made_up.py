@@ -132,6 +132,7 @@ class World:
         figures: Path | None = None,
         trials: Path | None = None,
         meta: Mapping[str, Any] | None = None,
+        synergy: Path | None = None,
     ) -> str:
         """The page; without a folder of figures each of them is some bytes that tell its name."""
         inputs = Inputs(
@@ -142,6 +143,7 @@ class World:
             figures=figures or self.root / "figures",
             continual=continual,
             trials=trials,
+            synergy=synergy,
         )
         names = [*figure_files([group.key for group in self.groups()]), *design_figures(designs)]
         for name in [] if figures else [*names, *continual_figures([self.dataset] if continual else [])]:

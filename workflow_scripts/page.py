@@ -23,6 +23,7 @@ def main(arguments: argparse.Namespace) -> None:
         figures=arguments.figures,
         continual=arguments.continual,
         trials=arguments.trials,
+        synergy=arguments.synergy,
     )
     cards = cards_of(plan.variants.values())
     write_page(inputs, arguments.out, experiment.report, cards, plan.meta(), families(plan), plan.designs)
@@ -38,5 +39,6 @@ if __name__ == "__main__":
     parser.add_argument("--figures", type=Path, required=True, help="folder of the figures")
     parser.add_argument("--trials", type=Path, nargs="?", help="trials.csv, where there are searches")
     parser.add_argument("--continual", type=Path, nargs="?", help="continual.json, where there are such runs")
+    parser.add_argument("--synergy", type=Path, nargs="?", help="synergy.csv, where the analysis is of that kind")
     parser.add_argument("--out", type=Path, required=True, help="report.html")
     run(main, parser, "page")

@@ -40,6 +40,7 @@ def plan_of(analysis=None, **changes):
     return Plan(check_experiment(content(analysis, **changes)))
 
 
+SYNERGY = {"kind": "synergy", "variants": ["asib"]}
 OVERLAP = {"kind": "overlap", "variants": ["avg_kd", "asib", "ce"]}
 
 
@@ -94,6 +95,31 @@ def test_variants_stand_in_order_or_at_the_value_of_a_setting(analysis, places, 
     assert {point.line for point in found[0].points} <= {"asib", "ce"}, "variants of one method are one line"
 
 
+def test_a_synergy_is_told_of_beside_what_students_reached_from_the_pairs_sources():
+    methods = [*content()["methods"], {"method": "kd", "name": "kd_wrn", "teacher": "wrn_16_1"}]
+    pairs = [*content()["pairs"][:1], {"teachers": ["wrn_16_1", "resnet14"], "student": "resnet8"}]
+    reached = {"average": "avg_kd", "wrn_16_1": "kd_wrn", "synergy": "asib_2"}
+    analysis = {"kind": "synergy", "variants": ["asib", "asib_2"], "temperature": 2.0, "reached": reached}
+    found = plan_of(analysis, methods=methods, pairs=pairs, models={}).designs
+    assert [design.folder for design in found] == [PLAIN, "wrn_16_1+resnet14--resnet8"]
+    for design in found:
+        assert (design.kind, design.axis, design.chains) == ("synergy", "", ["asib", "asib_2"])
+        assert [(point.line, point.method, point.against) for point in design.points] == [
+            *[("average", "avg_kd", None), ("wrn_16_1", "kd_wrn", 0), ("synergy", "asib_2", 0)]
+        ]
+
+
+def test_a_source_that_a_pair_has_not_is_left_out_there():
+    methods = [*content()["methods"], "kd"]
+    analysis = {"kind": "synergy", "variants": ["asib"], "reached": {"resnet20": "kd"}}
+    first, second, _ = plan_of(analysis, methods=methods).designs
+    assert [point.line for point in first.points] == ["resnet20"]
+    assert second.points == []
+    wrong = {**analysis, "reached": {"wrn_16_1": "kd"}}
+    with pytest.raises(UserError, match=r"reached.wrn_16_1: kd of pair .* learns from resnet20"):
+        plan_of(wrong, methods=methods)
+
+
 def test_an_analysis_changes_no_job():
     plain, analysed = plan_of(), plan_of(OVERLAP)
     assert plain.designs == []
@@ -106,13 +132,30 @@ def test_an_analysis_changes_no_job():
     ("analysis", "sentence"),
     [
         ({"kind": "overlap", "variants": ["avg_kd", "asb"]}, "unknown method in report.analysis.variants 'asb'"),
-        ({"kind": "ladder", "variants": ["ce"]}, r"report.analysis.variants: .*a list of 2 or more"),
+        ({"kind": "ladder", "variants": ["ce"]}, "variants must be a list of 2 or more for kind ladder"),
+        ({"kind": "synergy", "variants": []}, r"report.analysis.variants: .*a list of 1 or more"),
         ({"kind": "ladder", "variants": ["ce", "ce"]}, "variants must differ"),
         ({"kind": "ladder", "variants": ["ce", "asib"], "setting": "ib_beta"}, "setting belongs to kind sweep"),
         ({"kind": "sweep", "variants": ["asib", "asib_2"]}, "setting belongs to kind sweep, which needs it"),
         ({"kind": "sweep", "variants": ["asib", "ce"], "setting": "ib_beta"}, "unknown setting of ce .*'ib_beta'"),
         ({"kind": "sweep", "variants": ["asib", "asib_2"], "setting": "use_ib"}, "use_ib of asib must be a number"),
         ({"kind": "slope", "variants": ["asib", "ce"]}, r"report.analysis.kind: .*found 'slope'"),
+        ({"kind": "synergy", "variants": ["asib", "asb"]}, "unknown method in report.analysis.variants 'asb'"),
+        ({"kind": "synergy", "variants": ["asib", "asib"]}, "variants must differ"),
+        ({"kind": "synergy", "variants": ["avg_kd"]}, "half-stages of asib .*, found avg_kd, which has none"),
+        ({**SYNERGY, "setting": "ib_beta"}, "setting belongs to kind sweep"),
+        ({**SYNERGY, "temperature": 0}, r"report.analysis.temperature: .*found 0"),
+        ({**SYNERGY, "reached": ["avg_kd"]}, "report.analysis.reached"),
+        ({**SYNERGY, "reached": {"averge": "avg_kd"}}, "unknown source .*'averge': did you mean 'average'"),
+        ({**SYNERGY, "reached": {"average": "avgkd"}}, "unknown method in report.analysis.reached.average 'avgkd'"),
+        ({**SYNERGY, "reached": {"average": "avg_kd", "certainty": "avg_kd"}}, "reached must differ"),
+        (
+            {**SYNERGY, "reached": {"synergy": "avg_kd"}},
+            "reached.synergy: avg_kd of pair .* learns from average or certainty",
+        ),
+        ({**SYNERGY, "reached": {"average": "ce"}}, "reached.average: ce of pair .* learns from no teacher"),
+        ({"kind": "ladder", "variants": ["ce", "asib"], "reached": {"average": "avg_kd"}}, "reached belongs to kind"),
+        ({"kind": "ladder", "variants": ["ce", "asib"], "temperature": 2.0}, "temperature belongs to kind synergy"),
     ],
 )
 def test_what_cannot_be_shown_is_refused(analysis, sentence):

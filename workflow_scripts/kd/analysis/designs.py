@@ -46,6 +46,13 @@ class PointRecord:
         """Return it as analysis.json has it."""
         return asdict(self)
 
+    def value(self, key: str) -> float | None:
+        """Return the number behind a table's cell."""
+        one = self.difference
+        compared = (None, None) if one is None else (one.mean, one.p_holm)
+        found = {"x": self.x, "accuracy": self.mean, "n": self.n_used, "delta": compared[0], "p": compared[1]}
+        return found.get(key)
+
 
 def design_records(runs: Sequence[RunRow], design: Design, report: Reporting) -> list[PointRecord]:
     """Return one record per point, in order: place, t interval over seeds, the difference to the point it is against.

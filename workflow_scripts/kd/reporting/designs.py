@@ -29,8 +29,12 @@ AGAINST = {
     "sweep": "Differences are to {first}.",
     "overlap": "The two teachers of a student trained on class sets of which they share the given part of all classes, "
     "the student on all classes; differences are to {first} with the same teachers.",
+    "synergy": "Each student learned from what its row names; differences are to {first}.",
 }
-TITLES = {"factors": "sensitivity", "ladder": "ladder", "sweep": "sweep", "overlap": "overlap of the teachers' classes"}
+TITLES = {
+    **{"factors": "sensitivity", "ladder": "ladder", "sweep": "sweep", "overlap": "overlap of the teachers' classes"},
+    "synergy": "what students reached",
+}
 MOST_LEVEL_TICKS = 8
 """More numbers below an axis than these stand upright."""
 COLUMNS = [
@@ -48,7 +52,7 @@ def design_section(
 ) -> Section[PointRecord]:
     """Return the table of one design."""
     records = design_records(runs, design, report)
-    columns = {"x": design.axis} if design.axis else {}
+    columns = {"x": design.axis} if design.axis else {"line": "Learned from"} if design.chains else {}
     compared = "the row above" if design.kind == "ladder" else design.points[0].method
     accuracy = measures.compared_by(report.weights).title
     tested = [record.difference for record in records if record.difference is not None]
@@ -84,6 +88,7 @@ def _cells(record: PointRecord) -> dict[str, str]:
         p = text.p_value(one.p_holm)
     return {
         "x": f"{record.x:g}",
+        "line": record.line,
         "method": record.method,
         "accuracy": text.spread(record.mean, record.sd),
         "n": str(record.n_used) if complete else f"{record.n_used} of {record.n_planned}",

@@ -17,8 +17,20 @@ ALL = (-np.inf, np.inf)
 PERCENT = (0.0, 100.0)
 
 
-class Dotted(Protocol):
-    """What a row is drawn from; a read-only property each, for records cannot be changed."""
+class Bounded(Protocol):
+    """What has an interval; a read-only property each, for records cannot be changed."""
+
+    @property
+    def low(self) -> float | None:
+        """Return the lower end of its interval, None where there is none."""
+
+    @property
+    def high(self) -> float | None:
+        """Return the upper end of its interval."""
+
+
+class Dotted(Bounded, Protocol):
+    """What a row is drawn from."""
 
     @property
     def method(self) -> str:
@@ -31,14 +43,6 @@ class Dotted(Protocol):
     @property
     def mean(self) -> float | None:
         """Return their mean."""
-
-    @property
-    def low(self) -> float | None:
-        """Return the lower end of its interval, None where there is none."""
-
-    @property
-    def high(self) -> float | None:
-        """Return the upper end of its interval."""
 
 
 def mean_of(record: Dotted) -> float:
@@ -70,7 +74,7 @@ def row_places(names: Sequence[str]) -> tuple[list[float], list[float]]:
 
 
 def limits_of(
-    seeds: Sequence[Sequence[float]], records: Sequence[Dotted], bounds: tuple[float, float] = ALL
+    seeds: Sequence[Sequence[float]], records: Sequence[Bounded], bounds: tuple[float, float] = ALL
 ) -> tuple[float, float]:
     """Return the range of the axis, within bounds: all seeds, and of the intervals what does not dwarf them.
 

@@ -68,10 +68,19 @@ def design_tables() -> list[str]:
     return [f"analysis.{ending}" for ending in TABLE_FORMATS]
 
 
+SYNERGY_FIGURES = ("synergy", "synergy_targets")
+
+
+def figures_of(design: Design) -> tuple[str, ...]:
+    """Return the names of a design's figures."""
+    return SYNERGY_FIGURES if design.chains else (design.kind,)
+
+
 def design_figures(designs: Iterable[Design]) -> list[str]:
     """Return the paths that `write_designs` makes in the folder of figures."""
     return [
-        figure_name(design.dataset, design.folder, design.kind, ending)
+        figure_name(design.dataset, design.folder, figure, ending)
         for design in designs
+        for figure in figures_of(design)
         for ending in FIGURE_FORMATS
     ]

@@ -7,22 +7,23 @@ from typing import Any
 
 from kd.analysis import measures
 from kd.analysis.continual import read_record
-from kd.analysis.designs import PointRecord
 from kd.analysis.details import Details, Shown, read_details
 from kd.analysis.rows import RunRow
 from kd.analysis.runs import CONTROL
+from kd.analysis.synergy import Found, read_synergy
 from kd.reporting import text
-from kd.reporting.across import Together, across_section
+from kd.reporting.across import across_section
 from kd.reporting.answer import Said, answer_of
 from kd.reporting.comparison import Sources, build_sections, load_sources
 from kd.reporting.continual import Table, as_tables, notes
 from kd.reporting.designs import TITLES, design_section, place_of
 from kd.reporting.figures import Group, load_groups, taught
 from kd.reporting.folds import Fold, data_uri, fold_of, pretty
-from kd.reporting.layout import CONTINUAL_FIGURES, FIGURES, RANKS, TEMPLATE, figure_name
+from kd.reporting.layout import CONTINUAL_FIGURES, FIGURES, RANKS, TEMPLATE, figure_name, figures_of
 from kd.reporting.lines import Line, Row, Section
-from kd.reporting.search import Searched, search_sections
+from kd.reporting.search import search_sections
 from kd.reporting.style import styled
+from kd.reporting.synergy import synergy_sections
 from kd.schema.cards import Card
 from kd.schema.config import Reporting
 from kd.study.designs import Design
@@ -38,6 +39,11 @@ CAPTIONS = {
     "accuracy_over_tasks": "Accuracy over all seen classes after each task.",
     "accuracy_matrices": "Accuracy on each task's images (columns) after each task (rows).",
 }
+SYNERGY = "synergy of the teachers"
+SYNERGY_CAPTIONS = (
+    "The synergy beside the average of its teachers: what it answers.",
+    "The synergy beside the average of its teachers: what it holds beside the label.",
+)
 MOST_NAMES = 400
 """More classes than these are not listed by name."""
 
@@ -56,6 +62,8 @@ class Inputs:
     """continual.json, where there are such runs."""
     trials: Path | None = None
     """trials.csv, where there are searches."""
+    synergy: Path | None = None
+    """synergy.csv, where an analysis is of that kind."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +103,8 @@ class Comparison:
 
     def value(self, row: Row[Any], key: str) -> float | None:
         """Return what a cell is sorted by, None for a text or what is not known."""
-        if isinstance(row.numbers, Line):
-            return sort_value(row.numbers, key)
-        if isinstance(row.numbers, Together | Searched):
-            return row.numbers.value(key)
-        return place_value(row.numbers, key)
+        found: float | None = sort_value(row.numbers, key) if isinstance(row.numbers, Line) else row.numbers.value(key)
+        return found
 
 
 @dataclass(frozen=True)
@@ -107,8 +112,10 @@ class Analysis:
     """One design of the experiment's own analysis on the page."""
 
     title: str
-    table: Comparison
-    image: Image
+    tables: list[Comparison]
+    folded: list[tuple[str, Comparison]]
+    """Headings and tables for whom wants to know more."""
+    images: list[Image]
 
 
 @dataclass(frozen=True)
@@ -161,6 +168,7 @@ def write_page(
     sources = load_sources(inputs.runs, inputs.statistics, report, cards, meta, inputs.trials)
     groups = load_groups(inputs.runs, inputs.statistics, inputs.curves, report, families)
     details = read_details(inputs.details)
+    halves = read_synergy(inputs.synergy) if inputs.synergy else []
     sections = build_sections(sources)
     searches = search_sections(sources, sections)
     answer, together = answer_of(sources, sections, searches), across_section(sources, sections)
@@ -180,7 +188,7 @@ def write_page(
         answer=answer.sentences,
         together=together and comparison(together),
         ranks=_image(inputs.figures / figure_name(*RANKS, "png"), CAPTIONS["ranks"]) if together else None,
-        analyses=[_analysis(design, sources, inputs.figures) for design in designs],
+        analyses=[_analysis(design, sources, halves, inputs.figures) for design in designs],
         chapters=chapters,
         courses=_courses(inputs, report),
         datasets=[_classes(name, shown, meta["datasets"].get(name, {})) for name, shown in details.datasets.items()],
@@ -258,20 +266,19 @@ def sort_value(line: Line, key: str) -> float | None:
     return line.means[names[0]] if names else None
 
 
-def place_value(record: PointRecord, key: str) -> float | None:
-    """Return the number behind a cell of a design's table."""
-    found = record.difference
-    compared = (None, None) if found is None else (found.mean, found.p_holm)
-    values = {"x": record.x, "accuracy": record.mean, "n": record.n_used, "delta": compared[0], "p": compared[1]}
-    return values.get(key)
-
-
-def _analysis(design: Design, sources: Sources, folder: Path) -> Analysis:
-    """Return what the page shows of one design: its table and its figure."""
-    path = folder / figure_name(design.dataset, design.folder, design.kind, "png")
-    section = design_section(sources.runs, design, sources.report, sources.meta)
-    title = f"{TITLES[design.kind].capitalize()}: {place_of(design)}"
-    return Analysis(title, comparison(section), _image(path, f"{title}."))
+def _analysis(design: Design, sources: Sources, found: Sequence[Found], folder: Path) -> Analysis:
+    """Return what the page shows of one design: its tables and its figures, the first ones before a reader asks."""
+    paths = [folder / figure_name(design.dataset, design.folder, name, "png") for name in figures_of(design)]
+    title = f"{(SYNERGY if design.chains else TITLES[design.kind]).capitalize()}: {place_of(design)}"
+    if design.chains:
+        sections = synergy_sections(found, sources.runs, design, sources.report, sources.meta)
+        images = [_image(path, caption) for path, caption in zip(paths, SYNERGY_CAPTIONS, strict=True)]
+    else:
+        sections = [design_section(sources.runs, design, sources.report, sources.meta)]
+        images = [_image(path, f"{title}.") for path in paths]
+    shown = 1 + bool(design.points and design.chains)
+    folded = [(section.pair.removeprefix(f"{design.folder}, "), comparison(section)) for section in sections[shown:]]
+    return Analysis(title, [comparison(section) for section in sections[:shown]], folded, images)
 
 
 def _courses(inputs: Inputs, report: Reporting) -> list[Course]:

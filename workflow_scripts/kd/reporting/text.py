@@ -62,9 +62,9 @@ def share(won: float | None, low: float | None, high: float | None) -> str:
     return NONE if won is None or low is None or high is None else f"{won:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
-def interval(low: float | None, high: float | None) -> str:
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
     """Return [−0.30, +1.20], or nothing where there is no interval."""
-    return "" if low is None or high is None else f"[{signed(low)}, {signed(high)}]"
+    return "" if low is None or high is None else f"[{signed(low, digits)}, {signed(high, digits)}]"
 
 
 def between(low: float | None, high: float | None) -> str:

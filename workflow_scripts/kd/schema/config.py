@@ -408,20 +408,35 @@ class Pair(Strict):
 class Analysis(Strict):
     """One question of its own to the runs, answered by a table and a figure beside the comparison."""
 
-    kind: Literal["factors", "ladder", "sweep", "overlap"]
+    kind: Literal["factors", "ladder", "sweep", "overlap", "synergy"]
     """factors: each variant against the first one, which has everything on; ladder: each against the one before;
-    sweep: accuracy over a setting; overlap: accuracy over the share of classes that the pairs' teachers both learn."""
-    variants: list[Name] = Field(min_length=2)
-    """Methods shown, in this order; differences are to the first one, in a ladder to the one before."""
+    sweep: accuracy over a setting; overlap: accuracy over the share of classes that the pairs' teachers both learn;
+    synergy: what each half-stage of ASIB makes of training and validation images, beside its teachers' average."""
+    variants: list[Name] = Field(min_length=1)
+    """Methods shown, in this order; differences are to the first one, in a ladder to the one before. At least two; for
+    synergy variants of ASIB, of which one is enough: differences are to the average of the teachers' logits."""
     setting: Name | None = None
     """What a sweep changes: a setting that is a number and that every variant has."""
+    temperature: Temperature = 4.0
+    """Kind synergy: the one at which it is measured how much of a target is off the label."""
+    reached: dict[Name, Name] = {}
+    """Kind synergy: which method's student learned from what under the same schedule: `average`, `certainty` (the
+    average weighted by certainty), `synergy` or a teacher's name, each with a method of the experiment; differences are
+    to the first one."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if (self.setting is not None) != (self.kind == "sweep"):
             raise ValueError(f"setting belongs to kind sweep, which needs it; found kind {self.kind}")
-        if len(set(self.variants)) != len(self.variants):
-            raise ValueError(f"variants must differ, found {self.variants}")
+        if self.kind != "synergy":
+            if len(self.variants) < 2:
+                raise ValueError(f"variants must be a list of 2 or more for kind {self.kind}, found {self.variants}")
+            for key in ("temperature", "reached"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} belongs to kind synergy, found kind {self.kind}")
+        for key, listed in (("variants", self.variants), ("reached", list(self.reached.values()))):
+            if len(set(listed)) != len(listed):
+                raise ValueError(f"{key} must differ, found {listed}")
         return self
 
 
@@ -503,7 +518,8 @@ class Reporting(Strict):
     detect: float = Field(default=1.0, ge=0.01, le=100)
     """Points of accuracy: tables and answer say how many seeds would tell a difference of this size from none."""
     analysis: Analysis | None = None
-    """One question of the experiment's own: sensitivity, ladder, sweep of a setting, overlap of the teachers."""
+    """One question of the experiment's own: sensitivity, ladder, sweep of a setting, overlap of the teachers, synergy
+    of the teachers."""
     sinks: list[Sink] = []
     """What else is written of all finished runs, into results/EXPERIMENT/sinks/. tensorboard: every epoch of every run,
     for `tensorboard --logdir`; wandb: the same for Weights & Biases, offline unless WANDB_MODE says otherwise, and sent

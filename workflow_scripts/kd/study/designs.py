@@ -5,9 +5,11 @@ from typing import Any
 
 from kd.schema.config import Analysis, Experiment, Pair, Strict
 from kd.study.variant import Variant
-from kd.tools.errors import UserError, unknown
+from kd.tools.errors import UserError, one_of, unknown
 
 OVERLAP_AXIS = "Classes that both teachers learn (%)"
+FUSED = ("average", "certainty", "synergy")
+"""What a student can learn from beside single teachers, as `report.analysis.reached` names it."""
 
 
 class Point(Strict):
@@ -33,6 +35,8 @@ class Design(Strict):
     axis: str = ""
     """What x is; empty where points are rows in an order."""
     points: list[Point]
+    chains: list[str] = []
+    """Methods whose half-stages are told of; the points are then what students reached, each line a source."""
 
 
 def designs(experiment: Experiment, variants: Mapping[str, Variant], datasets: Sequence[str]) -> list[Design]:
@@ -48,12 +52,16 @@ def designs(experiment: Experiment, variants: Mapping[str, Variant], datasets: S
             raise unknown("method in report.analysis.variants", name, variants)
     if analysis.kind == "overlap":
         groups = dict(_overlaps(experiment, analysis))
+    elif analysis.kind == "synergy":
+        _check_synergy(experiment, analysis, variants)
+        groups = {pair.name: _reached(analysis, pair) for pair in experiment.pairs}
     else:
         places = _places(analysis, variants)
         groups = {pair.name: _rows(analysis, pair, places, variants) for pair in experiment.pairs}
     axis = OVERLAP_AXIS if analysis.kind == "overlap" else analysis.setting or ""
+    chains = analysis.variants if analysis.kind == "synergy" else []
     return [
-        Design(kind=analysis.kind, dataset=dataset, folder=folder, axis=axis, points=points)
+        Design(kind=analysis.kind, dataset=dataset, folder=folder, axis=axis, points=points, chains=chains)
         for dataset in datasets
         for folder, points in groups.items()
     ]
@@ -92,6 +100,45 @@ def _rows(analysis: Analysis, pair: Pair, places: Sequence[float], variants: Map
             against=None if row == 0 else row - 1 if ladder else 0,
         )
         for row, (name, place) in enumerate(zip(analysis.variants, places, strict=True))
+    ]
+
+
+def _check_synergy(experiment: Experiment, analysis: Analysis, variants: Mapping[str, Variant]) -> None:
+    """Refuse variants that fuse nothing, and what no student can learn from."""
+    for name in analysis.variants:
+        if not variants[name].chain:
+            raise UserError(
+                "report.analysis.variants: kind synergy tells of the half-stages of asib and its variants, found "
+                f"{name}, which has none"
+            )
+    sources = [*FUSED, *(name for pair in experiment.pairs for name in pair.teachers)]
+    for source, name in analysis.reached.items():
+        if source not in sources:
+            raise unknown("source in report.analysis.reached", source, sources)
+        if name not in variants:
+            raise unknown(f"method in report.analysis.reached.{source}", name, variants)
+        for pair in experiment.pairs:
+            learned = _learned_from(variants[name], pair)
+            if source in (*FUSED, *pair.teachers) and source not in learned:
+                raise UserError(
+                    f"report.analysis.reached.{source}: {name} of pair {pair.name} learns from "
+                    f"{one_of(learned) if learned else 'no teacher'}"
+                )
+
+
+def _learned_from(variant: Variant, pair: Pair) -> tuple[str, ...]:
+    """Return what a method may have learned from, as `reached` names it."""
+    averages = FUSED[:2] if variant.teachers == "many" and not variant.chain else ()
+    one = (variant.teacher or pair.teachers[0],) if variant.teachers == "one" else ()
+    return ("synergy",) if variant.chain else (*averages, *one)
+
+
+def _reached(analysis: Analysis, pair: Pair) -> list[Point]:
+    """Return what students of a pair reached, from what it has: differences are to the first."""
+    here = [(source, name) for source, name in analysis.reached.items() if source in (*FUSED, *pair.teachers)]
+    return [
+        Point(pair=pair.name, method=name, line=source, x=float(row), against=0 if row else None)
+        for row, (source, name) in enumerate(here)
     ]
 
 

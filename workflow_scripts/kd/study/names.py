@@ -12,7 +12,7 @@ BESIDE_EXPERIMENTS = frozenset({"reference", "benchmark"})
 """Folders below results/."""
 BESIDE_DATASETS = frozenset(
     {
-        *("checked.json", "runs.csv", "trials.csv", "curves.csv", "details.json", "statistics.json"),
+        *("checked.json", "runs.csv", "trials.csv", "curves.csv", "details.json", "statistics.json", "synergy.csv"),
         *("tables", "figures", "sinks", "logs", "made", "report.html", "report.zip"),
     }
 )

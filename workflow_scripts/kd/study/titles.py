@@ -21,6 +21,7 @@ REPORTS = {
     "statistics": "the statistics",
     "tables": "the tables",
     "figures": "the figures",
+    "diagnosis": "the diagnosis of every half-stage",
     "analysis": "the experiment's own analysis",
     "page": "the page",
     "continual_report": "the report of class-incremental runs",

@@ -12,6 +12,7 @@ from kd.schema.config import Pair
 from kd.study.believed import is_settled
 from kd.study.digests import SCRIPTS, canonical, text_digest
 from kd.study.job_plan import Files, JobPlan, all_before
+from kd.study.jobs.asib import half_predictions
 from kd.study.jobs.evaluations import steps
 from kd.study.jobs.images import data_folder
 from kd.study.jobs.making import Jobs, of_rule
@@ -25,6 +26,7 @@ from kd.study.variant import Variant
 from kd.tools.memo import remembered
 
 CONTINUAL = ("continual_run", "continual_matrix")
+PREDICTIONS = "predictions.npz"
 _SINKS = {"sinks", "wandb_project", "wandb_entity"}
 TEMPLATE = SCRIPTS / "kd" / "reporting" / "page.html.j2"
 
@@ -79,10 +81,22 @@ def figures(jobs: Jobs) -> JobPlan:
 
 
 @of_rule
+def diagnosis(jobs: Jobs) -> JobPlan:
+    """Return the measuring of what half-stages of chains made of their images."""
+    asked = jobs.plan.experiment.report.analysis
+    assert asked is not None, "chains are told of where the analysis is of kind synergy"
+    runs = [run for run in jobs.plan.runs if run.method in asked.variants]
+    read = _there(jobs, [job for run in runs for job in half_predictions(jobs, run)], PREDICTIONS)
+    settings = canonical({"methods": asked.variants, "temperature": asked.temperature})
+    files: Files = {"runs": runs_file(jobs.plan), "answers": [f"{job.folder}/{PREDICTIONS}" for job in read]}
+    return _report(jobs, "diagnosis", settings, files, [jobs.of("collect"), *read])
+
+
+@of_rule
 def analysis(jobs: Jobs) -> JobPlan:
     """Return the table and figures of the experiment's own analysis."""
-    inputs = {"runs": runs_file(jobs.plan)}
-    return _report(jobs, "analysis", canonical(shown(jobs.plan)), inputs, [jobs.of("collect")])
+    inputs: Files = {"runs": runs_file(jobs.plan), "synergy": _synergy(jobs.plan)}
+    return _report(jobs, "analysis", canonical(shown(jobs.plan)), inputs, [jobs.of("collect"), *_diagnosed(jobs)])
 
 
 @of_rule
@@ -107,6 +121,7 @@ def page(jobs: Jobs) -> JobPlan:
         "curves": f"{plan.folder}/curves.csv",
         "details": f"{plan.folder}/details.json",
         "continual": [f"{plan.folder}/tables/continual.json"] if continual else [],
+        "synergy": _synergy(plan),
     }
     return _report(jobs, "page", canonical([shown(plan), _cards(plan), template]), inputs, before)
 
@@ -162,6 +177,15 @@ def _read(plan: Plan) -> dict[str, str | list[str]]:
 
 def _tabled(jobs: Jobs) -> dict[str, str | list[str]]:
     return {**_read(jobs.plan), "trials": [trials_file(jobs.plan)] if jobs.plan.searches.runs else []}
+
+
+def _synergy(plan: Plan) -> list[str]:
+    """Return synergy.csv, where the analysis is of that kind."""
+    return [f"{plan.folder}/synergy.csv"] if any(design.chains for design in plan.designs) else []
+
+
+def _diagnosed(jobs: Jobs) -> list[JobPlan]:
+    return [jobs.of("diagnosis")] if _synergy(jobs.plan) else []
 
 
 def _known(jobs: Jobs) -> list[JobPlan]:
