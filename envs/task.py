@@ -128,6 +128,11 @@ def setup() -> int:
     wanted = digest_of_pins()
     if STAMP.is_file() and STAMP.read_text(encoding="utf-8") == wanted:
         return 0
+    if VENV.is_symlink():
+        raise TaskError(
+            f"{VENV} is a link to {VENV.resolve()}, which holds other pins than {ROOT} has: remove the link, and an "
+            "environment of its own is made; nothing behind it was changed."
+        )
     print(f"Installing the pinned environment into {VENV} (torch alone is about 3 GB on Linux) ...", flush=True)
     STAMP.unlink(missing_ok=True)
     made = subprocess.call([sys.executable, "-m", "venv", "--clear", str(VENV)])

@@ -50,6 +50,23 @@ rule details:
         command("details", "runs settings out")
 
 
+rule networks:
+    input:
+        reads("networks"),
+    output:
+        f"{FOLDER}/networks.json",
+    log:
+        f"{LOGS}/networks.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **work("networks"),
+    params:
+        **told("networks", as_file=True),
+    shell:
+        command("networks", "runs settings out", out="output:q")
+
+
 rule statistics:
     input:
         reads("statistics"),
@@ -70,7 +87,9 @@ rule tables:
     input:
         reads("tables"),
     output:
-        report(expand(f"{FOLDER}/tables/{{name}}", name=layout.table_files(bool(PLAN.searches.runs))), category="Tables"),
+        report(
+            expand(f"{FOLDER}/tables/{{name}}", name=layout.table_files(bool(PLAN.searches.runs))), category="Tables"
+        ),
         f"{FOLDER}/tables/{layout.REFERENCES}",
     log:
         f"{LOGS}/tables.log",
@@ -81,7 +100,7 @@ rule tables:
         experiment=experiment_file,
         folder=lambda w, output: Path(output[0]).parent,
     shell:
-        command("tables", "experiment runs statistics trials out", out="params.folder:q")
+        command("tables", "experiment runs statistics networks trials out", out="params.folder:q")
 
 
 rule figures:
@@ -176,7 +195,7 @@ rule page:
     shell:
         command(
             "page",
-            "experiment runs statistics trials curves details figures continual synergy out",
+            "experiment runs statistics networks trials curves details figures continual synergy out",
             figures="params.folder:q",
             out="output:q",
         )

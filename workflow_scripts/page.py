@@ -24,6 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
         continual=arguments.continual,
         trials=arguments.trials,
         synergy=arguments.synergy,
+        networks=arguments.networks,
     )
     cards = cards_of(plan.variants.values())
     write_page(inputs, arguments.out, experiment.report, cards, plan.meta(), families(plan), plan.designs)
@@ -34,6 +35,7 @@ if __name__ == "__main__":
     parser.add_argument("--experiment", type=Path, required=True, help="JSON file: the checked experiment")
     parser.add_argument("--runs", type=Path, required=True, help="runs.csv")
     parser.add_argument("--statistics", type=Path, required=True, help="statistics.json")
+    parser.add_argument("--networks", type=Path, nargs="?", help="networks.json, where networks were measured")
     parser.add_argument("--curves", type=Path, required=True, help="curves.csv")
     parser.add_argument("--details", type=Path, required=True, help="details.json")
     parser.add_argument("--figures", type=Path, required=True, help="folder of the figures")

@@ -27,6 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
         cards,
         plan.meta(),
         arguments.trials,
+        arguments.networks,
     )
     # teachers stand in the table too, and are trained with cross-entropy
     shown = {"ce", *(card(name).name for variant in plan.variants.values() for name, _ in variant.parts)}
@@ -39,5 +40,6 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=Path, required=True, help="runs.csv")
     parser.add_argument("--statistics", type=Path, required=True, help="statistics.json")
     parser.add_argument("--trials", type=Path, nargs="?", help="trials.csv, where there are searches")
+    parser.add_argument("--networks", type=Path, nargs="?", help="networks.json, where networks were measured")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables")
     run(main, parser, "tables")

@@ -12,7 +12,7 @@ from checkout import planned, run_once
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("chains")]
 
 CONFIG = "tests/workflow/chains.yaml"
-RESULTS = {"collect", "details", "statistics", "tables", "figures", "page"}
+RESULTS = {"collect", "details", "networks", "statistics", "tables", "figures", "page"}
 
 
 @pytest.fixture(scope="module")

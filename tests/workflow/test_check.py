@@ -7,7 +7,7 @@ from checkout import planned, snakemake
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("staleness")]
 
 CONFIG = "tests/workflow/tiny.yaml"
-RESULTS = {"collect", "details", "statistics", "tables", "figures", "page", "sink"}
+RESULTS = {"collect", "details", "networks", "statistics", "tables", "figures", "page", "sink"}
 MISFIT = {
     "experiment": "misfit",
     "datasets": {"digits": {"source": "digits", "image_size": 16, "subset_size": 200, "validation": 0.2}},

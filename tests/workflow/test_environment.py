@@ -112,6 +112,18 @@ def test_a_home_that_takes_nothing_is_not_written_to(task, monkeypatch, tmp_path
     assert task.surroundings()["XDG_CACHE_HOME"] == str(tmp_path)
 
 
+def test_what_a_link_leads_to_is_not_emptied(task, monkeypatch, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "pins.sha256").write_text("other pins", encoding="utf-8")
+    (tmp_path / ".venv").symlink_to(tmp_path / "elsewhere")
+    monkeypatch.setattr(task, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(task, "STAMP", tmp_path / ".venv" / "pins.sha256")
+    monkeypatch.setattr(task.subprocess, "call", lambda *_: pytest.fail("nothing is installed"))
+    with pytest.raises(task.TaskError, match="elsewhere, which holds other pins than"):
+        task.setup()
+    assert (tmp_path / "elsewhere" / "pins.sha256").read_text(encoding="utf-8") == "other pins"
+
+
 @pytest.mark.parametrize("error", [KeyError, OSError])
 def test_a_user_who_is_a_mere_number_gets_a_name(task, monkeypatch, error):
     def getuser():

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("search")]
 CONFIG = "tests/workflow/search.yaml"
 HOME = "results/found"
 TEACHERS = {"check_pairs", "train_teacher", "evaluate_teacher"}
-RESULTS = {"collect", "details", "statistics", "trials", "tables", "figures", "page"}
+RESULTS = {"collect", "details", "networks", "statistics", "trials", "tables", "figures", "page"}
 
 
 @pytest.fixture(scope="module")

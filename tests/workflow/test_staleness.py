@@ -19,7 +19,7 @@ from kd.tools.files import read_json
 pytestmark = [pytest.mark.workflow, pytest.mark.xdist_group("staleness")]
 
 CONFIG = "tests/workflow/tiny.yaml"
-RESULTS = {"collect", "details", "statistics", "tables", "figures", "page", "sink"}
+RESULTS = {"collect", "details", "networks", "statistics", "tables", "figures", "page", "sink"}
 LIBRARY = "workflow_scripts/kd"
 
 

@@ -247,6 +247,16 @@ def test_what_cannot_be_exported_is_told_in_a_sentence(tmp_path, harm, sentence)
     assert not (tmp_path / "out").exists()
 
 
+def test_what_a_killed_export_left_goes_away_with_the_next(tmp_path):
+    run, mine = finished_run(tmp_path, **NETWORKS["small"]), tmp_path / ".other.0123abcd.part"
+    left = tmp_path / ".out.0123abcd.part"
+    for folder in (left, mine):
+        folder.mkdir()
+        (folder / "student.onnx").write_bytes(b"half")
+    export(run, "best", tmp_path / "out", ("weights",))
+    assert (left.exists(), mine.exists()) == (False, True)
+
+
 def test_a_folder_of_somebody_elses_is_not_written_over(tmp_path):
     run = finished_run(tmp_path, **NETWORKS["small"])
     (tmp_path / "mine").mkdir()

@@ -338,6 +338,20 @@ def test_cost_counts_flops_of_teachers_too_from_cheap_to_dear(world):
     assert right.get_xlabel() == "Test top-1 (%)"
 
 
+@pytest.mark.parametrize(("rope", "worth"), [(0.0, ["ce", "at", "kd"]), (1.5, ["ce", "kd"]), (5.0, ["ce"])])
+def test_what_is_worth_its_compute_is_what_the_answer_says(world, rope, worth):
+    world.report = Reporting(rope=rope)
+    world.teachers(range(2)).method("ce", [70.0, 71.0], 30.0).method("kd", [72.0, 73.0], 40.0)
+    world.method("at", [71.0, 72.0], 35.0).method("crd", [69.0, 69.5], 50.0)
+    (group,) = world.analyse().groups()
+    with styled():
+        left, _ = (figure := cost(group)).axes
+    bold = [label.get_text() for label in left.get_yticklabels() if label.get_fontweight() == "bold"]
+    assert bold == worth
+    said = "bold and dotted line: " + (f"over {rope:g} points above" if rope else "a mean above")
+    assert any(said in " ".join(text.get_text().split()) for text in texts_of(figure))
+
+
 # --- curves -------------------------------------------------------------------------------------
 
 
@@ -370,6 +384,20 @@ def test_curves_stand_beside_plain_training_or_else_a_reference(world, methods, 
     (group,) = world.analyse().groups()
     assert group.held_against(methods) == beside
     assert group.held_against({"none"}) is None
+
+
+@pytest.mark.parametrize(("start", "marked"), [(5.0, True), (69.8, False)])
+def test_curves_that_begin_below_the_axis_are_marked(world, start, marked):
+    world.method("ce", [70.0, 71.0]).method("kd", [72.0, 73.0])
+    for path in world.root.rglob("metrics.csv"):
+        rows = [f"{epoch},1.0,{value}" for epoch, value in enumerate((start, 69.9, 70.0, 70.5))]
+        path.write_text("\n".join(["epoch,train_loss,val_top1", *rows]) + "\n", encoding="utf-8")
+    (group,) = world.analyse().groups()
+    with styled():
+        figure = learning_curves(group)
+    told = any("earlier epochs are below the axis" in " ".join(text.get_text().split()) for text in texts_of(figure))
+    triangles = [line for axes in figure.axes for line in axes.lines if line.get_marker() == 11]
+    assert (told, len(triangles)) == ((True, 2) if marked else (False, 0))
 
 
 def test_missing_curves_are_told(small):

@@ -15,7 +15,7 @@ from kd.tools.errors import UserError
 ROOMS = ["Küche", "浴室", "<b>Flur</b>", "a very long name of a class, of many words"]
 
 
-def answered(world, classes=4, images=40, seed=0):
+def answered(world, classes=4, images=40, seed=0, names=None):
     """Leave answers to the test and validation images in every finished run, and read them."""
     generator = np.random.default_rng(seed)
     for path in sorted(world.root.rglob("evaluation.json")):
@@ -26,7 +26,7 @@ def answered(world, classes=4, images=40, seed=0):
             logits[np.arange(images), labels] += 1.0
             arrays |= {f"labels_{split}": labels, f"logits_{split}_best": logits, f"logits_{split}_last": logits}
         np.savez_compressed(path.with_name("predictions.npz"), **arrays)
-    names = [ROOMS[label % 4] + (f" {label}" if classes > 4 else "") for label in range(classes)]
+    names = names or [ROOMS[label % 4] + (f" {label}" if classes > 4 else "") for label in range(classes)]
     example = Example(name=names[0], png=base64.b64encode(PIXEL).decode())
     counts = [images // classes] * classes
     world.gather({"toy": Shown(size=32, classes=names, train=counts, test=counts, examples=[example])})
@@ -145,6 +145,15 @@ def test_many_classes_are_told_by_their_extremes(world, classes, listed, whole):
     assert ('<table class="matrix">' in html) == whole
     assert "Largest gains" in html
     assert f"largest and smallest of {classes} differences" in html
+
+
+@pytest.mark.parametrize(("names", "heads"), [(["0", "1"], ["0", "1"]), (["kitchen", "bath"], ["1", "2"])])
+def test_classes_of_short_names_are_not_numbered_anew(world, names, heads):
+    world.method("ce", [70.0, 71.0]).method("kd", [72.0, 73.0]).analyse()
+    html = answered(world, 2, images=8, names=names).page()
+    table = html[html.index('<table class="matrix">') :]
+    assert re.findall(r'<th scope="col">(.*?)</th>', table[: table.index("</thead>")]) == heads
+    assert (f'<th scope="row">{names[0]}</th>' in table) == (names == heads)
 
 
 def test_runs_whose_answers_are_gone_are_shown_without(small):

@@ -11,6 +11,7 @@ from kd.reporting import latex
 from kd.reporting.comparison import build_sections, load_sources
 from kd.reporting.latex import COLUMN, PAGE, Cell, lines_of, pages, total_width, width
 from kd.reporting.paper import paper_table
+from kd.tools.files import write_json
 
 
 def sections_of(world):
@@ -46,6 +47,26 @@ def test_methods_are_rows_and_pairs_columns_below_teacher_and_student(small):
     assert plain.count("{") == plain.count("}")
     assert "Raised: the seeds that have finished where some have not." in tex
     assert r"mean $\pm$ standard deviation" in tex.lower()
+
+
+@pytest.mark.parametrize(("tiny", "told"), [(5_000, True), (20_000, False)])
+def test_students_of_different_sizes_have_lines_of_what_they_take(small, tiny, told):
+    sizes = {run["path"]: 0 for run in small.runs}
+    small.pair, small.student = "big--tiny", "tiny"
+    small.teachers(range(3)).method("ce", [60.0, 61.0, 62.0]).method("kd", [63.0, 64.5, 64.0]).analyse()
+    runs = {run["path"]: sizes.get(run["path"], 1) for run in small.runs}
+    networks = [
+        {"parameters": size, "flops": 40 * size, "milliseconds": {"1": 1.0, "64": 9.0}} for size in (20_000, tiny)
+    ]
+    file = small.root / "networks.json"
+    write_json(file, {"cpu": "", "threads": 1, "busy": False, "networks": networks, "runs": runs})
+    sources = load_sources(small.runs_csv, small.statistics, small.report, small.cards, small.meta, None, file)
+    lines = rows(paper_table(build_sections(sources), small.report, small.meta))
+    expected = [
+        ["Parameters", r"\multicolumn{2}{c}{20 k}", r"\multicolumn{2}{c}{5 k}"],
+        ["FLOPs per image", r"\multicolumn{2}{c}{800 k}", r"\multicolumn{2}{c}{200 k}"],
+    ]
+    assert lines[2:4] == expected if told else "Parameters" not in [line[0] for line in lines]
 
 
 def test_without_reference_or_student_alone_there_are_fewer_columns_and_rows(world):

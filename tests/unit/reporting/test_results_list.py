@@ -38,6 +38,14 @@ def test_the_lead_over_the_teacher_in_points_and_percent(lines):
     assert (teacher.improvement, teacher.model) == (None, "big")
 
 
+def test_epochs_are_whole_in_the_file_too(lines, tmp_path):
+    write_results_list(lines, tmp_path)
+    rows = csv.DictReader((tmp_path / "comparison_results.csv").read_text(encoding="utf-8").splitlines())
+    assert {row["method"]: row["epochs"] for row in rows if row["method"] != "ft"} == dict.fromkeys(
+        ["teacher", "crd", "kd_t8", "kd", "ce"], "4"
+    )
+
+
 def test_a_failed_run_is_a_reason_and_no_accuracy_of_zero(lines):
     crd, ft = (next(line for line in lines if line.method == name) for name in ("crd", "ft"))
     assert crd.seeds == 2

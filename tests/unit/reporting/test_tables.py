@@ -10,6 +10,7 @@ from kd.reporting.layout import table_files
 from kd.reporting.tables import write_tables
 from kd.schema.config import Reporting
 from kd.tools.errors import UserError
+from kd.tools.files import write_json
 
 GOLDEN = """\
 | Method | Test top-1 (%) | n | Δ kd | Δ ce | Training FLOPs |
@@ -24,9 +25,9 @@ GOLDEN = """\
 """
 
 
-def write(world, **meta):
+def write(world, networks=None, **meta):
     folder = world.root / "tables"
-    write_tables(world.runs_csv, world.statistics, folder, world.report, world.cards, world.meta | meta)
+    write_tables(world.runs_csv, world.statistics, folder, world.report, world.cards, world.meta | meta, None, networks)
     return {path.suffix[1:]: path.read_text(encoding="utf-8") for path in folder.glob("comparison.*")}
 
 
@@ -181,6 +182,38 @@ def test_each_pair_has_a_section_of_its_own(world):
         *["## toy: big--small", "## toy: big--tiny"]
     ]
     assert tables["tex"].count(r"\begin{table}") == 1, "pairs are columns of one table"
+
+
+def measured(world, sizes, busy=False):
+    """Write networks.json, in which each method's network has the parameters that are told, and return the tables."""
+    networks = [
+        {"parameters": size, "flops": 40 * size, "milliseconds": {"1": 0.25, "64": 12.0}} for size in sizes.values()
+    ]
+    places = {method: place for place, method in enumerate(sizes)}
+    runs = {run["path"]: places[run["method"]] for run in world.runs if run["method"] in places}
+    file = world.root / "networks.json"
+    write_json(file, {"cpu": "Some CPU", "threads": 1, "busy": busy, "networks": networks, "runs": runs})
+    return write(world, networks=file)
+
+
+def test_what_networks_take_stands_beside_what_they_reach(small):
+    tables = measured(small, {"kd": 20_000, "ce": 20_000, "crd": 20_000})
+    rows = {row["method"]: row for row in csv.DictReader(tables["csv"].splitlines())}
+    found = [rows["kd"][key] for key in ("deployed_params", "inference_flops", "latency_1_ms", "latency_64_ms")]
+    assert list(map(float, found)) == [20_000, 800_000, 0.25, 12]
+    assert rows["kd_t8"]["deployed_params"] == rows["ft"]["latency_1_ms"] == ""
+    assert "FLOPs per image" not in tables["md"], "it is the same for all"
+    assert "Latency: median milliseconds of a pass in float32, on one thread of Some CPU." in tables["md"]
+    assert "other programs took part of the machine" in measured(small, {"kd": 1}, busy=True)["md"]
+
+
+def test_sizes_matter_where_students_differ_in_them(small):
+    assert "Latency" not in write(small)["md"]
+    tables = measured(small, {"kd": 20_000, "crd": 30_000})
+    (heads,) = [line for line in tables["md"].splitlines() if line.startswith("| Method |")]
+    assert heads.endswith("| Parameters | FLOPs per image |")
+    (row,) = [line for line in tables["md"].splitlines() if line.startswith("| crd |")]
+    assert row.endswith("| 30 k | 1.2 M |")
 
 
 def test_last_weights_are_named_and_the_other_column_is_the_selected_epoch(world):

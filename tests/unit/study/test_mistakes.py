@@ -341,6 +341,11 @@ CONTRADICTIONS: dict[str, tuple[Place, Any, str]] = {
     "teachers_twice": (("pairs", 0, "teachers"), ["resnet20", "resnet20"], "teachers of a pair must differ"),
     "gpus": (("gpus",), 0, "jobs_per_gpu 2 needs gpus 1"),
     "co_train_one": (("co_train",), ["kd"], "co_train names two methods or more"),
+    "students_per_job_alone": (
+        ("co_train",),
+        [],
+        "students_per_job bounds the students of co_train, found 2 without co_train",
+    ),
     "students_per_job_one": (
         ("students_per_job",),
         1,
@@ -397,7 +402,7 @@ def test_what_is_no_experiment_is_told(content):
 def test_more_runs_than_can_be_planned_are_told():
     content = changed(("seeds",), list(range(1000)))
     content["methods"] = [{"method": "kd", "name": f"kd{i}"} for i in range(1000)]
-    del content["co_train"], content["report"]
+    del content["co_train"], content["students_per_job"], content["report"]
     assert "runs" in refused(content)
 
 

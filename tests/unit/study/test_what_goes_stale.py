@@ -54,15 +54,10 @@ EVERY = READING
 OF_METHODS = TRAININGS | OF_A_CHAIN | MEASURED | CHECK
 TABLED = {"asib_result", "details", "statistics", "tables"}
 READ_AND_WRITTEN = OUTPUTS | {"train_student asked", "synergy_outputs", "continual_run"} | CHECK
-OF_VGG = (
-    STUDENTS
-    | {"train_trial"}
-    | HALVES
-    | OF_A_CHAIN
-    | CHECK
-    | {f"{rule} vgg8" for rule in ("evaluate", "evaluate_single", "tune")}
-)
-OF_WRN = HALVES | OF_A_CHAIN | CHECK | {f"{rule} wrn_16_1" for rule in ("train_teacher", "evaluate_teacher", "tune")}
+DEPLOYED = {"networks"}
+OF_NETWORKS = HALVES | OF_A_CHAIN | CHECK | DEPLOYED
+OF_VGG = OF_NETWORKS | STUDENTS | {"train_trial"} | {f"{rule} vgg8" for rule in ("evaluate", "evaluate_single", "tune")}
+OF_WRN = OF_NETWORKS | {f"{rule} wrn_16_1" for rule in ("train_teacher", "evaluate_teacher", "tune")}
 
 ADD = "\n\nEDITED = 1\n"
 EDITS = {
@@ -129,6 +124,7 @@ EDITS = {
     "pass through a chain": ("kd/continual/targets.py", None, ADD, {"synergy_outputs"}),
     "tasks": ("kd/continual/tasks.py", None, ADD, {"continual_run", "continual_matrix"} | CHECK),
     "accuracy matrices": ("kd/continual/evaluation.py", None, ADD, {"continual_matrix"}),
+    "time of a pass": ("kd/engine/latency.py", None, ADD, DEPLOYED),
     "check": ("kd/engine/rehearsal.py", None, ADD, CHECK),
     "tables": ("kd/reporting/tables.py", None, ADD, {"tables"}),
     # a search: an edit of what only tables show chooses nothing anew
@@ -136,7 +132,7 @@ EDITS = {
     "choice": ("kd/analysis/choice.py", None, ADD, {"choose"}),
     "chosen settings": ("kd/engine/jobs/chosen.py", None, ADD, {"train_student crd_searched"}),
     "table of trials": ("kd/analysis/trials.py", None, ADD, {"trials", "tables"}),
-    "measures of the tables": ("kd/analysis/measures.py", None, ADD, {"collect", *TABLED}),
+    "measures of the tables": ("kd/analysis/measures.py", None, ADD, {"collect", *TABLED, *DEPLOYED}),
     # what runs only where settings ask for it
     "plateau": ("kd/engine/plateau.py", None, ADD, {"train_student waiting"} | CHECK),
     "averaged weights": ("kd/engine/ema.py", None, ADD, {"train_student averaged"} | CHECK),
@@ -153,8 +149,8 @@ EDITS = {
     "logits and features": ("kd/engine/predict.py", None, ADD, EVALUATIONS | SINGLE | {"continual_matrix"}),
     "augmentation": ("kd/data/augment.py", None, ADD, READING),
     "splits": ("kd/data/splits.py", None, ADD, READING | {"prepare_data"}),
-    "taps": ("kd/models/base.py", None, ADD, READING),
-    "weights": ("kd/models/weights.py", None, ADD, READING),
+    "taps": ("kd/models/base.py", None, ADD, READING | DEPLOYED),
+    "weights": ("kd/models/weights.py", None, ADD, READING | DEPLOYED),
 }
 
 
@@ -214,16 +210,8 @@ def sources(tmp_path_factory, plan) -> Iterator[tuple[Path, dict[str, set[str]]]
 
 def test_every_kind_of_job_is_there(sources):
     _, found = sources
-    assert set(found) == EVERY | {
-        "prepare_data",
-        "asib_result",
-        "collect",
-        "details",
-        "statistics",
-        "tables",
-        "choose",
-        "trials",
-    }
+    results = {"collect", "details", "networks", "statistics", "tables", "choose", "trials"}
+    assert set(found) == EVERY | {"prepare_data", "asib_result"} | results
     assert len(EDITS) >= 25
 
 

@@ -15,7 +15,7 @@ is also a column of comparison.md.
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["%", "nats", "fraction", "s", "MB", "FLOPs", "count"]
+Unit = Literal["%", "nats", "fraction", "s", "ms", "MB", "FLOPs", "count"]
 """What a number is in, which says how it is written (kd.reporting.text.amount) and, for %, that 100 is the most."""
 Weights = Literal["last", "best"]
 """Those after the last epoch, or those of the epoch that the validation images chose."""
@@ -76,6 +76,16 @@ class Total(Shown):
     """Their columns of runs.csv."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Deployed(Shown):
+    """A number that a method's network has where it is deployed, of networks.json (kd.analysis.networks)."""
+
+    key: str
+    """Where it stands there of each network, with a dot between a part and its name."""
+    counted: bool = False
+    """Whether it is the same on any machine."""
+
+
 @dataclass(frozen=True)
 class Text:
     """A column of runs.csv that says how its numbers were made; a field of `kd.analysis.rows.RunRow`."""
@@ -95,6 +105,8 @@ ENSEMBLE = "the mean of all its generations' probabilities reaches {value} % tes
 SECONDS = "Training time: student, teachers, pre-stage"
 FLOPS = "Training FLOPs: student, teachers, pre-stage"
 EXTRA = "Extra parameters (train / inference)"
+LATENCY = "Latency (1 / 64 images)"
+LATENCY_FACT = f"{LATENCY}, one thread"
 
 TOTAL_FLOPS = Total(
     parts=("train_flops", "teacher_flops", "pretrain_flops"),
@@ -106,7 +118,7 @@ TOTAL_FLOPS = Total(
 )
 """What accuracy is held against: unlike seconds, it is the same on any machine and whatever else runs there."""
 
-CATALOGUE: tuple[Measure | Total | Text, ...] = (
+CATALOGUE: tuple[Measure | Total | Deployed | Text, ...] = (
     Measure(column="epochs", file="run.json", key="epochs", unit="count", better=None),
     Measure(column="best_epoch", file="run.json", key="best_epoch", unit="count", better=None),
     Measure(column="val_top1_last", file="evaluation.json", key="last.val_top1", unit="%", better="up"),
@@ -315,6 +327,40 @@ CATALOGUE: tuple[Measure | Total | Text, ...] = (
         heading=EXTRA,
         fact="Extra parameters at inference",
     ),
+    Deployed(
+        key="parameters",
+        unit="count",
+        better="down",
+        counted=True,
+        name="deployed_params",
+        heading="Parameters",
+        fact="Parameters as deployed",
+    ),
+    Deployed(
+        key="flops",
+        unit="FLOPs",
+        better="down",
+        counted=True,
+        name="inference_flops",
+        heading="FLOPs per image",
+        fact="FLOPs of one image at inference",
+    ),
+    Deployed(
+        key="milliseconds.1",
+        unit="ms",
+        better="down",
+        name="latency_1_ms",
+        heading=LATENCY,
+        fact=LATENCY_FACT,
+    ),
+    Deployed(
+        key="milliseconds.64",
+        unit="ms",
+        better="down",
+        name="latency_64_ms",
+        heading=LATENCY,
+        fact=LATENCY_FACT,
+    ),
 )
 """In the order of runs.csv and of every table."""
 
@@ -326,7 +372,7 @@ VALIDATION = CURVES[1]
 
 def columns() -> list[str]:
     """Return the columns of runs.csv that say what a run reached and how, in order."""
-    return [entry.column for entry in CATALOGUE if not isinstance(entry, Total)]
+    return [entry.column for entry in CATALOGUE if isinstance(entry, Measure | Text)]
 
 
 def measures() -> list[Measure]:
@@ -334,7 +380,12 @@ def measures() -> list[Measure]:
     return [entry for entry in CATALOGUE if isinstance(entry, Measure)]
 
 
-def shown() -> list[Measure | Total]:
+def deployed() -> list[Deployed]:
+    """Return the numbers that deployed networks have."""
+    return [entry for entry in CATALOGUE if isinstance(entry, Deployed)]
+
+
+def shown() -> list[Measure | Total | Deployed]:
     """Return the numbers that comparisons have."""
     return [entry for entry in CATALOGUE if not isinstance(entry, Text) and entry.name]
 
@@ -349,9 +400,9 @@ def kept_in(file: str) -> list[Measure]:
     return [measure for measure in measures() if measure.file == file]
 
 
-def together(label: Literal["heading", "fact"]) -> dict[str, list[Measure | Total]]:
+def together(label: Literal["heading", "fact"]) -> dict[str, list[Measure | Total | Deployed]]:
     """Return what stands under each heading of the tables, or in each line of facts on the page."""
-    found: dict[str, list[Measure | Total]] = {}
+    found: dict[str, list[Measure | Total | Deployed]] = {}
     for measure in shown():
         if text := getattr(measure, label):
             found.setdefault(text, []).append(measure)

@@ -157,6 +157,17 @@ def read_state(path: str | Path) -> tuple[State, dict[str, str]]:
         ) from error
 
 
+def notes_of(path: Path) -> dict[str, str]:
+    """Return the notes of weights that `save_weights` wrote, without reading these."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes: dict[str, str] = json.loads(file.metadata()[_ABOUT])["notes"]
+    except Exception as error:  # a damaged header raises almost anything
+        reason = " ".join(str(error).split()) or repr(error)
+        raise UserError(f"{path} cannot be read as weights of this project: {reason}") from error
+    return notes
+
+
 def _looks_like_safetensors(path: Path) -> bool:
     """Whether a file begins as safetensors do: with the length of a header within the file, and a brace."""
     with path.open("rb") as file:

@@ -4,8 +4,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 from kd.analysis.across import Across, Gain, Overall
+from kd.analysis.frontier import worth_more
 from kd.analysis.statistics import pooled_sd, seeds_needed
 from kd.reporting import text
 from kd.reporting.caption import BASELINE
@@ -199,11 +201,8 @@ def _compute(found: Sequence[Contender], sources: Sources) -> list[str]:
 
 def frontier(found: Sequence[Contender], rope: float) -> list[Contender]:
     """Return, from the cheapest on, each method that adds more than `rope` points to all that cost no more."""
-    chosen: list[Contender] = []
-    for one in sorted(found, key=lambda one: (one.flops or 0.0, -one.mean, one.name)):
-        if not chosen or one.mean > chosen[-1].mean + rope:
-            chosen.append(one)
-    return chosen
+    ordered = sorted(found, key=lambda one: (one.flops or 0.0, -one.mean, one.name))
+    return list(compress(ordered, worth_more([one.mean for one in ordered], rope)))
 
 
 def _lost(students: Sequence[Line]) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kd.analysis.compared import Difference
+from kd.analysis.networks import Networks
 from kd.analysis.statistics import PairedDifference, can_tell, smallest_p
 from kd.reporting import text
 from kd.reporting.lines import Line
@@ -69,6 +70,15 @@ def _searched(meta: Mapping[str, Any]) -> list[str]:
         f"{text.listing(names)}: with the settings that a search of {meta['search']['trials']} trials chose on "
         "validation; total time and FLOPs include the whole search."
     ]
+
+
+def latency_sentence(networks: Networks) -> str:
+    """Return where latency was measured and how, nothing where it was not."""
+    if not networks.networks:
+        return ""
+    threads = "one thread" if networks.threads == 1 else f"{networks.threads} threads"
+    busy = "; other programs took part of the machine meanwhile" if networks.busy else ""
+    return f"Latency: median milliseconds of a pass in float32, on {threads} of {networks.cpu or 'a CPU'}{busy}."
 
 
 def described(name: str, meta: Mapping[str, Any]) -> str:

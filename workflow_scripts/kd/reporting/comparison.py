@@ -10,13 +10,14 @@ import numpy as np
 from kd.analysis import measures
 from kd.analysis.compared import Difference, Statistics, read_statistics
 from kd.analysis.measures import Total
+from kd.analysis.networks import Networks, read_networks
 from kd.analysis.placed import MethodRecord
 from kd.analysis.published import published_beside
 from kd.analysis.rows import RunRow
 from kd.analysis.runs import CONTROL, LINK, TEACHER, by_group, distinct, grouped, read_runs
 from kd.analysis.trials import Trial, read_trials
 from kd.reporting import text
-from kd.reporting.caption import BASELINE, any_apart, caption_of, mixed_formats, p_is_told
+from kd.reporting.caption import BASELINE, any_apart, caption_of, latency_sentence, mixed_formats, p_is_told
 from kd.reporting.lines import Beside, Line, Row, Section
 from kd.schema.cards import Card
 from kd.schema.config import Reporting
@@ -33,6 +34,7 @@ class Sources:
     report: Reporting
     cards: Mapping[str, Card]
     meta: Mapping[str, Any]
+    networks: Networks
     trials: Sequence[Trial] = ()
     """Of searches, where there are some."""
 
@@ -44,10 +46,12 @@ def load_sources(
     cards: Mapping[str, Card],
     experiment_meta: Mapping[str, Any],
     trials_csv: str | Path | None = None,
+    networks_json: str | Path | None = None,
 ) -> Sources:
     """Read what the tables and the page are made from."""
     trials = read_trials(trials_csv) if trials_csv else ()
-    return Sources(read_runs(runs_csv), read_statistics(statistics_json), report, cards, experiment_meta, trials)
+    known = read_runs(runs_csv), read_statistics(statistics_json)
+    return Sources(*known, report, cards, experiment_meta, read_networks(networks_json), trials)
 
 
 def build_sections(sources: Sources) -> list[Section[Line]]:
@@ -96,15 +100,16 @@ def _section(
         rows.append(Row(line, _cells(line, references, report), apart and line.record.tied_with_best is True, marks))
     notes += [("", sentence) for line in lines for sentence in _measured_notes(line, report)]
     notes += [("", sentence) for line in lines for sentence in _published_sources(line)]
+    caption = caption_of(dataset, report, sources.meta, lines, list(families.values()))
     return Section(
         dataset,
         pair,
-        caption_of(dataset, report, sources.meta, lines, list(families.values())),
+        " ".join(filter(None, [caption, latency_sentence(sources.networks)])),
         _columns(report, list(families), lines, tested),
         rows,
         notes,
         mixed_formats(lines),
-        _main(list(families), tested),
+        _main(list(families), tested) + _sizes(sources),
     )
 
 
@@ -118,7 +123,7 @@ def _order(line: Line, report: Reporting) -> tuple[int, float, str]:
 
 def _line(sources: Sources, record: MethodRecord, differences: Sequence[Difference], runs: Sequence[RunRow]) -> Line:
     finished = [row for row in distinct(runs) if row.status == "ok"]
-    means = _means(finished)
+    means = _means(finished) | _deployed(finished, sources.networks)
     return Line(
         record=record,
         means=means,
@@ -135,6 +140,17 @@ def _means(finished: Sequence[RunRow]) -> dict[str, float | None]:
     means = {measure.name: columns[measure.column] for measure in measures.measures() if measure.name}
     totals = [measure for measure in measures.shown() if isinstance(measure, Total)]
     return means | {total.name: _sum([columns[part] for part in total.parts]) for total in totals}
+
+
+def _deployed(finished: Sequence[RunRow], networks: Networks) -> dict[str, float | None]:
+    """Return what the networks of the finished seeds take where they are deployed, unknown if one of them is."""
+    found = [networks.of(row.path) for row in finished]
+    known = [one for one in found if one is not None]
+    whole = known and len(known) == len(found)
+    return {
+        one.name: float(f"{np.mean([network.number(one.key) for network in known]):.10g}") if whole else None
+        for one in measures.deployed()
+    }
 
 
 def _mean(finished: Sequence[RunRow], column: str) -> float | None:
@@ -197,7 +213,9 @@ def _columns(
     for name in references:
         columns |= {f"verdict_{name}": f"Beside {name}"} if report.rope else {}
         columns |= {f"won_{name}": f"Ahead of {name}", f"seeds_{name}": f"Seeds for {report.detect:g} ({name})"}
+    unknown = {one.heading for one in measures.deployed() if all(line.means[one.name] is None for line in lines)}
     headings = [heading for heading in (other.heading, *measures.together("heading")) if heading != main.heading]
+    headings = [heading for heading in headings if heading not in unknown]
     return columns | {heading: heading for heading in headings if heading not in columns}
 
 
@@ -210,6 +228,12 @@ def _main(references: Sequence[str], tested: Sequence[str]) -> tuple[str, ...]:
     """Return the keys of the columns that matter; the others are for whom wants them."""
     compared = [key for name in references for key in (f"delta_{name}", *([f"p_{name}"] if name in tested else []))]
     return ("method", "accuracy", "n", *compared, *_main_headings(), *(f"published_{label}" for label in PUBLISHED))
+
+
+def _sizes(sources: Sources) -> tuple[str, ...]:
+    """Return the headings of what deployed students take, which matters where it is not the same for all."""
+    students = [row.path for row in sources.runs if row.method != TEACHER]
+    return tuple(one.heading for one in measures.deployed() if one.counted and sources.networks.differ(students))
 
 
 def _cells(line: Line, references: Sequence[str], report: Reporting) -> dict[str, str]:

@@ -10,6 +10,7 @@ import numpy as np
 from kd.analysis import measures
 from kd.analysis.compared import Difference, Settings, read_statistics
 from kd.analysis.curves import Curves, read_curves
+from kd.analysis.frontier import worth_more
 from kd.analysis.measures import VALIDATION, Weights
 from kd.analysis.placed import MethodRecord
 from kd.analysis.rows import RunRow
@@ -264,7 +265,7 @@ def cost(group: Group) -> "Figure":
     limits = limits_of([one.values for one in methods], methods, PERCENT)
     dots(right, methods, places, limits, group.looks)
     right.set_xlabel(accuracy_label(group.settings.weights))
-    worth = _frontier(right, [mean_of(one) for one in methods], edges)
+    worth = _frontier(right, [mean_of(one) for one in methods], edges, group.settings.rope)
     for label, best in zip(left.get_yticklabels(), worth, strict=True):
         label.set_fontweight("bold" if best else "normal")
     headed(
@@ -278,10 +279,11 @@ def cost(group: Group) -> "Figure":
 
 def _cost_notes(group: Group, methods: Sequence[MethodRecord], limits: tuple[float, float]) -> list[str]:
     unknown = [one.method for one in group.methods if one not in methods]
+    more = f"over {group.settings.rope:g} points" if group.settings.rope else "a mean"
     left_out = f" Cost unknown: {text.listing(unknown)}." if unknown else ""
     return [
         group.place,
-        "Cheapest first; bold and dotted line: no method of the same or less compute has a higher mean. "
+        f"Cheapest first; bold and dotted line: {more} above all cheaper bold ones. "
         f"{reading(methods, limits, group.interval)}{left_out}",
     ]
 
@@ -318,14 +320,14 @@ def _counts(axis: "Axis", logarithmic: bool) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _frontier(axes: "Axes", means: Sequence[float], edges: Sequence[float]) -> list[bool]:
-    """Draw the best mean so far as stairs, and return which rows raise it."""
-    best = np.maximum.accumulate(means)
+def _frontier(axes: "Axes", means: Sequence[float], edges: Sequence[float], rope: float) -> list[bool]:
+    """Draw the mean of the last row that was worth its compute as stairs, and return which rows are."""
+    worth = worth_more(means, rope)
+    best = np.maximum.accumulate([mean if raises else -np.inf for mean, raises in zip(means, worth, strict=True)])
     axes.stairs(
         best, edges, orientation="horizontal", baseline=None, color=GREY, linewidth=0.8, linestyle=":", zorder=1
     )
-    before = np.concatenate([[-np.inf], best[:-1]])
-    return [bool(mean > so_far) for mean, so_far in zip(means, before, strict=True)]
+    return worth
 
 
 def learning_curves(group: Group) -> "Figure":
@@ -342,15 +344,19 @@ def learning_curves(group: Group) -> "Figure":
     grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
     beside = group.held_against(dict(found))
     behind = dict(found).get(beside or "")
-    _fit([curves for _, curves in found], grid[0, 0])
+    floor = _fit([curves for _, curves in found], grid[0, 0])
+    below = {method: bool(np.nanmin(curves.mean) < floor) for method, curves in found}
     for axes, (method, curves), title in zip(grid.flat, found, titles, strict=False):
         _draw(axes, curves, group.looks[method], None if method == beside else behind)
+        if below[method]:
+            axes.plot(0.02, 0.0, marker=11, markersize=3, color=GREY, transform=axes.transAxes, clip_on=False)
         axes.set_title(title, pad=2, fontsize=SMALL)
         axes.tick_params(labelbottom=True, pad=1.5)
     for axes in grid.flat[len(found) :]:
         axes.set_axis_off()
     against = f" Dashed: {beside}; shaded, and in points at the end: the difference to it." if behind else ""
-    notes = [group.place, f"Line: mean of the seeds; thin lines: the lowest and the highest seed.{against}"]
+    cut = " Triangle: earlier epochs are below the axis." if any(below.values()) else ""
+    notes = [group.place, f"Line: mean of the seeds; thin lines: the lowest and the highest seed.{against}{cut}"]
     head, foot = headed(figure, "Validation top-1 (%) over epochs", notes, [group.looks[method] for method, _ in found])
     place_panels(figure, (0.3, 0.12, foot + 0.2, head + gap - 0.2), (0.12, gap))
     return figure
@@ -369,8 +375,11 @@ def _draw(axes: "Axes", curves: Curves, look: Look, behind: Curves | None) -> No
     axes.plot(curves.epochs, curves.mean, color=look.color, marker=marker, markersize=3, zorder=4)
 
 
-def _fit(curves: Sequence[Curves], axes: "Axes") -> None:
-    """Fit the shared axes to all curves, upwards from the second half of the trainings: they differ by their ends."""
+def _fit(curves: Sequence[Curves], axes: "Axes") -> float:
+    """Fit the shared axes to all curves, upwards from the second half of the trainings: they differ by their ends.
+
+    Return where the axis of accuracy begins.
+    """
     from matplotlib.ticker import MaxNLocator
 
     low = min(float(np.nanmin(one.low[len(one.low) // 2 :])) for one in curves)
@@ -387,6 +396,7 @@ def _fit(curves: Sequence[Curves], axes: "Axes") -> None:
     room = 0.04 * max(last - first, 1)
     axes.set_xlim(first - room, last + room)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True, steps=[1, 2, 5, 10]))
+    return low
 
 
 def _nothing(group: Group, sentence: str) -> "Figure":

@@ -8,6 +8,7 @@ from typing import Any
 
 from kd.analysis import measures
 from kd.analysis.details import ClassByClass, Detail
+from kd.analysis.measures import LATENCY_FACT
 from kd.reporting import text
 from kd.reporting.figures import Group
 from kd.reporting.lines import Line
@@ -15,6 +16,8 @@ from kd.reporting.pictures import method_curves, png, reliability_picture
 from kd.schema.cards import Card
 
 MOST_EXTREMES = 5
+HEADING = 3
+"""Characters that fit above a column of the confusion matrix."""
 MOST_CLASSES = 200
 """More classes than these are not listed one by one in every method's fold-out."""
 
@@ -68,6 +71,8 @@ class Classes:
     """True class, answered class, percent."""
     matrix: list[tuple[str, list[Cell]]]
     """Rows of the confusion matrix by true class; empty where they are too many."""
+    short: bool
+    """Whether the names of classes fit above its columns, where numbers stand for them otherwise."""
     calibration: str
     picture: str
 
@@ -113,7 +118,10 @@ def fold_of(line: Line, group: Group, cards: Mapping[str, Card], details: Mappin
 
 def _facts(line: Line) -> list[tuple[str, str]]:
     """Return names and values of what else was measured and what it cost, means over the finished seeds."""
-    return [(fact, text.amounts(line.means, found, " + ")) for fact, found in measures.together("fact").items()]
+    unmeasured = {one.fact for one in measures.deployed() if line.means[one.name] is None}
+    told = {fact: found for fact, found in measures.together("fact").items() if fact not in unmeasured}
+    signs = {LATENCY_FACT: " / "}
+    return [(fact, text.amounts(line.means, found, signs.get(fact, " + "))) for fact, found in told.items()]
 
 
 def _ran(detail: Detail) -> list[tuple[str, str]]:
@@ -142,6 +150,7 @@ def _classes(method: str, own: ClassByClass, group: Group, details: Mapping[str,
             (own.classes[one.true], own.classes[one.answered], text.decimal(one.share, 1)) for one in own.mistakes
         ],
         matrix=_matrix(own),
+        short=max(map(len, own.classes), default=0) <= HEADING,
         calibration=_calibration(own),
         picture=data_uri(png(reliability_picture(own, group.looks[method]))),
     )

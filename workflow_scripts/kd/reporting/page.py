@@ -64,6 +64,8 @@ class Inputs:
     """trials.csv, where there are searches."""
     synergy: Path | None = None
     """synergy.csv, where an analysis is of that kind."""
+    networks: Path | None = None
+    """networks.json, where networks were measured."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ def write_page(
     """Write the self-contained page: tables, figures, a fold-out per method, images, what is missing, provenance."""
     import jinja2
 
-    sources = load_sources(inputs.runs, inputs.statistics, report, cards, meta, inputs.trials)
+    sources = load_sources(inputs.runs, inputs.statistics, report, cards, meta, inputs.trials, inputs.networks)
     groups = load_groups(inputs.runs, inputs.statistics, inputs.curves, report, families)
     details = read_details(inputs.details)
     halves = read_synergy(inputs.synergy) if inputs.synergy else []

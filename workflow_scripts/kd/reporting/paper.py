@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from kd.analysis import measures
 from kd.reporting import text
 from kd.reporting.caption import BASELINE, WEIGHTS, best_sentence, described, seeds_sentence, teacher_sentence
 from kd.reporting.latex import PAGE, Cell, lines_of, pages, table, total_width
@@ -76,6 +77,7 @@ def _head(sections: Sections, reference: str | None) -> list[list[Cell]]:
         "Data set": [[section.dataset] if several else [] for section in sections],
         "Teacher": [[row.numbers.record.student for row in _teachers(section)] for section in sections],
         "Student": [[_students(section)[0].record.student] for section in sections],
+        **_sizes(sections),
     }
     return [
         *(
@@ -85,6 +87,19 @@ def _head(sections: Sections, reference: str | None) -> list[list[Cell]]:
         ),
         [_first(""), *(Cell((name,)) for _ in sections for name in ("Top-1", *delta))],
     ]
+
+
+def _sizes(sections: Sections) -> dict[str, list[list[str]]]:
+    """Return what the students alone take where they are deployed, if that differs from pair to pair."""
+    alone = [_row_of(section, BASELINE) for section in sections]
+    students = [row.numbers if row else _students(section)[0] for row, section in zip(alone, sections, strict=True)]
+    found = {
+        one.heading: [text.amount(line.means[one.name], one) for line in students]
+        for one in measures.deployed()
+        if one.counted and all(line.means[one.name] is not None for line in students)
+    }
+    differ = any(len(set(values)) > 1 for values in found.values())
+    return {heading: [[value] for value in values] for heading, values in found.items()} if differ else {}
 
 
 def _first(name: str) -> Cell:

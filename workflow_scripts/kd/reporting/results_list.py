@@ -101,7 +101,7 @@ def _mean(runs: Sequence[RunRow], column: str) -> float | None:
 
 def write_results_list(lines: Sequence[Listed], folder: Path) -> None:
     """Write comparison_results.csv and .json, and experiment_summary.json, into a folder."""
-    rows = [{key: _short(value) for key, value in asdict(line).items()} for line in lines]
+    rows = [{key: _short(value, key) for key, value in asdict(line).items()} for line in lines]
     write_csv(folder / FILES[0], rows, [one.name for one in fields(Listed)])
     write_json(folder / FILES[1], rows)
     write_json(folder / FILES[2], summary(lines, datetime.now(UTC)))
@@ -153,5 +153,8 @@ def _cells(line: Listed) -> list[str]:
     ]
 
 
-def _short(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
+def _short(value: Any, column: str = "") -> Any:
+    """Return a number with as many digits as it deserves: epochs are whole unless they are a mean of different ones."""
+    if not isinstance(value, float):
+        return value
+    return int(value) if column == "epochs" and value.is_integer() else round(value, 4)

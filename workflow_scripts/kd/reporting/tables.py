@@ -44,9 +44,10 @@ def write_tables(
     cards: Mapping[str, Card],
     experiment_meta: Mapping[str, Any],
     trials_csv: str | Path | None = None,
+    networks_json: str | Path | None = None,
 ) -> None:
     """Write comparison.csv, .md, .tex and .json, and answer.md, into `folder`; of searches search.md and .csv too."""
-    sources = load_sources(runs_csv, statistics_json, report, cards, experiment_meta, trials_csv)
+    sources = load_sources(runs_csv, statistics_json, report, cards, experiment_meta, trials_csv, networks_json)
     sections = build_sections(sources)
     target = Path(folder) / "comparison"
     lines = [row.numbers for section in sections for row in section.rows]

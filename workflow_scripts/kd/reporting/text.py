@@ -106,6 +106,8 @@ def amount(value: float | None, measure: Shown) -> str:
         return NONE
     if measure.unit == "s":
         return duration(value)
+    if measure.unit == "ms":
+        return f"{value:.3g} ms"
     if measure.unit == "MB":
         return quantity(value * 1e6, "B")
     if measure.unit in ("FLOPs", "count"):

@@ -613,6 +613,14 @@ class Experiment(Strict):
         return self
 
     @model_validator(mode="after")
+    def _bounds_what_there_is(self) -> Self:
+        if self.students_per_job is not None and not self.co_train:
+            raise ValueError(
+                f"students_per_job bounds the students of co_train, found {self.students_per_job} without co_train"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _teachers_know_the_students_images(self) -> Self:
         if self.teacher_dataset is None:
             return self

@@ -12,7 +12,8 @@ BESIDE_EXPERIMENTS = frozenset({"reference", "benchmark"})
 """Folders below results/."""
 BESIDE_DATASETS = frozenset(
     {
-        *("checked.json", "runs.csv", "trials.csv", "curves.csv", "details.json", "statistics.json", "synergy.csv"),
+        *("checked.json", "runs.csv", "trials.csv", "curves.csv", "details.json", "networks.json", "statistics.json"),
+        "synergy.csv",
         *("tables", "figures", "sinks", "logs", "made", "report.html", "report.zip"),
     }
 )

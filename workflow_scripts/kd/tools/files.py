@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -55,6 +56,12 @@ def remove_leftovers(folder: str | Path) -> None:
         else:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def remove_staged(path: Path) -> None:
+    """Delete what killed processes left of one path."""
+    for left in path.parent.glob(f".{glob.escape(path.stem[:100])}.????????.part{glob.escape(path.suffix)}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextlib.contextmanager

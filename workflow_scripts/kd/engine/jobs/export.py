@@ -5,12 +5,10 @@ not the network's own is an error.
 """
 
 import logging
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ import kd.models.torch_files  # noqa: F401  a run's network may come from any fi
 from kd.data.augment import Augmenter
 from kd.engine.data import load_data
 from kd.engine.flops import FlopCounter
+from kd.engine.latency import latency
 from kd.engine.predict import finished
 from kd.models.base import Normalisation, TappedModel
 from kd.models.build import build_model
@@ -32,7 +31,7 @@ from kd.schema.architectures import is_timm
 from kd.study.job_settings import JobSettings
 from kd.study.made import MANIFEST, manifest_digest, read_record
 from kd.tools.errors import UserError
-from kd.tools.files import atomic_folder, atomic_path, atomic_write, read_json, write_json
+from kd.tools.files import atomic_folder, atomic_path, atomic_write, read_json, remove_staged, write_json
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,6 @@ WEIGHTS, PROGRAM, ONNX, FACTS = "weights.safetensors", "student.pt2", "student.o
 IMAGES = 8
 TOLERANCE = 1e-4
 """How far logits may be from the network's own, as a share of the largest of them: kernels differ in their sums."""
-TIMED_BATCHES, MOST, LEAST, SECONDS = (1, 64), 30, 3, 0.5
 
 
 @dataclass(frozen=True)
@@ -78,6 +76,7 @@ def export(run: Path, weights: str, out: Path, formats: tuple[str, ...]) -> dict
     _check_out(out)
     _check_libraries(formats)
     student = read_student(run, weights)
+    remove_staged(out)
     with torch.no_grad(), atomic_folder(out) as folder:
         expected = student.model(student.images)[0]
         files, loading = {}, _write_weights(student, folder, expected) if "weights" in formats else {}
@@ -87,7 +86,7 @@ def export(run: Path, weights: str, out: Path, formats: tuple[str, ...]) -> dict
             files[PROGRAM] = _write_program(student, folder, expected)
         if "onnx" in formats:
             files[ONNX] = _write_onnx(student, folder, expected)
-        facts = {**student.facts, **loading, "files": files, "latency": latency(student)}
+        facts = {**student.facts, **loading, "files": files, "latency": timed(student)}
         write_json(folder / FACTS, facts)
         atomic_write(folder / "README.md", manual(facts, student))
     return facts
@@ -269,23 +268,11 @@ def _check(found: Tensor, expected: Tensor, path: Path) -> None:
         raise UserError(f"{path.name} gives other logits than the network (by {difference:.2g} of the largest)")
 
 
-def latency(student: Student) -> dict[str, Any]:
-    """Return the median milliseconds of a forward pass by number of images, and where it was measured."""
-    found = {
-        str(size): _milliseconds(student.model, student.images[:1].repeat(size, 1, 1, 1)) for size in TIMED_BATCHES
-    }
+def timed(student: Student) -> dict[str, Any]:
+    """Return how long the student takes, and where it was measured."""
     about = hardware(torch.device("cpu"), "fp32")
-    return {"milliseconds": found, "cpu": about["cpu"], "threads": about["threads"]}
-
-
-def _milliseconds(model: nn.Module, images: Tensor) -> float:
-    model(images)  # the first pass makes room
-    taken: list[float] = []
-    while len(taken) < LEAST or (len(taken) < MOST and sum(taken) < SECONDS):
-        started = time.perf_counter()
-        model(images)
-        taken.append(time.perf_counter() - started)
-    return round(1000 * median(taken), 3)
+    found = asdict(latency(student.model, student.images[:1]))
+    return {**found, "cpu": about["cpu"], "threads": about["threads"]}
 
 
 # --- what can be refused at once -----------------------------------------------------------------

@@ -13,11 +13,12 @@ from kd.study.believed import is_settled
 from kd.study.digests import SCRIPTS, canonical, text_digest
 from kd.study.job_plan import Files, JobPlan, all_before
 from kd.study.jobs.asib import half_predictions
-from kd.study.jobs.evaluations import steps
+from kd.study.jobs.evaluations import EVALUATION, steps
 from kd.study.jobs.images import data_folder
 from kd.study.jobs.making import Jobs, of_rule
 from kd.study.jobs.searches import settings_of
 from kd.study.jobs.teachers import made_for
+from kd.study.jobs.training import network_modules
 from kd.study.options import OPTIONS
 from kd.study.plan import Plan, families
 from kd.study.resources import Work
@@ -58,7 +59,8 @@ def statistics(jobs: Jobs) -> JobPlan:
 @of_rule
 def tables(jobs: Jobs) -> JobPlan:
     """Return the tables of the comparison."""
-    return _report(jobs, "tables", canonical([shown(jobs.plan), _cards(jobs.plan)]), _tabled(jobs), _known(jobs))
+    settings = canonical([shown(jobs.plan), _cards(jobs.plan)])
+    return _report(jobs, "tables", settings, _tabled(jobs), [*_known(jobs), jobs.of("networks")])
 
 
 @of_rule
@@ -70,6 +72,24 @@ def details(jobs: Jobs) -> JobPlan:
     # their answers are read too, and not asked for where they were deleted
     files: Files = {"runs": runs_file(plan), "metrics": [f"{job.folder}/metrics.csv" for job in read]}
     return _report(jobs, "details", settings, files, [jobs.of("collect")])
+
+
+@of_rule
+def networks(jobs: Jobs) -> JobPlan:
+    """Return the measuring of all networks as they are deployed."""
+    plan = jobs.plan
+    models = {name: plan.built(name).model_dump(mode="json") for name in plan.networks}
+    images = {name: data_folder(plan, name) for name in plan.student_datasets}
+    settings = canonical({"weights": plan.experiment.report.weights, "models": models, "images": images})
+    return jobs.make(
+        "networks",
+        plan.folder,
+        settings,
+        {"networks", *network_modules(plan, *plan.networks)},
+        inputs={"runs": runs_file(plan)},
+        after=(jobs.of("collect"),),
+        work=EVALUATION,
+    )
 
 
 @of_rule
@@ -115,7 +135,8 @@ def page(jobs: Jobs) -> JobPlan:
     """Return the page that shows all of it."""
     plan, template = jobs.plan, TEMPLATE.read_text(encoding="utf-8")
     continual = [jobs.of("continual_report")] if plan.continual.runs else []
-    before = [jobs.of("details"), jobs.of("figures"), *([jobs.of("analysis")] if plan.designs else []), *continual]
+    before = [jobs.of(rule) for rule in ("details", "networks", "figures")]
+    before += [*([jobs.of("analysis")] if plan.designs else []), *continual]
     inputs = {
         **_tabled(jobs),
         "curves": f"{plan.folder}/curves.csv",
@@ -171,12 +192,18 @@ def trials_file(plan: Plan) -> str:
     return f"{plan.folder}/trials.csv"
 
 
+def networks_file(plan: Plan) -> str:
+    """Return what is known of all networks as they are deployed."""
+    return f"{plan.folder}/networks.json"
+
+
 def _read(plan: Plan) -> dict[str, str | list[str]]:
     return {"runs": runs_file(plan), "statistics": f"{plan.folder}/statistics.json"}
 
 
 def _tabled(jobs: Jobs) -> dict[str, str | list[str]]:
-    return {**_read(jobs.plan), "trials": [trials_file(jobs.plan)] if jobs.plan.searches.runs else []}
+    searches = {"trials": [trials_file(jobs.plan)] if jobs.plan.searches.runs else []}
+    return {**_read(jobs.plan), "networks": networks_file(jobs.plan), **searches}
 
 
 def _synergy(plan: Plan) -> list[str]:
