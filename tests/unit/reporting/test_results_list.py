@@ -38,6 +38,12 @@ def test_the_lead_over_the_teacher_in_points_and_percent(lines):
     assert (teacher.improvement, teacher.model) == (None, "big")
 
 
+def test_what_stands_after_the_mean_is_the_deviation_over_seeds(lines):
+    teacher = next(line for line in lines if line.method == "teacher")
+    assert teacher.sd == pytest.approx(0.1)  # of 80.0, 80.1 and 80.2; their t interval would be 0.25 to either side
+    assert any("80.10 ± 0.10 %" in line for line in printed(lines))
+
+
 def test_epochs_are_whole_in_the_file_too(lines, tmp_path):
     write_results_list(lines, tmp_path)
     rows = csv.DictReader((tmp_path / "comparison_results.csv").read_text(encoding="utf-8").splitlines())

@@ -9,6 +9,7 @@ from typing import Any
 from kd.analysis.compared import MethodRecord, Statistics
 from kd.analysis.rows import RunRow
 from kd.analysis.runs import TEACHER, by_group
+from kd.reporting.text import spread
 from kd.schema.cards import card
 from kd.study.runs import NO_TEACHER
 from kd.tools.csv_files import write_csv
@@ -29,8 +30,8 @@ class Listed:
     teacher: str
     best_accuracy: float | None
     """Mean test top-1 in percent, of the weights that the tables show."""
-    half_width: float | None
-    """Of its interval over seeds."""
+    sd: float | None
+    """Standard deviation over seeds."""
     training_time: float | None
     """Mean seconds of its own training."""
     epochs: float | None
@@ -77,7 +78,7 @@ def _listed(record: MethodRecord, runs: Sequence[RunRow], teacher: float | None)
         model=record.student,
         teacher=_taught_by(record),
         best_accuracy=record.mean,
-        half_width=record.half_width,
+        sd=record.sd,
         training_time=_mean(finished, "train_seconds"),
         epochs=_mean(finished, "epochs"),
         improvement=above,
@@ -140,13 +141,12 @@ def printed(lines: Sequence[Listed]) -> Iterator[str]:
 
 
 def _cells(line: Listed) -> list[str]:
-    spread = "" if line.half_width is None else f" ± {line.half_width:.2f}"
     above = "" if line.improvement is None else f"{line.improvement:+.2f} ({line.improvement_percent or 0.0:+.1f} %)"
     return [
         line.method,
         line.model,
         line.teacher,
-        "no result" if line.best_accuracy is None else f"{line.best_accuracy:.2f} %{spread}",
+        "no result" if line.best_accuracy is None else f"{spread(line.best_accuracy, line.sd)} %",
         "" if line.training_time is None else f"{line.training_time:.1f} s",
         "" if line.epochs is None else f"{line.epochs:g}",
         above,

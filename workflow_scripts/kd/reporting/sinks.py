@@ -118,6 +118,7 @@ def write_wandb(runs: Sequence[RunRow], folder: Path, project: str, entity: str 
         logged.summary.update(results(run))
         written[run.path] = Path(logged.dir).parent.name
         logged.finish()
+    wandb.teardown()  # its process still writes where a run is finished on a busy machine; this waits for it
     return written
 
 
