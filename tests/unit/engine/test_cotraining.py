@@ -149,7 +149,7 @@ def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_
         {
             **{"settings": told(here.plan, "train_student", here.run), "code": "test", "folder": str(files.folder)},
             **{"record": str(files.folder / "made" / "train_student.json"), "identity": "asked"},
-            **{"outputs": [], "pretrained": [], "tuned": []},
+            **{"outputs": [], "pretrained": [], "tuned": [], "title": here.run.method},
         }
         for here, files in pairs
     ]
@@ -164,7 +164,10 @@ def test_the_script_leaves_a_log_in_the_folder_of_each_run_and_does_without_the_
     imports = [line for line in lines if line.startswith("import time:")]
     assert [line for line in imports if "torch._C" in line], "the imports are listed"
     assert [line for line in imports if "torch._dynamo" in line or "torch._inductor" in line] == []
-    logged = "".join(line for line in lines if line not in imports)
+    together = f"{pairs[0][0].run.method}, {pairs[1][0].run.method} side by side: "
+    on_terminal = [line for line in lines if line not in imports]
+    assert all(together in line for line in on_terminal)
+    logged = "".join(line.replace(together, "", 1) for line in on_terminal)
     for _, files in pairs:
         assert (files.folder / "run.json").exists()
         assert read_json(files.folder / "made" / "train_student.json")["identity"] == "asked"

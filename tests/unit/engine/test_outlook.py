@@ -28,7 +28,7 @@ CONTENT = {
         {"method": "kd", "name": "twice", "recipe": {"epochs": 4}},
         {"method": "asib", "num_stages": 2},
     ],
-    "continual": {"student": "resnet8", "num_tasks": 2, "strategies": [{"name": "plain"}]},
+    "continual": {"student": "vgg8", "num_tasks": 2, "strategies": [{"name": "plain"}]},  # no other training has it
     "seeds": [0],
     "recipe": {"epochs": 2, "batch_size": 8, "precision": "fp32"},
 }

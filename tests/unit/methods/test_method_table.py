@@ -25,7 +25,7 @@ def test_every_method_and_setting_is_on_the_page(name):
     for key, setting in card.settings.items():
         row = next(line for line in section.splitlines() if line.startswith(f"| `{key}` |"))
         assert setting.doc.replace("|", "\\|") in row
-        assert row.count(" | ") == 3
+        assert row.count(" | ") == 4  # name, default, values, range of searches, meaning
 
 
 def test_the_page_tells_what_a_card_holds():
@@ -57,8 +57,8 @@ def test_bounds_choices_and_published_numbers_in_words():
         ],
     )
     page = method_table({"mine": card})
-    assert "| `a_weight` | `0.5` | float above 0 to 2, or one a stage | A \\| b. |" in page
-    assert "| `kind` | `x` | `x` or `y` | Kind. |" in page
-    assert "| `width` | `null` | int from 1 or null | Width. |" in page
+    assert "| `a_weight` | `0.5` | float above 0 to 2, or one a stage |  | A \\| b. |" in page
+    assert "| `kind` | `x` | `x` or `y` |  | Kind. |" in page
+    assert "| `width` | `null` | int from 1 or null |  | Width. |" in page
     assert "`\\|x\\|` | one teacher; no MixUp or CutMix | equal widths at the taps | a 0.5 |" in page
     assert "| a 0.5 | s on cifar10 70.00 (best) |" in page

@@ -65,7 +65,7 @@ PIECES = [
     "A made-up experiment &amp; its &lt;table&gt;.",
     '<strong>73.83</strong> <span class="interval">± 0.76</span>',
     '<div class="answer">\n<p>kd_t8 leads with 73.87 ± 0.68 % (3 seeds), +0.03 points over kd',
-    "<p>Without result: crd (1 of 3 runs) and ft (3 of 3 runs).</p>",
+    "<p>Without result: crd (1 of 3 runs) and ft (3 of 3 runs); 1 failed for this reason: loss became NaN",
     "<p>Beside kd, by each 95% interval: equal within 0.5 points: kd_t8;",
     "On &lt;kd&gt;",
     "CE + KL(p_t || p_s)",

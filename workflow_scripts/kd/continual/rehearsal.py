@@ -28,6 +28,8 @@ class ContinualRehearsal(Rehearsal):
         if not isinstance(job, ContinualJobSettings):
             return super().rehearsed(check, job, data)
         assert job.strategy is not None, "a training names its strategy"
+        assert job.student is not None, "a training names its student"
+        self.networks.network(check, job.student, data)  # of all classes: what its passes cost stands for every task's
         tasks = make_tasks(data.num_classes, job.num_tasks, job.class_order, job.seed)
         found = {teacher(k): (copy.deepcopy(model), c) for k, (model, c) in enumerate(self.teachers(check, job, data))}
         before: Measured | None = None

@@ -18,6 +18,7 @@ REPORTS = {
     "collect": "the table of all runs",
     "trials": "the table of all trials",
     "details": "the details of all runs",
+    "networks": "what finished networks take",
     "statistics": "the statistics",
     "tables": "the tables",
     "figures": "the figures",
