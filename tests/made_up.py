@@ -68,6 +68,7 @@ class World:
                 "reason": "loss became NaN in epoch 3, step 17 <&_%>" if seed in broken else None,
                 "kind": more.get("kind", "student"),
                 "ensemble": more.get("ensemble"),
+                "epochs": more.get("epochs", 4),
             }
             self._add(
                 name,
@@ -100,7 +101,7 @@ class World:
         if options.get("reason"):
             failed(folder, "train_student", options["reason"])
         elif accuracy is not None:
-            write_run(folder, accuracy, seconds, ensemble=options.get("ensemble"))
+            write_run(folder, accuracy, seconds, options.get("epochs", 4), options.get("ensemble"))
             finished(folder, "train_student", "evaluate")
 
     def analyse(self):

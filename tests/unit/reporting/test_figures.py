@@ -1,14 +1,16 @@
 """What a reader sees: letters that can be read in a paper's column, nothing upon anything else, scales that fit."""
 
+import io
 import itertools
 
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from PIL import Image
 
 from kd.reporting.figures import accuracy, cost, differences, learning_curves
 from kd.reporting.layout import figure_files
-from kd.reporting.style import COLUMN, FAMILIES, FIXED, PALETTE, RC, SMALL, looks, settle, styled
+from kd.reporting.style import COLUMN, FAMILIES, FIXED, PALETTE, RC, SMALL, looks, png, settle, styled
 from kd.schema.config import Reporting
 
 DRAWN = {"accuracy": accuracy, "differences": differences, "cost": cost, "learning_curves": learning_curves}
@@ -41,6 +43,19 @@ def test_figures_are_drawn_and_repeat_themselves(small):
     before = {name: path.read_bytes() for name, path in files.items()}
     assert {name: path.read_bytes() for name, path in draw(small).items()} == before
     assert not any(b"CreationDate" in content for content in before.values())
+
+
+def test_a_png_has_few_colours_that_nobody_tells_from_all(drawn):
+    _, figure = drawn("forty_five", "learning_curves")  # the most shades
+    whole = io.BytesIO()
+    figure.savefig(whole, format="png", dpi=100)
+    few = png(figure, 100)
+    first, second = Image.open(whole), Image.open(io.BytesIO(few))
+    assert (second.size, second.mode) == (first.size, "P")
+    assert second.info["dpi"] == first.info["dpi"]
+    apart = np.abs(np.asarray(first.convert("RGB"), int) - np.asarray(second.convert("RGB"), int))
+    assert apart.max() < 16, "of 255"
+    assert len(few) < 0.6 * len(whole.getvalue())
 
 
 def test_several_pairs(world):
@@ -366,6 +381,20 @@ def test_every_panel_has_numbers_at_its_epochs_and_the_difference_to_ce(drawn):
         told = [text.get_text() for text in axes.texts]
         gained = round(ends[method] - ends["ce"], 1)
         assert told == ([] if method == "ce" else [f"{gained + 0.0:+.1f}".replace("-", "−")])
+
+
+@pytest.mark.parametrize("epochs", [4, 64])
+def test_one_long_training_leaves_the_others_their_room(world, epochs):
+    world.method("ce", [70.0, 71.0]).method("kd", [72.0, 73.0])
+    world.method("ce_matched", [74.0, 75.0], base="ce", epochs=epochs)
+    (group,) = world.analyse().groups()
+    with styled():
+        figure = learning_curves(group)
+    widths = {axes.get_title(loc="left"): np.diff(axes.get_xlim())[0] for axes in figure.axes if axes.axison}
+    assert widths["ce"] == widths["kd"] < 4
+    assert widths["ce_matched"] == pytest.approx(1.08 * (epochs - 1))
+    told = any("mind each panel's epochs" in " ".join(text.get_text().split()) for text in texts_of(figure))
+    assert told == (epochs != 4)
 
 
 @pytest.mark.parametrize(

@@ -338,16 +338,18 @@ def learning_curves(group: Group) -> "Figure":
         return _nothing(group, "No finished run has left a learning curve.")
     columns = min(len(found), 4 if len(found) > 9 else 3)
     lines = -(-len(found) // columns)
-    titles = [wrapped_name(method, 14 if columns == 4 else 18) for method, _ in found]
+    titles = [wrapped_name(method, 13 if columns == 4 else 18) for method, _ in found]
     gap = PANEL_GAP + 0.11 * max(title.count("\n") for title in titles)
     figure = new_figure(COLUMN, lines * (PANEL + gap) + 0.2)
-    grid = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     beside = group.held_against(dict(found))
     behind = dict(found).get(beside or "")
     floor = _fit([curves for _, curves in found], grid[0, 0])
     below = {method: bool(np.nanmin(curves.mean) < floor) for method, curves in found}
     for axes, (method, curves), title in zip(grid.flat, found, titles, strict=False):
-        _draw(axes, curves, group.looks[method], None if method == beside else behind)
+        dashed = None if method == beside else behind
+        _draw(axes, curves, group.looks[method], dashed)
+        _fit_epochs(axes, [one for one in (curves, dashed) if one is not None])
         if below[method]:
             axes.plot(0.02, 0.0, marker=11, markersize=3, color=GREY, transform=axes.transAxes, clip_on=False)
         axes.set_title(title, pad=2, fontsize=SMALL)
@@ -356,7 +358,9 @@ def learning_curves(group: Group) -> "Figure":
         axes.set_axis_off()
     against = f" Dashed: {beside}; shaded, and in points at the end: the difference to it." if behind else ""
     cut = " Triangle: earlier epochs are below the axis." if any(below.values()) else ""
-    notes = [group.place, f"Line: mean of the seeds; thin lines: the lowest and the highest seed.{against}{cut}"]
+    lengths = {curves.epochs[-1] for _, curves in found}
+    own = " Trainings differ in length: mind each panel's epochs." if len(lengths) > 1 else ""
+    notes = [group.place, f"Line: mean of the seeds; thin lines: the lowest and the highest seed.{against}{cut}{own}"]
     head, foot = headed(figure, "Validation top-1 (%) over epochs", notes, [group.looks[method] for method, _ in found])
     place_panels(figure, (0.3, 0.12, foot + 0.2, head + gap - 0.2), (0.12, gap))
     return figure
@@ -376,9 +380,9 @@ def _draw(axes: "Axes", curves: Curves, look: Look, behind: Curves | None) -> No
 
 
 def _fit(curves: Sequence[Curves], axes: "Axes") -> float:
-    """Fit the shared axes to all curves, upwards from the second half of the trainings: they differ by their ends.
+    """Fit the shared axis of accuracy to all curves from the second half of the trainings: they differ by their ends.
 
-    Return where the axis of accuracy begins.
+    Return where it begins.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -392,11 +396,17 @@ def _fit(curves: Sequence[Curves], axes: "Axes") -> float:
     )
     for one in axes.figure.axes:
         one.spines["left"].set_bounds(low, high)
-    first, last = min(one.epochs[0] for one in curves), max(one.epochs[-1] for one in curves)
+    return low
+
+
+def _fit_epochs(axes: "Axes", drawn: Sequence[Curves]) -> None:
+    """Fit a panel's epochs to what is drawn in it: one long training among short ones would squeeze them all."""
+    from matplotlib.ticker import MaxNLocator
+
+    first, last = min(one.epochs[0] for one in drawn), max(one.epochs[-1] for one in drawn)
     room = 0.04 * max(last - first, 1)
     axes.set_xlim(first - room, last + room)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=3, integer=True, steps=[1, 2, 5, 10]))
-    return low
 
 
 def _nothing(group: Group, sentence: str) -> "Figure":

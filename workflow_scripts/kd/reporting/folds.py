@@ -12,7 +12,8 @@ from kd.analysis.measures import LATENCY_FACT
 from kd.reporting import text
 from kd.reporting.figures import Group
 from kd.reporting.lines import Line
-from kd.reporting.pictures import method_curves, png, reliability_picture
+from kd.reporting.pictures import DPI, method_curves, reliability_picture
+from kd.reporting.style import png
 from kd.schema.cards import Card
 
 MOST_EXTREMES = 5
@@ -110,7 +111,7 @@ def fold_of(line: Line, group: Group, cards: Mapping[str, Card], details: Mappin
         cards=[cards[name] for name in record.base_method.split("+") if name in cards],
         settings=pretty(detail.settings) if detail else None,
         seed=detail.seed if detail else None,
-        curves=data_uri(png(figure)) if figure else None,
+        curves=data_uri(png(figure, DPI)) if figure else None,
         facts=[*_facts(line), *(_ran(detail) if detail else [])],
         classes=_classes(record.method, known, group, details) if known else None,
     )
@@ -152,7 +153,7 @@ def _classes(method: str, own: ClassByClass, group: Group, details: Mapping[str,
         matrix=_matrix(own),
         short=max(map(len, own.classes), default=0) <= HEADING,
         calibration=_calibration(own),
-        picture=data_uri(png(reliability_picture(own, group.looks[method]))),
+        picture=data_uri(png(reliability_picture(own, group.looks[method]), DPI)),
     )
 
 

@@ -1,6 +1,5 @@
 """Small pictures of one method for its fold-out on the page: its curves, and how far its confidence is right."""
 
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -77,10 +76,3 @@ def _panels(count: int) -> tuple["Figure", list["Axes"]]:
         axes.set_axis_off()
     place_panels(figure, (0.42, 0.12, 0.36, 0.2), (0.45, 0.0))
     return figure, panels[:count]
-
-
-def png(figure: "Figure") -> bytes:
-    """Return a picture as a PNG that has the same bytes every time."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-    return buffer.getvalue()
