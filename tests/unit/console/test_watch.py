@@ -199,6 +199,26 @@ def test_a_measurement_of_the_networks_is_better_than_the_probe(jobs):
     assert seen.better_estimate() == "", "it is said once"
 
 
+def test_trials_of_a_search_take_what_their_method_as_written_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = {**CONTENT["recipe"], "track_test": True}  # which trials never do
+    jobs = Jobs(Plan(check_experiment({**CONTENT, "search": {"trials": 3}, "recipe": recipe})))
+    costs = {}
+    for job in students(jobs):
+        passes = 2000 if job.title.startswith("kd") else 1000
+        costs[cost_key(json.loads(job.settings))] = {"beside": 0.0, "passes": [[0, 0, passes]], "evaluated": []}
+    content = {"networks": [network(jobs, "resnet8", 1e9, STUDENT_SECONDS / 1000)], "trainings": costs}
+    write_json(Path(jobs.plan.folder, "checked.json"), {"seconds": 3.0, "costs": content})
+    trials = [jobs.training(trial) for search in jobs.plan.searches.runs for trial in jobs.plan.searches.trials(search)]
+    forecast = Forecast(jobs)
+    assert [forecast.flops(job) for job in trials] == 3 * [1e12] + 3 * [2e12]
+    taken = 3 * [STUDENT_SECONDS + START_SECONDS] + 3 * [2 * STUDENT_SECONDS + START_SECONDS]
+    assert [forecast.seconds(job) for job in trials] == pytest.approx(taken)
+    leave_run(trials[0], 3 * STUDENT_SECONDS)
+    forecast.finished(trials[0])
+    assert forecast.seconds(trials[1]) == pytest.approx(3 * STUDENT_SECONDS + START_SECONDS), "as the other one took"
+
+
 def test_what_waits_for_a_failed_job_takes_no_time(jobs):
     checked(jobs)
     seen = watching(jobs, Room(1))

@@ -7,7 +7,7 @@ networks really took, which stands in their run.json.
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,7 @@ class Forecast:
         self._told: dict[JobPlan, Told] = {}
         self._finished: dict[str, tuple[JobPlan, float]] = {}
         self._walls: dict[str, Sums] = {}
+        self._as_written = as_written(jobs)
         self.read()
 
     def read(self) -> None:
@@ -158,7 +159,7 @@ class Forecast:
     def _of(self, job: JobPlan) -> "Told":
         """Return what of a training's settings its cost depends on; a schedule asks it of all of them."""
         if job not in self._told:
-            self._told[job] = _told(job)
+            self._told[job] = _told(job, self._as_written.get(job.folder, job))
         return self._told[job]
 
     # --- what finished ones took --------------------------------------------------------------------
@@ -227,8 +228,22 @@ class Forecast:
         return " and ".join(found)
 
 
-def _told(job: JobPlan) -> Told:
-    settings = json.loads(job.settings)
+def as_written(jobs: Jobs) -> dict[str, JobPlan]:
+    """Return by the folder of each trial of a search the training of its method as it is written.
+
+    That is the one that the check goes through: what a trial draws changes its cost little, if at all.
+    """
+    plan, first = jobs.plan, jobs.plan.experiment.seeds[0]
+    return {
+        plan.place(trial): jobs.training(replace(search, method=plan.variants[search.method].searched, seed=first))
+        for search in plan.searches.runs
+        for trial in plan.searches.trials(search)
+    }
+
+
+def _told(job: JobPlan, checked: JobPlan) -> Told:
+    """Return what the cost of a job depends on; `checked` is the job of equal cost that the check goes through."""
+    settings = json.loads(checked.settings)
     student = settings["student"]
     models = [student, *settings["teachers"]]
     return Told(
