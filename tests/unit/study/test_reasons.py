@@ -81,6 +81,13 @@ def test_combined_losses_say_whose_setting_it_is():
     assert found == ["kd.temperature 4.0 -> 2.0"]
 
 
+def test_a_card_that_is_gone_is_named_all_the_same():
+    gone = {"card": "once/mine.yaml", "settings": {"temperature": 3.0}}
+    assert settings_changes(changed(method=[gone]), SETTINGS) == ['methods "mine" -> "kd"', "temperature 3.0 -> 4.0"]
+    both = [gone, {"card": "renamed", "settings": {"weight": 1.0}}]
+    assert settings_changes(changed(method=both), SETTINGS)[0] == 'methods "mine + renamed" -> "kd"'
+
+
 def test_the_recipe_of_a_budget_is_what_it_lasted_for_and_no_change():
     budget = {"rows": [1], "own": 0, "flops": None, "recipe_epochs": None}
     was = changed(budget={**budget, "flops": 5.0, "recipe_epochs": 12}, recipe={**SETTINGS["recipe"], "epochs": 31})

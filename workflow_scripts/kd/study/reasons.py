@@ -13,6 +13,7 @@ from kd.study.jobs.making import COMMAND
 from kd.study.made import FAILURE, INTERRUPTED, KILLED, is_of_images, read_record
 from kd.study.titles import TRAINED
 from kd.study.user_files import APART
+from kd.tools.errors import UserError
 
 MOST = 4
 """Changes that a line names."""
@@ -129,9 +130,9 @@ def _flat(settings: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, A
     for key, value in settings.items():
         if key == "method" and isinstance(value, list):
             several = len(value) > 1
-            yield "methods", " + ".join(card(part["card"]).name for part in value)
+            yield "methods", " + ".join(_method(part["card"]) for part in value)
             for part in value:
-                yield from _flat(part["settings"], f"{card(part['card']).name}." if several else "")
+                yield from _flat(part["settings"], f"{_method(part['card'])}." if several else "")
         elif isinstance(value, dict) and value:
             yield from _flat(value, f"{place}{key}.")
         elif isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
@@ -139,6 +140,14 @@ def _flat(settings: Mapping[str, Any], place: str = "") -> Iterator[tuple[str, A
                 yield from _flat(one, f"{place}{key}[{number}].")
         else:
             yield f"{place}{key}", value
+
+
+def _method(reference: str) -> str:
+    """Return the name of a card; the card of a result of long ago may be gone, or be none any more."""
+    try:
+        return card(reference).name
+    except UserError:
+        return Path(reference).stem
 
 
 def _value(value: Any) -> str:
