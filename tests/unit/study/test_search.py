@@ -292,6 +292,17 @@ REFUSED = {
     "wrong choice": (["at"], {"ranges": {"at": {"form": {"choices": ["codes"]}}}}, "did you mean 'code'"),
     "not whole": (["at"], {"ranges": {"at": {"p": {"linear": [1, 2.5]}}}}, "give whole numbers, found"),
     "beyond the card": (["kd"], {"ranges": {"kd": {"temperature": {"linear": [0, 4]}}}}, "above 0 to 1000, found 0"),
+    "infinite multiple": (["crd"], {"ranges": {"crd": {"negatives": {"times": [1, 1e308]}}}}, "1000000000, found inf"),
+    "infinite span": (
+        ["crd"],
+        {"ranges": {"crd": {"negatives": {"linear": [-1e308, 1e308]}}}},
+        r"search\.ranges\.crd\.negatives: must be a whole number from 1",
+    ),
+    "span of a number": (
+        ["kd"],
+        {"ranges": {"kd": {"temperature": {"linear": [-1e308, 1e308]}}}},
+        r"above 0 to 1000, found -1e\+308",
+    ),
     "times null": (["sdd"], {"ranges": {"sdd": {"sdd_weight": {"times": [0.5, 2]}}}}, "times has nothing to multiply"),
     "smoothing of 1": (["kd"], {"recipe": {"label_smoothing": {"linear": [0, 40]}}}, "trial 2 of kd: recipe.label_smo"),
     "two scales": (["kd"], {"ranges": {"kd": {"temperature": {"log": [1, 2], "linear": [1, 2]}}}}, "found log, linear"),

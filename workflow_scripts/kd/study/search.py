@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from kd.schema.cards import Card, card
+from kd.schema.cards import Card, Setting, card
 from kd.schema.config import Experiment, Range, Recipe, Search
 from kd.study.names import check_name
 from kd.study.runs import Run
@@ -28,9 +28,6 @@ RECIPE = "recipe"
 """Stands before the names of what is drawn of the recipe, as a card's name before those of its settings."""
 DIGITS = 3
 """Of a drawn number, so that a table can hold it as it was."""
-
-LAST = 1 - 2.0**-48
-"""The largest draw."""
 
 
 def with_searches(experiment: Experiment, listed: Sequence[Variant]) -> list[Variant]:
@@ -123,9 +120,14 @@ def _check_values(one: Card, key: str, where: Range, place: str) -> None:
         raise UserError(f"{place}.{key}: times has nothing to multiply where the default is null: give log or linear")
     if ends is not None and where.times is None and setting.type == "int" and any(end != int(end) for end in ends):
         raise UserError(f"{place}.{key}: is a whole number: give whole numbers, found {shown(ends)}")
-    values = where.choices or [drawn(where, share, setting.default, setting.type == "int") for share in (0.0, LAST)]
-    for value in values:
+    for value in where.choices or _ends(where, setting):
         one.resolve({key: value}, place)
+
+
+def _ends(where: Range, setting: Setting) -> list[Any]:
+    """Return the smallest and the largest value of a range of numbers; what is no finite number stays as it is."""
+    ends: Sequence[float] = where.log or where.linear or [end * setting.default for end in where.times or ()]
+    return [round(end) if setting.type == "int" and math.isfinite(end) else end for end in ends]
 
 
 def _searched(search: Search, variant: Variant) -> Variant:
