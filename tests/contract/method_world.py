@@ -179,6 +179,7 @@ class World:
             group=items.shape[1],
             teacher_logits=self.fixed_logits[:, positions] if self.wants.fixed_teacher else None,
             views={view.name: images + torch.randn(images.shape, generator=generator) for view in self.wants.views},
+            other_positions=positions.flip(0),
         )
         if not isinstance(self.method, Prepares):
             return batch

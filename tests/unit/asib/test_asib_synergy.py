@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -163,6 +164,20 @@ def test_an_images_target_is_of_the_fusion_that_was_not_fitted_on_it(batch):
     torch.testing.assert_close(moved, first[:, None].float().expand(-1, CLASSES))
     moved = synergy_of(world, batch) - before["validation"]
     torch.testing.assert_close(moved, torch.full_like(moved, 0.5))
+
+
+@pytest.mark.parametrize("given", [{"cross_fit": True}, {"fusion_share": 0.5}])
+@pytest.mark.parametrize("share", [0.2, 0.8, torch.tensor(0.2, dtype=torch.float64)])
+def test_a_mixed_image_is_taught_as_the_image_is_that_it_is_mostly_of(given, share, batch):
+    world = still(World(method_of(2, **given)))
+    others = batch.positions.flip(0)
+    mixed = replace(batch, other_positions=others, other_labels=batch.labels.flip(0), mixing=share)
+    mostly = others if share < 0.5 else batch.positions
+    outputs = world.outputs(batch.images)
+    target = world.method.taught(outputs, world.extra, mostly)
+    assert not torch.allclose(target, world.method.taught(outputs, world.extra, batch.positions + others - mostly))
+    expected = losses.soft_kl(outputs[STUDENT].logits, target, 4.0).mean()
+    torch.testing.assert_close(world.terms(STUDENT_UPDATE, mixed)["kd"], expected)
 
 
 def test_the_student_learns_from_those_targets(batch):

@@ -47,6 +47,16 @@ def test_a_state_brings_back_the_epoch_that_followed(world):
     assert not torch.equal(first[0], other[0])
 
 
+@pytest.mark.parametrize("alphas", [{"mixup_alpha": 0.4}, {"cutmix_alpha": 0.5}])
+def test_mixed_batches_say_which_images_they_are_mixed_of(world, alphas):
+    feed = feed_of(world("ce", recipe={**MOVED, **alphas}))
+    for batch in feed.epoch():
+        assert torch.equal(feed.data.train.labels[batch.other_positions], batch.other_labels)
+        assert torch.equal(batch.other_positions.sort().values, batch.positions.sort().values)
+    feed.enter(feed.recipe.model_copy(update={"mixup_alpha": 0.0, "cutmix_alpha": 0.0}))
+    assert next(feed.epoch()).other_positions is None
+
+
 def test_an_epoch_can_be_cut_short(world):
     feed = feed_of(world("ce"))
     whole = feed.steps
@@ -116,7 +126,7 @@ def test_batches_on_a_tray_are_those_that_are_made_one_by_one(world, monkeypatch
     places = []
     for _ in range(2):
         for one, other in zip(plain.epoch(), laid.epoch(), strict=True):
-            for name in ("images", "labels", "positions", "other_labels", "shares", "teacher_logits"):
+            for name in ("images", "labels", "positions", "other_labels", "other_positions", "shares", "teacher_logits"):
                 assert same(getattr(one, name), getattr(other, name)), name
             assert torch.as_tensor(one.mixing).equal(torch.as_tensor(other.mixing))
             assert one.views.keys() == other.views.keys()

@@ -16,7 +16,7 @@ from kd.methods.contract import STUDENT, Batch, Context, Output, Outputs, Progre
 from kd.methods.ickd import channel_correlations, ickd_loss
 from kd.methods.mgd import Generator, channel_mask, mgd_loss
 from kd.methods.nd import nd_loss
-from kd.methods.ofa import AttentionHead, ConvolutionHead, dominant_labels, ofa_loss, quarters, stages_to_come
+from kd.methods.ofa import AttentionHead, ConvolutionHead, ofa_loss, quarters, stages_to_come
 from kd.methods.semckd import Attention, relations, semckd_loss
 from kd.methods.srd import srd_loss
 from kd.methods.vkd import Orthogonal, vkd_loss
@@ -395,7 +395,7 @@ def test_ofa_takes_an_exponent_a_head_and_refuses_another_number_of_them():
 @pytest.mark.parametrize("mixing", [0.3, 0.7, torch.tensor(0.3), torch.tensor(0.7)])
 def test_ofa_raises_the_label_that_an_image_is_mostly_of(mixing):
     batch = batch_of(mixing=mixing)
-    assert torch.equal(dominant_labels(batch), batch.labels if float(mixing) > 0.5 else batch.other_labels)
+    assert torch.equal(batch.dominant_labels, batch.labels if float(mixing) > 0.5 else batch.other_labels)
 
 
 # --- semckd -----------------------------------------------------------------------------------------------

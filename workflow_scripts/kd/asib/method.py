@@ -162,7 +162,7 @@ class ASIB(Method):
 
     def loss(self, step: Step) -> dict[str, Tensor]:
         """Return the terms of one of the two updates."""
-        view = self._view(step.outputs, step.extra, step.schedule[TAU], step.batch.positions)
+        view = self._view(step.outputs, step.extra, step.schedule[TAU], step.batch.dominant_positions)
         if step.update == TEACHER_UPDATE:
             return teacher_terms(view, step.batch, self.networks)
         return student_terms(view, step.batch, self._compared_maps(step.outputs))

@@ -163,7 +163,8 @@ class Feed:
         batch = Batch(views.pop(IMAGES), labels, positions, labels, 1.0, self.recipe.label_smoothing, self.group)
         if drawn.mixing is not None:
             mixed = option(MIXING).mix(batch.images, labels, drawn.mixing)
-            batch = replace(batch, images=mixed.images, other_labels=mixed.other_labels, mixing=mixed.lam)
+            others = {"other_labels": mixed.other_labels, "other_positions": positions[drawn.mixing.partners]}
+            batch = replace(batch, images=mixed.images, mixing=mixed.lam, **others)
         fixed = (
             self.teacher_logits[:, positions] if self.wants.fixed_teacher and self.teacher_logits is not None else None
         )

@@ -148,6 +148,23 @@ class Batch:
     """(K,B*g,C) what each teacher makes of one fixed view of every image, for methods that want `fixed_teacher`."""
     views: Mapping[str, Tensor] = field(default_factory=dict)
     """Further views of the images by name."""
+    other_positions: Tensor | None = None
+    """(B,) positions of the images that each is mixed with, where any are."""
+
+    @property
+    def dominant_labels(self) -> Tensor:
+        """Return (B,) the label of which an image is the larger part, under MixUp and CutMix."""
+        return self._dominant(self.labels, self.other_labels)
+
+    @property
+    def dominant_positions(self) -> Tensor:
+        """Return (B,) the position of the image that is the larger part of each."""
+        return self.positions if self.other_positions is None else self._dominant(self.positions, self.other_positions)
+
+    def _dominant(self, own: Tensor, other: Tensor) -> Tensor:
+        if isinstance(self.mixing, float):
+            return own if self.mixing >= 0.5 else other
+        return torch.where(self.mixing >= 0.5, own, other)
 
     def grouped(self, values: Tensor) -> Tensor:
         """Return (B*g, ...) as (B, g, ...)."""

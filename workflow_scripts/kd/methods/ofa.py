@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from kd.methods._connectors import connected
 from kd.methods._features import EMBEDDING, require_maps
-from kd.methods.contract import STUDENT, Batch, Context, Method, Step, teacher
+from kd.methods.contract import STUDENT, Context, Method, Step, teacher
 from kd.models.base import pool
 from kd.tools.errors import UserError
 
@@ -143,13 +143,6 @@ def quarters(stages: Sequence[str]) -> tuple[str, ...]:
     return tuple(stages[-(-(k + 1) * len(stages) // count) - 1] for k in range(count))
 
 
-def dominant_labels(batch: Batch) -> Tensor:
-    """Return (B,) the label of which an image is the larger part, under MixUp and CutMix."""
-    if isinstance(batch.mixing, float):
-        return batch.labels if batch.mixing >= 0.5 else batch.other_labels
-    return torch.where(batch.mixing >= 0.5, batch.labels, batch.other_labels)
-
-
 class OFA(Method):
     """Cross-entropy, and the teacher's logits with the label's share raised, for the student and its stages' heads."""
 
@@ -199,7 +192,7 @@ class OFA(Method):
 
     def compare(self, step: Step, logits: Tensor, eps: float) -> Tensor:
         """Return the loss of some logits."""
-        settings, labels = self.settings, dominant_labels(step.batch)
+        settings, labels = self.settings, step.batch.dominant_labels
         return ofa_loss(logits, step.teacher.logits, labels, eps, settings.temperature, settings.form)
 
 
