@@ -139,6 +139,7 @@ CONTRADICTIONS = [
     ({"renorm_ce_kd": True, "ce_alpha": 0.0, "kd_alpha": 0.0}, "renorm_ce_kd needs"),
     ({"student_freeze_schedule": [1]}, "student_freeze_schedule lists 1 values for num_stages 2"),
     ({"cross_fit": True, "fusion_share": 0.5}, "give fusion_share or cross_fit"),
+    ({"fusion_share": 0.5, "rkd_loss_weight": [0.0, 0.5]}, "fusion_share below 1 needs rkd_gamma 0"),
     ({"synergy_scale": "learned", "synergy_temp_learnable": True}, "are both a temperature"),
 ]
 

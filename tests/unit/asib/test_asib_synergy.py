@@ -35,6 +35,10 @@ def synergy_of(world, batch):
     return world.method.heads(world.outputs(batch.images), world.extra)["synergy"]
 
 
+def mean_entropy(logits):
+    return losses.entropies(logits).mean()
+
+
 def taught_of(world, batch):
     return world.method.taught(world.outputs(batch.images), world.extra, batch.positions)
 
@@ -219,6 +223,34 @@ def test_the_images_of_that_part_are_taught_by_the_average(batch):
     assert not torch.allclose(synergy, average)
 
 
+def test_no_code_of_those_images_is_a_target(batch):
+    proj = {"use_student_proj": True, "latent_alpha": 0.3, "feat_kd_alpha": 0.5, "feat_kd_key": "proj"}
+    world = still(World(method_of(2, fusion_share=0.5, **proj)))
+    whole = world.terms(STUDENT_UPDATE, batch)
+    others = world.terms(STUDENT_UPDATE, of_part(world, batch, False))
+    for name in ("feature", "latent_angle"):
+        torch.testing.assert_close(whole[name], others[name], msg=name)
+    alone = world.terms(STUDENT_UPDATE, of_part(world, batch, True))
+    assert all(alone[name] == 0 for name in ("feature", "latent_mse", "latent_angle"))
+
+
+def test_the_entropy_is_matched_over_the_images_that_the_synergy_teaches(batch):
+    world = still(World(method_of(2, fusion_share=0.5, synergy_scale="entropy", tau_start=2.0)))
+    first = world.extra["parts"].first[batch.positions]
+    images = batch.images.clone()
+    images[first] *= 30  # a fusion is surer of what it was fitted on
+    taught = taught_of(world, replace(batch, images=images))
+    average = world.method.heads(world.outputs(images), world.extra)["average"]
+    made, wanted = (mean_entropy(logits[~first] / 2.0) for logits in (taught, average))
+    torch.testing.assert_close(made, wanted, rtol=1e-4, atol=0)
+    assert torch.equal(taught[first], average[first])
+
+
+def test_a_share_of_no_image_is_refused():
+    with pytest.raises(UserError, match="fusion_share 0.0001 leaves no image of 4096 to fit a fusion on"):
+        World(method_of(2, fusion_share=0.0001))
+
+
 def test_the_parts_are_kept_with_the_fusions_state():
     one, other = (World(method_of(2, cross_fit=True), seed=seed).extra for seed in (1, 2))
     assert not torch.equal(one["parts"].first, other["parts"].first)
@@ -232,9 +264,9 @@ def test_the_parts_are_kept_with_the_fusions_state():
 def test_entropy_and_the_scale_that_matches_it():
     torch.manual_seed(0)
     logits, target = 3 * torch.randn(64, 10, dtype=torch.float64), torch.randn(64, 10, dtype=torch.float64)
-    torch.testing.assert_close(losses.mean_entropy(target), Categorical(logits=target).entropy().mean())
+    torch.testing.assert_close(mean_entropy(target), Categorical(logits=target).entropy().mean())
     scale = losses.matching_scale(logits, target)
-    torch.testing.assert_close(losses.mean_entropy(logits / scale), losses.mean_entropy(target), rtol=1e-5, atol=0)
+    torch.testing.assert_close(mean_entropy(logits / scale), mean_entropy(target), rtol=1e-5, atol=0)
     assert losses.matching_scale(5 * target, target).item() == pytest.approx(5, rel=1e-5)
     assert losses.matching_scale(target / 5, target).item() == pytest.approx(0.2, rel=1e-5)
 
@@ -262,8 +294,8 @@ def test_softened_targets_have_the_entropy_of_the_averaged_teachers(batch):
     with torch.no_grad():
         world.extra["head"].net[-1].weight.mul_(20)
     average = world.method.heads(world.outputs(batch.images), world.extra)["average"]
-    made = losses.mean_entropy(taught_of(world, batch) / 2.0)
-    torch.testing.assert_close(made, losses.mean_entropy(average / 2.0), rtol=1e-4, atol=0)
+    made = mean_entropy(taught_of(world, batch) / 2.0)
+    torch.testing.assert_close(made, mean_entropy(average / 2.0), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("cross_fit", [False, True])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,29 @@ def test_nothing_to_train_is_said(jobs):
 def test_time_left_is_that_of_as_many_at_once_as_there_is_room_for(jobs, room, seconds):
     checked(jobs)
     assert watching(jobs, room).time_left() == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("room", "text"),
+    [
+        (Room(1), "1 core"),
+        (Room(8, gpus=2), "8 cores and 2 GPU places"),
+        (Room(None, 1), "1 job at a time"),
+        (Room(None, 100), "100 jobs at a time"),
+        (Room(None, sys.maxsize), "as many jobs at a time as there are"),  # snakemake --jobs unlimited
+    ],
+)
+def test_room_is_told_as_one_says_it(room, text):
+    assert str(room) == text
+
+
+def test_jobs_that_find_no_room_are_not_asked_about_each_time_one_ends(jobs, monkeypatch):
+    """With thousands that wait this took seconds of every ten."""
+    seen = Watch(Forecast(jobs), Room(2), quantity, {number: Ahead(None, ()) for number in range(50)})
+    asked = []
+    monkeypatch.setattr(seen, "_needs", lambda one: asked.append(one) or (1, 0))
+    assert seen.time_left() == 0
+    assert len(asked) == 50
 
 
 def test_time_left_goes_down_as_jobs_run_and_end(jobs):

@@ -95,6 +95,14 @@ def test_an_experiment_takes_them_by_a_second_file(archive, tmp_path):
     assert Experiment.model_validate({**whole, **entries}).models["vgg8"].train is False
 
 
+def test_teachers_that_were_fetched_one_by_one_are_all_used(archive, tmp_path):
+    for name in reversed(NAMES):
+        assert fetch_teachers(str(archive), [name], tmp_path).keys() == {name}
+    entries = yaml.safe_load((tmp_path / "models.yaml").read_text(encoding="utf-8"))["models"]
+    files = {name: str(tmp_path / f"{name}_vanilla" / "ckpt_epoch_240.pth") for name in NAMES}
+    assert {name: entry["pretrained"] for name, entry in entries.items()} == files
+
+
 def refused(archive, folder, message, names=()):
     with pytest.raises(UserError, match=message):
         fetch_teachers(str(archive), names, folder)

@@ -84,20 +84,21 @@ def averaged_soft_kl(logits: Tensor, teacher_logits: Sequence[Tensor], temperatu
 # --- scales of logits ---------------------------------------------------------------------------------
 
 
-def mean_entropy(logits: Tensor) -> Tensor:
-    """Return the batch mean of the entropy of softmax(logits), in nats, for logits (B,C)."""
+def entropies(logits: Tensor) -> Tensor:
+    """Return the entropy of softmax(logits) of every image, in nats, (B,), for logits (B,C)."""
     log_p = F.log_softmax(logits, dim=1)
-    return -(log_p.exp() * log_p).sum(dim=1).mean()
+    return -(log_p.exp() * log_p).sum(dim=1)
 
 
 @torch.no_grad()
-def matching_scale(logits: Tensor, target: Tensor) -> Tensor:
+def matching_scale(logits: Tensor, target: Tensor, mean: Callable[[Tensor], Tensor] = torch.mean) -> Tensor:
     """Return the scalar s for which softmax(logits / s) has the mean entropy of softmax(target), both (B,C).
 
-    The entropy rises with s, which is found by halving an interval a fixed number of times: nothing is read back.
+    `mean` is taken of images' entropies (B,). The entropy rises with s, which is found by halving an interval a fixed
+    number of times: nothing is read back.
     """
-    wanted = mean_entropy(target)
-    return _halved(lambda scale: mean_entropy(logits / scale) < wanted, logits)
+    wanted = mean(entropies(target))
+    return _halved(lambda scale: mean(entropies(logits / scale)) < wanted, logits)
 
 
 @torch.no_grad()

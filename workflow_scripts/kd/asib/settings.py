@@ -35,6 +35,9 @@ def contradictions(settings: Mapping[str, Any]) -> list[str]:
         "give fusion_share or cross_fit, which shares the images out itself": (
             settings["cross_fit"] and settings["fusion_share"] < 1
         ),
+        "fusion_share below 1 needs rkd_gamma 0, for the code's relations are of images that it is fitted on too": (
+            settings["fusion_share"] < 1 and settings["rkd_gamma"] > 0 and _ever(settings["rkd_loss_weight"])
+        ),
         "synergy_scale learned and synergy_temp_learnable are both a temperature: give one": (
             settings["synergy_scale"] == "learned" and settings["synergy_temp_learnable"]
         ),

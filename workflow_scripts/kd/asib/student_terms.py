@@ -81,7 +81,8 @@ def _latent_terms(view: View, code: Fused) -> dict[str, Tensor]:
     assert code.logvar is not None, "the settings were checked for a fusion with a bottleneck"
     projected, mu = view.extra["proj"](view.outputs.student.taps[EMBEDDING]), code.mu.detach()
     precise = losses.precision_distance(projected, mu, code.logvar, settings.cw_mse_eps)
-    return {"latent_mse": precise.mean(), "latent_angle": losses.angle_distance(projected, mu).mean()}
+    angles = losses.angle_distance(projected, mu)
+    return {"latent_mse": view.unseen_mean(precise), "latent_angle": view.unseen_mean(angles)}
 
 
 def _maps_term(maps: Sequence[Compared]) -> Tensor:

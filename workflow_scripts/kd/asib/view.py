@@ -74,8 +74,9 @@ class View:
         """Return the code, its mean, and the logits (B,C) that the student is taught.
 
         No training image's come from a fusion that was fitted on it, where there is another: of two fusions it is the
-        other one's, of one that has a part of the images for itself the average of the teachers'. Of an image that is
-        not among the training images they are the mean of both fusions'.
+        other one's, of one that has a part of the images for itself the average of the teachers'; the code of those
+        images is that fusion's and no target (`unseen_mean`). Of an image that is not among the training images they
+        are the mean of both fusions'.
         """
         made = []
         for which in fusions(self.settings):
@@ -83,7 +84,7 @@ class View:
             made.append((code, head_of(self.extra, which).scaled(logits)))
         code, logits = self._merged(made, of_its_own=False)
         if self.settings.synergy_scale == "entropy":
-            logits = logits / losses.matching_scale(logits / self.tau, self.average / self.tau)
+            logits = logits / losses.matching_scale(logits / self.tau, self.average / self.tau, self.unseen_mean)
         if self.settings.fusion_share < 1 and self.positions is not None:
             logits = torch.where(self._in_first()[:, None], self.average, logits)
         return code, logits
@@ -124,10 +125,18 @@ class View:
 
     def mean(self, values: Tensor) -> Tensor:
         """Return the mean of images' values (B,), of those alone that the fusion is fitted on; 0 without any."""
-        if self.settings.fusion_share == 1:
+        return values.mean() if self.settings.fusion_share == 1 else self._mean_of(self._in_first(), values)
+
+    def unseen_mean(self, values: Tensor) -> Tensor:
+        """Return the mean of images' values (B,), without those that the only fusion is fitted on; 0 without others."""
+        if self.settings.fusion_share == 1 or self.positions is None:
             return values.mean()
-        fits = self._in_first().to(values.dtype)
-        return (fits * values).sum() / fits.sum().clamp(min=1)
+        return self._mean_of(~self._in_first(), values)
+
+    @staticmethod
+    def _mean_of(counted: Tensor, values: Tensor) -> Tensor:
+        weights = counted.to(values.dtype)
+        return (weights * values).sum() / weights.sum().clamp(min=1)
 
     # --- features -----------------------------------------------------------------------------------
 
@@ -164,7 +173,7 @@ class View:
         features, target = self._features(student.taps[EMBEDDING], code)
         target = target if target_gradient else target.detach()
         distances = self.certainty(code) * losses.feature_distance(features, target, settings.feat_kd_norm)
-        return {"feature": self.mean(distances) if target_gradient else distances.mean()}
+        return {"feature": self.mean(distances) if target_gradient else self.unseen_mean(distances)}
 
     def _features(self, embedding: Tensor, code: Fused) -> tuple[Tensor, Tensor]:
         key = self.settings.feat_kd_key

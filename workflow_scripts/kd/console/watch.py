@@ -1,6 +1,7 @@
 """What a person reads while a workflow runs: what is ahead, why, how long it takes, and what went wrong."""
 
 import heapq
+import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,11 +45,13 @@ class Room:
     cores: int | None
     """None on a cluster, where `jobs` run at once."""
     jobs: int | None = None
+    """`sys.maxsize` is how Snakemake says without bound."""
     gpus: int | None = None
 
     def __str__(self) -> str:
         if self.cores is None:
-            return f"{self.jobs} jobs at a time" if self.jobs else "as many jobs at a time as there are"
+            bound = self.jobs if self.jobs and self.jobs < sys.maxsize else None
+            return f"{bound} job{'s' if bound != 1 else ''} at a time" if bound else "as many jobs at a time as there are"
         devices = f" and {self.gpus} GPU places" if self.gpus else ""
         return f"{self.cores} core{'s' if self.cores != 1 else ''}{devices}"
 
@@ -215,12 +218,16 @@ def _last_end(
     ready = sorted(
         (number for number in ahead if not waits[number]), key=lambda number: (number not in running, number)
     )
+    taking = {number: needs(one) for number, one in ahead.items()}
     ends: list[tuple[float, int]] = []
     now, taken, devices = 0.0, 0, 0
     while ready or ends:
         later = []
-        for number in ready:
-            core, gpu = needs(ahead[number])
+        for place, number in enumerate(ready):
+            if ends and (taken >= cores or len(ends) >= jobs):  # of thousands that wait nobody need be asked
+                later += ready[place:]
+                break
+            core, gpu = taking[number]
             if not ends or (taken + core <= cores and devices + gpu <= gpus and len(ends) < jobs):
                 heapq.heappush(ends, (now + seconds[number], number))
                 taken, devices = taken + core, devices + gpu
@@ -228,7 +235,7 @@ def _last_end(
                 later.append(number)
         ready = later
         now, number = heapq.heappop(ends)
-        core, gpu = needs(ahead[number])
+        core, gpu = taking[number]
         taken, devices = taken - core, devices - gpu
         for follower in followers.get(number, ()):
             waits[follower].discard(number)

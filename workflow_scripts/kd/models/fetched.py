@@ -37,8 +37,8 @@ def fetch_teachers(archive: str, names: Collection[str], folder: Path) -> dict[s
     """Write the weights in an archive (an address or a path) below a folder, and return where each network's are.
 
     Without `names` those of all networks that it holds. Each file is whole and its network's, or is not written; beside
-    them models.yaml has the entries of `models` that use them as they are. Errors: UserError for what cannot be
-    fetched or read, for weights of another network, and for names that the archive does not have.
+    them models.yaml has the entries of `models` that use them, and those fetched before, as they are. Errors: UserError
+    for what cannot be fetched or read, for weights of another network, and for names that the archive does not have.
     """
     for name in names:
         if name not in SMALL_NETS:
@@ -60,8 +60,14 @@ def fetch_teachers(archive: str, names: Collection[str], folder: Path) -> dict[s
         raise UserError(f"{archive} has no weights of {one_of(missing)}: it has {', '.join(sorted(found)) or 'none'}")
     if not found:
         raise UserError(f"{archive} has no weights: none of its files is called NETWORK_vanilla/NAME.pth")
-    atomic_write(folder / "models.yaml", _entries(found))
+    atomic_write(folder / "models.yaml", _entries({**_lying_in(folder), **found}))
     return found
+
+
+def _lying_in(folder: Path) -> dict[str, Path]:
+    """Return the weights in a folder by network: one that models.yaml lost would be trained in place of used."""
+    found = {path: _network(path.relative_to(folder).as_posix())[0] for path in folder.glob("*_vanilla/*.pth")}
+    return {arch: path for path, arch in sorted(found.items()) if arch}
 
 
 def _opened(archive: str) -> IO[bytes]:
