@@ -608,6 +608,20 @@ def test_a_teacher_update_leaves_the_epoch_with_the_best_synergy_or_the_last(wor
     assert (head.abs().sum() == 0) == (keeps == "best"), "the state before the first epoch"
 
 
+def test_a_later_teacher_update_starts_from_the_base_where_what_was_learned_fell_behind_it(world):
+    """Another student asks the fusion for something else, so that a synergy that was kept may be worth nothing now."""
+    here = world({**ASIB, **START_IS_BEST, "teacher_keeps": "best"}, **CHAIN)
+    run_chain(here, "run", HALVES[:2])
+    path = state_of(here.folder / "run", *HALVES[1])
+    state = torch.load(path, weights_only=True)
+    state["team"]["extra"]["head.net.3.weight"].normal_().mul_(1e3)
+    torch.save(state, path)
+    state = run_chain(here, "run", HALVES[2:3], previous=path)
+    assert state["team"]["extra"]["head.net.3.weight"].abs().sum() == 0
+    found = json.loads((here.folder / "run/stage2/teacher_update/run.json").read_text(encoding="utf-8"))["validation"]
+    assert found["val_top1/synergy"] == found["val_top1/average"]
+
+
 def test_of_epochs_with_the_same_accuracy_the_later_one_is_kept(world):
     here = world({**ASIB, **START_IS_BEST, "teacher_keeps": "best", "teacher_lr": 1e-9}, **CHAIN)
     state = run_chain(here, "run", HALVES[:1])

@@ -216,7 +216,53 @@ def test_controls_are_rows_like_others():
     assert plan.experiment.report.references == ["dkd_matched"]
 
 
+def test_any_row_may_have_the_compute_of_another():
+    long = {"method": "avg_kd", "name": "avg_long", "compute_of": "asib", "recipe": {"lr": 0.01}}
+    jobs = Jobs(plan_of("asib", long, "avg_kd", {"method": "ft", "name": "ft_long", "compute_of": "avg_kd"}))
+    budget, files, _ = told(jobs, "avg_long")
+    assert (budget["rows"], budget["own"]) == ([1], 0)
+    assert files == ["resnet20+wrn_16_1--resnet8/asib/seed0/run.json"]
+    budget, files, _ = told(jobs, "ft_long")  # its pre-stage is spent already
+    assert (budget["rows"], budget["own"]) == ([1], 1)
+    assert files[1:] == ["pretrain/resnet20/ft_long/seed0/run.json"]
+    assert jobs.plan.variants["avg_long"].recipe == {"lr": 0.01}
+    found = {row["method"]: row["kind"] for row in rows(jobs) if row["teachers"] != "none"}
+    assert found == dict.fromkeys(("asib", "avg_long", "avg_kd", "ft_long"), "student")
+
+
+def test_rows_of_anothers_compute_are_not_among_those_whose_most_cross_entropy_has():
+    jobs = Jobs(plan_of("kd", "ce_matched", {"method": "ce", "name": "long", "compute_of": "kd"}))
+    assert told(jobs, "ce_matched")[0]["rows"] == [1]
+
+
+LONG = {"method": "kd", "name": "long", "compute_of": "at"}
+
 REFUSED = {
+    "compute of nothing": ([LONG, "sp"], {}, r"unknown method in methods\[0\].compute_of 'at': did you mean .*|.*sp"),
+    "compute of itself": ([{**LONG, "compute_of": "long"}, "at"], {}, r"unknown method in methods\[0\].compute_of 'long'"),
+    "compute of one that has another's": (
+        [LONG, "at", {"method": "sp", "compute_of": "long"}],
+        {},
+        r"unknown method in methods\[2\].compute_of 'long'",
+    ),
+    "compute of the most": (["at", {"method": "ce_matched", "compute_of": "at"}], {}, "most expensive row: drop it"),
+    "compute of a number": ([{**LONG, "compute_of": 3}, "at"], {}, r"methods\[0\].compute_of: "),
+    "compute, in stages": (["at", {"method": "ab", "compute_of": "at"}], {}, "ab trains in stages, so its epochs alone"),
+    "compute, hints first": (
+        ["at", {"method": "hint", "two_stage": True, "compute_of": "at"}],
+        {},
+        "hint trains in stages",
+    ),
+    "compute, a chain": (["at", {"method": "asib", "compute_of": "at"}], {}, "asib trains in stages"),
+    "compute, links": (["at", {**TAKD, "compute_of": "at"}], {}, "takd trains in stages"),
+    "compute and a control": ([{"method": "sp", "compute_of": "at", "matched": True}, "at"], {}, "no control of its own"),
+    "compute, side by side": ([LONG, "at"], {"co_train": ["at", "long"]}, "long trains for what other runs took"),
+    "compute, under plateau": (
+        [LONG, "at"],
+        {"recipe": {"epochs": 4, "schedule": "plateau", "patience": 2}},
+        "long trains for what other runs took, but recipe.schedule plateau",
+    ),
+    "compute, searched": ([LONG, "at"], {"search": {"trials": 2, "methods": ["long"]}}, "long trains for what other runs"),
     "not a switch": ([matched("dkd") | {"matched": "yes"}], {}, r"methods\[0\].matched: must be true or false"),
     "cross-entropy": (["kd", matched("ce")], {}, r"methods\[1\].matched: ce distils nothing: ce_matched is"),
     "kd": ([matched("kd")], {}, "kd is what a control is"),

@@ -220,6 +220,11 @@ class ASIB(Method):
             logits = torch.cat([logits[k] for _, logits in found])
             head_of(extra, which).rescale(losses.fitted_scale(logits, labels))
 
+    def restart(self, stage: Stage, extra: nn.ModuleDict) -> bool:
+        """Let the synergy be its base again, where it has one: another student asks its fusion for something else."""
+        based = stage.name == TEACHER_UPDATE and self.settings.synergy_base != "none"
+        return based and any([head_of(extra, which).restart() for which in fusions(self.settings)])
+
     def observe(self, outputs: Outputs, labels: Tensor, extra: nn.ModuleDict) -> dict[str, Tensor]:
         """Return the bottleneck's KL of every image, and in percent where the teachers disagree.
 

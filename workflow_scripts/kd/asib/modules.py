@@ -35,6 +35,14 @@ class SynergyHead(nn.Module):
         self.log_temperature = nn.Parameter(torch.zeros(())) if learnable_temperature else None
         self.register_buffer("scale", torch.ones(()) if scaled else None)
 
+    def restart(self) -> bool:
+        """Let a residual head add nothing again; False where it adds nothing yet."""
+        last = list(self.net[-1].parameters())
+        adds = any(bool(parameter.any()) for parameter in last)
+        for parameter in last:
+            nn.init.zeros_(parameter)
+        return adds
+
     def forward(self, z: Tensor, base: Tensor | None = None) -> Tensor:
         """Return synergy logits (B,C) of codes (B,D), over the temperature where there is one (1 at the start).
 

@@ -147,10 +147,13 @@ class StageRun:
             self._load_weights(self.plateau.state)
             self.plateau.drop()
 
-    def judge(self, found: Mapping[str, float]) -> None:
-        """Keep what is trained if the head that decides has never been better; of equals the later has learned more."""
-        top = found[self.stage.keeps]
-        if not self.kept or top >= self.kept["found"][self.stage.keeps]:
+    def judge(self, found: Mapping[str, float], learned: bool = True) -> None:
+        """Keep what is trained if the head that decides has never been better; of equals the one that learned more.
+
+        That is the later one, unless it has `learned` less.
+        """
+        top, best = found[self.stage.keeps], self.kept["found"][self.stage.keeps] if self.kept else -1.0
+        if top > best or (top == best and learned):
             state = {role: own for role, own in self.team.state().items() if role in {*self.trained, EXTRA}}
             self.kept = {"found": dict(found), "epoch": self.epoch, "state": copy.deepcopy(state)}
 

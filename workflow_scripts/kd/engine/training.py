@@ -20,7 +20,7 @@ from kd.engine.stage import StageRun
 from kd.engine.step import take_step
 from kd.engine.teachers import FrozenForward
 from kd.engine.team import Team
-from kd.methods.contract import EXTRA, STUDENT, Accepts, Batch, Method, Seen, Stage
+from kd.methods.contract import EXTRA, STUDENT, Accepts, Batch, Method, Restarts, Seen, Stage
 from kd.schema.config import Recipe
 
 log = logging.getLogger(__name__)
@@ -107,9 +107,17 @@ class Training:
         name = f"stage '{stage.name}' of method {self.method.name}"
         self.loop = Loop(self.feed, self._take, lambda: run.place, run.mend, name, run.recipe.capture)
         if run.stage.keeps and state is None:
-            run.judge(_tops(self._validated()))
+            self._judge_start()
         if run.over:
             self._leave()
+
+    def _judge_start(self) -> None:
+        """Judge a stage as it begins, and where it can begin anew that too; go on from the better one."""
+        run = self.stage_run
+        run.judge(_tops(self._validated()))
+        if isinstance(self.method, Restarts) and self.method.restart(run.stage, self.team.extra):
+            run.judge(_tops(self._validated()), learned=False)
+            run.take_kept()
 
     def _leave(self) -> None:
         """Keep what a finished stage leaves, let the method judge it, and enter the next."""

@@ -484,6 +484,17 @@ class Calibrates(Protocol):
 
 
 @runtime_checkable
+class Restarts(Protocol):
+    """Can leave out, at the start of a stage that keeps a head's best, what that head learned before."""
+
+    def restart(self, stage: Stage, extra: nn.ModuleDict) -> bool:
+        """Undo in the extra modules what the head has learned; False, and nothing done, where there is nothing.
+
+        The stage goes on from the better of both on the validation images, and keeps neither if an epoch is better.
+        """
+
+
+@runtime_checkable
 class Observes(Protocol):
     """Reports more of the validation images than accuracies."""
 

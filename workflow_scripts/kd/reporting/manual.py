@@ -62,6 +62,8 @@ ENTRY = {
     "recipe": "[Recipe keys](#recipe) that differ for this method.",
     "matched": "true: add NAME_matched, [its control](experiments/README.md#what-the-idea-gave): a kd row of the same "
     "weight of distillation, number of views and training FLOPs.",
+    "compute_of": "Name of another row: train as many whole epochs as come nearest to its training FLOPs, with the "
+    "schedule stretched over them, in place of the recipe's.",
 }
 """The keys of an entry of `methods` beside the settings of its card, with their meaning."""
 
@@ -132,6 +134,7 @@ def _entry_keys(cards: Mapping[str, Card]) -> dict[str, Any]:
         "teacher": {"type": "string"},
         "recipe": {"allOf": [_defined("RecipeChanges")]},
         "matched": {"type": "boolean"},
+        "compute_of": {"type": "string", "pattern": config.NAME_PATTERN, "maxLength": config.LONGEST_NAME},
     }
     return {key: {**made[key], "description": text} for key, text in ENTRY.items()}
 
@@ -140,14 +143,14 @@ def _method(card: Card) -> dict[str, Any]:
     """Return the schema of an entry whose method this is."""
     method = {"const": card.name, "description": f"{card.title}: {card.loss}"}
     settings = card.settings_model.model_json_schema()["properties"]
-    properties = {"method": method, **_entry_properties("name", "teacher", "recipe", "matched"), **settings}
+    properties = {"method": method, **_entry_properties("name", "teacher", "recipe", "matched", "compute_of"), **settings}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _entry(cards: Mapping[str, Card]) -> dict[str, Any]:
     """Return the schema of an entry with settings: which it may have depends on its method."""
     combination = {
-        "properties": _entry_properties("combine", "name", "teacher", "recipe", "matched"),
+        "properties": _entry_properties("combine", "name", "teacher", "recipe", "matched", "compute_of"),
         "additionalProperties": False,
         "required": ["combine", "name"],
     }

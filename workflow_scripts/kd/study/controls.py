@@ -6,6 +6,7 @@ control (`matched: true`) is kd with the last three, so that the difference to i
 How many epochs a control has is not known when it is planned: its job reads the operations that its method's finished
 run took, whatever stages, peers, groups of images or pre-stages those came from, and divides them by those of an epoch
 of its own (kd.engine.jobs.budget). So the numbers match as they stand in the table; a method that fails has no control.
+Any other method trains for the operations of a row by `compute_of: ROW` in its entry.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,9 @@ from typing import Any
 from kd.schema.cards import Card, card
 from kd.schema.formula import evaluate
 from kd.study.names import check_name
+from kd.study.schedule_epochs import counts
 from kd.study.variant import Variant
-from kd.tools.errors import UserError
+from kd.tools.errors import UserError, unknown
 
 ENDING = "_matched"
 CONTROL, OF_VIEWS = "kd", "kd_views"
@@ -36,14 +38,43 @@ def with_controls(listed: Sequence[Variant], matched: Sequence[bool]) -> list[Va
         found += [variant, *([_control(variant, f"methods[{i}].matched")] if asked else [])]
     rows = tuple(variant.folder for variant in listed if not variant.budgeted)
     return [
-        replace(variant, compute_of=rows) if variant.budgeted and not variant.control_of else variant
+        replace(variant, compute_of=rows) if variant.budgeted and not variant.compute_of else variant
         for variant in found
     ]
+
+
+def check_compute(listed: Sequence[Variant]) -> None:
+    """Refuse a variant that is to train for the operations of another (`compute_of`) and cannot.
+
+    Errors: UserError where the other is not listed or has a budget itself, and for trainings of several stages, which
+    no number of epochs alone prolongs.
+    """
+    possible = {variant.name: variant for variant in listed if not variant.budgeted}
+    for i, variant in enumerate(listed):
+        where = f"methods[{i}].compute_of"
+        for name in variant.compute_of:
+            if name not in possible:
+                raise unknown(f"method in {where}", name, possible)
+            if any(card(reference).compute != "recipe" for reference, _ in variant.parts):
+                raise UserError(f"{where}: {variant.name} has the compute of the most expensive row: drop it")
+            if variant.chain or variant.linked or any(_in_stages(*part) for part in variant.parts):
+                raise UserError(f"{where}: {variant.name} trains in stages, so its epochs alone do not say what it takes")
+
+
+def _in_stages(reference: str, settings: Mapping[str, Any]) -> bool:
+    """Whether a part's own training has a stage of a given length before that of the recipe."""
+    one = card(reference)
+    return not one.pretrain and any(
+        setting.epochs is not None and setting.epochs.of == "stage" and counts(settings, setting.epochs)
+        for setting in one.settings.values()
+    )
 
 
 def _control(variant: Variant, where: str) -> Variant:
     name = f"{variant.name}{ENDING}"
     cards = [card(reference) for reference, _ in variant.parts]
+    if variant.compute_of:
+        raise UserError(f"{where}: {variant.name} has the compute of {variant.compute_of[0]} and no control of its own")
     if all(one.family == "baseline" for one in cards):
         raise UserError(
             f"{where}: {variant.name} distils nothing: ce_matched is cross-entropy for the compute of the most "

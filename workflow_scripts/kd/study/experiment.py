@@ -21,7 +21,7 @@ from kd.schema.consistency import (
 from kd.schema.plain import plain_error
 from kd.schema.reading import TEXTS, plain_values, read_configuration, read_values
 from kd.study.chain import STUDENT_UPDATE, stage_settings, stages
-from kd.study.controls import with_controls
+from kd.study.controls import check_compute, with_controls
 from kd.study.designs import designs
 from kd.study.links import with_links
 from kd.study.names import check_file_names, check_name, check_names, check_variant_names
@@ -31,7 +31,7 @@ from kd.tools.errors import UserError, shown, unknown
 
 Settings = TypeVar("Settings", bound=BaseModel)
 
-ENTRY_KEYS = {"method", "card", "name", "recipe", "teacher", "combine", "matched"}
+ENTRY_KEYS = {"method", "card", "name", "recipe", "teacher", "combine", "matched", "compute_of"}
 """Of an entry of `methods`: all but settings of the method."""
 WHAT = ("method", "card", "combine")
 
@@ -217,6 +217,7 @@ def variants(experiment: Experiment) -> list[Variant]:
     """Resolve the methods of an experiment; names must differ. Of a chain of runs it is the last that is returned."""
     resolved = [_variant(experiment, entry, f"methods[{i}]") for i, entry in enumerate(experiment.methods)]
     resolved = [with_links(variant, resolved, f"methods[{i}]") for i, variant in enumerate(resolved)]
+    check_compute(resolved)
     resolved = with_controls(resolved, [_matched(entry, f"methods[{i}]") for i, entry in enumerate(experiment.methods)])
     resolved = with_searches(experiment, resolved)
     names = [variant.name for variant in resolved]
@@ -272,7 +273,8 @@ def _variant(experiment: Experiment, entry: str | dict[str, Any], where: str) ->
     if len(parts) == 1 and not alone.alone:
         raise UserError(f"{where}: {alone.name} has no loss of its own: combine it, as in combine: [kd, {alone.name}]")
     name = check_name(f"{where}.name", content.get("name", alone.name))
-    variant = Variant(name, tuple(parts), recipe, teacher, given=tuple(given))
+    spent = (check_name(f"{where}.compute_of", content["compute_of"]),) if "compute_of" in content else ()
+    variant = Variant(name, tuple(parts), recipe, teacher, given=tuple(given), compute_of=spent)
     _check_variant(experiment, variant, where)
     return variant
 

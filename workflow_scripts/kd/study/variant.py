@@ -75,7 +75,7 @@ class Variant:
     @property
     def budgeted(self) -> bool:
         """Whether it trains for the operations of other runs, which it waits for."""
-        return bool(self.control_of) or any(card(name).compute != "recipe" for name, _ in self.parts)
+        return bool(self.compute_of) or any(card(name).compute != "recipe" for name, _ in self.parts)
 
     @property
     def base(self) -> str:
