@@ -16,7 +16,7 @@ START = Progress(0.0, 1)
 
 
 def settings_of(**given):
-    return card("asib").resolve(given, "test")
+    return card("asib").resolve({"form": "published", **given}, "test")
 
 
 def method_of(teachers=2, **given) -> ASIB:

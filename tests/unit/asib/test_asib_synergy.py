@@ -15,6 +15,7 @@ from kd.asib import losses
 from kd.asib.modules import Parts
 from kd.methods.avg_kd import average_loss
 from kd.methods.contract import STUDENT
+from kd.schema.cards import card
 from kd.study.chain import STUDENT_UPDATE, TEACHER_UPDATE
 from kd.tools.errors import UserError
 
@@ -247,7 +248,7 @@ def test_the_entropy_is_matched_over_the_images_that_the_synergy_teaches(batch):
 
 
 def test_a_share_of_no_image_is_refused():
-    with pytest.raises(UserError, match="fusion_share 0.0001 leaves no image of 4096 to fit a fusion on"):
+    with pytest.raises(UserError, match=r"fusion_share 0.0001 leaves no image of 4096 to fit a fusion on"):
         World(method_of(2, fusion_share=0.0001))
 
 
@@ -357,3 +358,20 @@ def test_a_synergy_at_chance_stops_the_chain_in_every_case(caplog):
     for gate in ("chance", "average"):
         with pytest.raises(UserError, match="does not beat chance"):
             judged(caplog, 20.0, 15.0, gate=gate)
+
+
+FORMS = {
+    "residual": ("average", False, 0.0, "best", "average"),
+    "published": ("none", True, 0.1, "last", "chance"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_the_two_forms_are(form):
+    """The one starts from averaged logits and asks for them at least, the other is that of the systems before."""
+    keys = ("synergy_base", "adapt_teachers", "teacher_adapt_alpha_kd", "teacher_keeps", "gate")
+    found = card("asib").resolve({"form": form}, "test").model_dump()
+    assert tuple(found[key] for key in keys) == FORMS[form]
+    default = card("asib").resolve({}, "test").model_dump()
+    assert default["form"] == "residual"
+    assert {key for key in found if found[key] != default[key]} == ({"form", *keys} if form == "published" else set())

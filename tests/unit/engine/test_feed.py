@@ -126,7 +126,15 @@ def test_batches_on_a_tray_are_those_that_are_made_one_by_one(world, monkeypatch
     places = []
     for _ in range(2):
         for one, other in zip(plain.epoch(), laid.epoch(), strict=True):
-            for name in ("images", "labels", "positions", "other_labels", "other_positions", "shares", "teacher_logits"):
+            for name in (
+                "images",
+                "labels",
+                "positions",
+                "other_labels",
+                "other_positions",
+                "shares",
+                "teacher_logits",
+            ):
                 assert same(getattr(one, name), getattr(other, name)), name
             assert torch.as_tensor(one.mixing).equal(torch.as_tensor(other.mixing))
             assert one.views.keys() == other.views.keys()

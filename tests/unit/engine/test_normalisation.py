@@ -172,7 +172,14 @@ def test_networks_of_the_same_statistics_are_given_the_images_themselves(world):
 
 
 CHAIN = {"recipe": {"epochs": 4}, "dataset": {"subset_size": 600}}
-ASIB = {"method": "asib", "num_stages": 1, "teacher_adapt_epochs": 2, "mbm_out_dim": 16, "teacher_lr": 3e-3}
+ASIB = {
+    "method": "asib",
+    "form": "published",
+    "num_stages": 1,
+    "teacher_adapt_epochs": 2,
+    "mbm_out_dim": 16,
+    "teacher_lr": 3e-3,
+}
 
 
 def test_a_chain_hands_on_how_its_teachers_images_are_normalised(world, packed):

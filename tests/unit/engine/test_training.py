@@ -291,6 +291,7 @@ def test_the_selected_weights_of_a_student_teach_the_next(world, origin, tmp_pat
 
 ASIB = {
     "method": "asib",
+    "form": "published",
     "num_stages": 2,
     "teacher_adapt_epochs": 2,
     "student_epochs": 2,

@@ -239,7 +239,11 @@ LONG = {"method": "kd", "name": "long", "compute_of": "at"}
 
 REFUSED = {
     "compute of nothing": ([LONG, "sp"], {}, r"unknown method in methods\[0\].compute_of 'at': did you mean .*|.*sp"),
-    "compute of itself": ([{**LONG, "compute_of": "long"}, "at"], {}, r"unknown method in methods\[0\].compute_of 'long'"),
+    "compute of itself": (
+        [{**LONG, "compute_of": "long"}, "at"],
+        {},
+        r"unknown method in methods\[0\].compute_of 'long'",
+    ),
     "compute of one that has another's": (
         [LONG, "at", {"method": "sp", "compute_of": "long"}],
         {},
@@ -247,7 +251,11 @@ REFUSED = {
     ),
     "compute of the most": (["at", {"method": "ce_matched", "compute_of": "at"}], {}, "most expensive row: drop it"),
     "compute of a number": ([{**LONG, "compute_of": 3}, "at"], {}, r"methods\[0\].compute_of: "),
-    "compute, in stages": (["at", {"method": "ab", "compute_of": "at"}], {}, "ab trains in stages, so its epochs alone"),
+    "compute, in stages": (
+        ["at", {"method": "ab", "compute_of": "at"}],
+        {},
+        "ab trains in stages, so its epochs alone",
+    ),
     "compute, hints first": (
         ["at", {"method": "hint", "two_stage": True, "compute_of": "at"}],
         {},
@@ -255,14 +263,22 @@ REFUSED = {
     ),
     "compute, a chain": (["at", {"method": "asib", "compute_of": "at"}], {}, "asib trains in stages"),
     "compute, links": (["at", {**TAKD, "compute_of": "at"}], {}, "takd trains in stages"),
-    "compute and a control": ([{"method": "sp", "compute_of": "at", "matched": True}, "at"], {}, "no control of its own"),
+    "compute and a control": (
+        [{"method": "sp", "compute_of": "at", "matched": True}, "at"],
+        {},
+        "no control of its own",
+    ),
     "compute, side by side": ([LONG, "at"], {"co_train": ["at", "long"]}, "long trains for what other runs took"),
     "compute, under plateau": (
         [LONG, "at"],
         {"recipe": {"epochs": 4, "schedule": "plateau", "patience": 2}},
         "long trains for what other runs took, but recipe.schedule plateau",
     ),
-    "compute, searched": ([LONG, "at"], {"search": {"trials": 2, "methods": ["long"]}}, "long trains for what other runs"),
+    "compute, searched": (
+        [LONG, "at"],
+        {"search": {"trials": 2, "methods": ["long"]}},
+        "long trains for what other runs",
+    ),
     "not a switch": ([matched("dkd") | {"matched": "yes"}], {}, r"methods\[0\].matched: must be true or false"),
     "cross-entropy": (["kd", matched("ce")], {}, r"methods\[1\].matched: ce distils nothing: ce_matched is"),
     "kd": ([matched("kd")], {}, "kd is what a control is"),

@@ -161,7 +161,9 @@ class ASIB(Method):
         parts, images = Parts(labels, share), len(labels)
         if not parts.first.any():
             key = "cross_fit" if share == 0.5 else f"fusion_share {share:g}"
-            raise UserError(f"asib: {key} leaves no image of {images} to fit a fusion on: take more images or all of them")
+            raise UserError(
+                f"asib: {key} leaves no image of {images} to fit a fusion on: take more images or all of them"
+            )
         return parts
 
     def schedule(self, progress: Progress) -> dict[str, float]:
@@ -222,8 +224,10 @@ class ASIB(Method):
 
     def restart(self, stage: Stage, extra: nn.ModuleDict) -> bool:
         """Let the synergy be its base again, where it has one: another student asks its fusion for something else."""
-        based = stage.name == TEACHER_UPDATE and self.settings.synergy_base != "none"
-        return based and any([head_of(extra, which).restart() for which in fusions(self.settings)])
+        if stage.name != TEACHER_UPDATE or self.settings.synergy_base == "none":
+            return False
+        added = [head_of(extra, which).restart() for which in fusions(self.settings)]
+        return any(added)
 
     def observe(self, outputs: Outputs, labels: Tensor, extra: nn.ModuleDict) -> dict[str, Tensor]:
         """Return the bottleneck's KL of every image, and in percent where the teachers disagree.

@@ -51,7 +51,9 @@ class Room:
     def __str__(self) -> str:
         if self.cores is None:
             bound = self.jobs if self.jobs and self.jobs < sys.maxsize else None
-            return f"{bound} job{'s' if bound != 1 else ''} at a time" if bound else "as many jobs at a time as there are"
+            return (
+                f"{bound} job{'s' if bound != 1 else ''} at a time" if bound else "as many jobs at a time as there are"
+            )
         devices = f" and {self.gpus} GPU places" if self.gpus else ""
         return f"{self.cores} core{'s' if self.cores != 1 else ''}{devices}"
 

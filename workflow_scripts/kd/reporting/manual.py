@@ -143,7 +143,11 @@ def _method(card: Card) -> dict[str, Any]:
     """Return the schema of an entry whose method this is."""
     method = {"const": card.name, "description": f"{card.title}: {card.loss}"}
     settings = card.settings_model.model_json_schema()["properties"]
-    properties = {"method": method, **_entry_properties("name", "teacher", "recipe", "matched", "compute_of"), **settings}
+    properties = {
+        "method": method,
+        **_entry_properties("name", "teacher", "recipe", "matched", "compute_of"),
+        **settings,
+    }
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 

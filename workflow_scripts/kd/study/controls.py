@@ -58,7 +58,9 @@ def check_compute(listed: Sequence[Variant]) -> None:
             if any(card(reference).compute != "recipe" for reference, _ in variant.parts):
                 raise UserError(f"{where}: {variant.name} has the compute of the most expensive row: drop it")
             if variant.chain or variant.linked or any(_in_stages(*part) for part in variant.parts):
-                raise UserError(f"{where}: {variant.name} trains in stages, so its epochs alone do not say what it takes")
+                raise UserError(
+                    f"{where}: {variant.name} trains in stages, so its epochs alone do not say what it takes"
+                )
 
 
 def _in_stages(reference: str, settings: Mapping[str, Any]) -> bool:
