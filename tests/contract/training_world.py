@@ -44,7 +44,14 @@ class Scaled(Precision):
 SCALED = Scaled("fp32", CPU)
 
 
-SETTINGS = {"asib, cross-fitted": {"cross_fit": True, "synergy_base": "certainty", "synergy_scale": "entropy"}}
+LAST = {"teacher_keeps": "last"}
+"""For worlds without validation images, by which an epoch would be kept."""
+
+SETTINGS = {
+    "asib": LAST,
+    "asib, cross-fitted": {**LAST, "cross_fit": True, "synergy_base": "certainty", "synergy_scale": "entropy"},
+    "asib, published": {"form": "published"},
+}
 """Methods with other settings than their cards', by the names that worlds of them have."""
 
 

@@ -56,7 +56,7 @@ TOLD = {
         f"methods.asib.tau_decay_epochs: 7 of 6 epochs, {NEVER_WHOLE}",
     ),
     "synergy": (
-        {**ASIB, "synergy_only_epochs": 2.0},
+        {**ASIB, "teacher_adapt_alpha_kd": 0.1, "synergy_only_epochs": 2.0},
         "methods.asib.synergy_only_epochs: 2 of 2 epochs, so what it holds back never begins",
     ),
     "cccp": (
