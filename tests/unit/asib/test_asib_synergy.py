@@ -354,6 +354,17 @@ def test_a_synergy_that_reaches_the_average_is_told_too(caplog):
     assert level == "INFO"
 
 
+def test_of_teachers_that_stay_as_they_are_the_average_before_is_todays(caplog):
+    """It was read without folding their normalisation, and may lie an image above for nothing but rounding."""
+    ((level, said),) = judged(caplog, 72.0, 72.0, given=72.5, form="residual")
+    assert (level, "72.50" in said) == ("INFO", False)
+    for still in ({"adapt_teachers": False}, {"train_distill_adapter_only": True, "use_distillation_adapter": True}):
+        caplog.clear()
+        assert judged(caplog, 72.0, 72.0, given=72.5, gate="average", **still)[0][0] == "INFO"
+    with pytest.raises(UserError, match=r"72\.50 % before they adapted"):
+        judged(caplog, 72.0, 72.0, given=72.5, gate="average", adapt_teachers=True)
+
+
 def test_a_synergy_at_chance_stops_the_chain_in_every_case(caplog):
     for gate in ("chance", "average"):
         with pytest.raises(UserError, match="does not beat chance"):

@@ -256,8 +256,11 @@ class ASIB(Method):
             reached = [validation[role] for role in roles if role in validation]
             check_synergy(validation[SYNERGY], num_classes, len(labels), reached, majority)
             gate, margin = self.settings.gate, self.settings.gate_margin
-            averages = validation[AVERAGE], validation.get(GIVEN + AVERAGE, validation[AVERAGE])
-            good, said = compare_with_average(validation[SYNERGY], *averages, len(labels), margin)
+            average = validation[AVERAGE]
+            # of teachers that stay as they are both are the same, but for rounding where they are read in another form
+            adapted = any(role in stage.trained() for role in roles)
+            given = validation.get(GIVEN + AVERAGE, average) if adapted else average
+            good, said = compare_with_average(validation[SYNERGY], average, given, len(labels), margin)
             if good:
                 log.info("%s", said)
             elif gate == "average":
