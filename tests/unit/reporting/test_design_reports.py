@@ -161,3 +161,18 @@ def test_the_page_shows_table_and_figure(overlapping):
     assert '<td data-value="4.5">+4.50 <span class="interval">[−1.85, +10.85]</span></td>' in shown
     plain = world.page()
     assert shown.count("<img") == plain.count("<img") + 1
+
+
+def test_the_lines_key_stands_above_the_families(overlapping):
+    world, design = overlapping
+    with styled():
+        figure = design_figure(
+            read_runs(world.runs_csv), design, world.report, {"avg_kd": "logits", "asib": "multi-teacher"}
+        )
+        figure.draw_without_rendering()
+    (legend,) = figure.legends
+    families = [text for text in figure.texts if text.get_text() in {"logits", "multi-teacher"}]
+    assert len(families) == 2
+    bottom = legend.get_window_extent().y0
+    assert all(text.get_window_extent().y1 <= bottom for text in families)
+    assert legend.get_window_extent().y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes)

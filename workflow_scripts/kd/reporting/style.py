@@ -133,9 +133,14 @@ def headed(figure: "Figure", title: str, notes: Sequence[str], used: Sequence[Lo
         y -= size * LINE_HEIGHT / 72
     for number, row in enumerate(rows):
         _key_row(figure, row, families, (foot - KEY_ROW * (number + 0.6)) / total)
+    # the layout keeps a key of lines at the figure's edge, where the families are, so its room is taken here
+    keys = 0.0
+    for legend in figure.legends:
+        keys += legend.get_window_extent().height / figure.dpi + 0.04
+        legend.set_bbox_to_anchor((0.0, foot / total, 1.0, height / total), figure.transFigure)
     engine = figure.get_layout_engine()
     if engine is not None:
-        engine.set(rect=(0.0, foot / total, 1.0, height / total))  # type: ignore[call-arg]
+        engine.set(rect=(0.0, (foot + keys) / total, 1.0, (height - keys) / total))  # type: ignore[call-arg]
     return head, foot
 
 
