@@ -13,7 +13,7 @@ from kd.engine.jobs.student import train_student
 from kd.engine.outlook import Probe
 from kd.study.checks import cost_key, parse_checks
 from kd.study.experiment import check_experiment
-from kd.study.forecast import Forecast
+from kd.study.forecast import START_SECONDS, Forecast
 from kd.study.job_settings import parse_settings
 from kd.study.jobs import Jobs
 from kd.study.plan import Plan
@@ -27,6 +27,9 @@ CONTENT = {
         *("ce", "kd", "dml", "at", {"method": "hint", "two_stage": True, "hint_epochs": 1}),
         {"method": "kd", "name": "twice", "recipe": {"epochs": 4}},
         {"method": "asib", "num_stages": 2},
+        {"method": "ce", "name": "ce_of_kd", "compute_of": "kd"},
+        {"method": "kd", "name": "kd_of_asib", "compute_of": "asib"},
+        {"method": "ft", "paraphraser_epochs": 1, "matched": True},
     ],
     "continual": {"student": "vgg8", "num_tasks": 2, "strategies": [{"name": "plain"}]},  # no other training has it
     "seeds": [0],
@@ -73,6 +76,22 @@ def test_costs_grow_with_epochs_and_with_what_runs(known):
     assert flops["twice"] == pytest.approx(2 * flops["kd"])
     assert flops["ce"] < flops["kd"] < flops["dml"]
     assert flops["hint"] > 1.4 * flops["kd"], "a stage of one epoch before the recipe's two"
+
+
+def test_one_of_anothers_compute_costs_what_that_one_and_all_made_for_it_do(known):
+    """Its teachers' training, which it waits for too and which may cost more, is not counted."""
+    forecast = Forecast(known)
+    flops = {method: forecast.flops(of(known, method)) for method in ("ce", "kd", "ft")}
+    assert forecast.flops(known.of("train_teacher", "noise", "resnet14", 0)) > flops["kd"]
+    assert forecast.flops(of(known, "ce_of_kd")) == pytest.approx(flops["kd"])
+    run = next(run for run in known.plan.runs if run.method == "asib")
+    halves = [known.of(f"asib_{half}_update", run, stage) for stage in (1, 2) for half in ("teacher", "student")]
+    assert forecast.flops(of(known, "kd_of_asib")) == pytest.approx(sum(map(forecast.flops, halves)))
+    (before,) = [job for job in of(known, "ft").after if job.rule == "pretrain_method"]
+    assert forecast.flops(of(known, "ft_matched")) == pytest.approx(flops["ft"] + forecast.flops(before))
+    # in seconds as fast as it goes itself, not as fast as what it is matched with
+    beside = [forecast.seconds(of(known, method)) - START_SECONDS for method in ("ce_of_kd", "ce")]
+    assert beside[0] / beside[1] == pytest.approx(flops["kd"] / flops["ce"], rel=1e-6)
 
 
 def test_no_seed_changes_a_cost():

@@ -129,7 +129,7 @@ class ASIB(Method):
         for other in others:
             modules |= self._fusion(context, query_dim, other)[0]
         if others or settings.fusion_share < 1:
-            modules[PARTS] = self._parts(context.labels, 0.5 if others else settings.fusion_share)
+            modules[PARTS] = self._parts(context.labels)
         check_widths(settings, query_dim, width)
         return nn.ModuleDict(modules)
 
@@ -156,13 +156,13 @@ class ASIB(Method):
         )
         return modules, fusion.width
 
-    @staticmethod
-    def _parts(labels: Tensor, share: float) -> Parts:
-        parts, images = Parts(labels, share), len(labels)
+    def _parts(self, labels: Tensor) -> Parts:
+        share = 0.5 if self.settings.cross_fit else self.settings.fusion_share
+        parts = Parts(labels, share)
         if not parts.first.any():
-            key = "cross_fit" if share == 0.5 else f"fusion_share {share:g}"
+            key = "cross_fit" if self.settings.cross_fit else f"fusion_share {share:g}"
             raise UserError(
-                f"asib: {key} leaves no image of {images} to fit a fusion on: take more images or all of them"
+                f"asib: {key} leaves no image of {len(labels)} to fit a fusion on: take more images or all of them"
             )
         return parts
 

@@ -67,6 +67,9 @@ ENTRY = {
 }
 """The keys of an entry of `methods` beside the settings of its card, with their meaning."""
 
+OF_A_ROW = [key for key in ENTRY if key not in {"method", "card", "combine"}]
+"""Those that do not say which method it is."""
+
 
 def manual() -> str:
     """Return the whole page."""
@@ -143,18 +146,14 @@ def _method(card: Card) -> dict[str, Any]:
     """Return the schema of an entry whose method this is."""
     method = {"const": card.name, "description": f"{card.title}: {card.loss}"}
     settings = card.settings_model.model_json_schema()["properties"]
-    properties = {
-        "method": method,
-        **_entry_properties("name", "teacher", "recipe", "matched", "compute_of"),
-        **settings,
-    }
+    properties = {"method": method, **_entry_properties(*OF_A_ROW), **settings}
     return {"type": "object", "properties": properties, "additionalProperties": False}
 
 
 def _entry(cards: Mapping[str, Card]) -> dict[str, Any]:
     """Return the schema of an entry with settings: which it may have depends on its method."""
     combination = {
-        "properties": _entry_properties("combine", "name", "teacher", "recipe", "matched", "compute_of"),
+        "properties": _entry_properties("combine", *OF_A_ROW),
         "additionalProperties": False,
         "required": ["combine", "name"],
     }

@@ -6,8 +6,9 @@ networks really took, which stands in their run.json.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from kd.study.job_plan import JobPlan
 from kd.study.jobs.images import data_folder
 from kd.study.jobs.making import Jobs
 from kd.study.made import read_record
-from kd.study.titles import TRAINED
+from kd.study.titles import CHAIN_HALVES, TRAINED
 
 CHECKED = "checked.json"
 USES = ("frozen", "trained")
@@ -49,7 +50,8 @@ class Told:
     """By which the check wrote it down."""
     networks: tuple[str, ...]
     """Rule and architectures."""
-    budgeted: bool
+    budget: Mapping[str, Any] | None
+    """What its settings say of the operations that it trains for, in place of the recipe's epochs."""
     used_as_it_is: bool
 
 
@@ -140,9 +142,35 @@ class Forecast:
 
     def _reckoned(self, job: JobPlan, what: str) -> float | None:
         told = self._of(job)
-        if told.budgeted:  # as much as the most expensive of those that it waits for
-            most = [self._reckoned(one, what) for one in job.after if one.rule in TRAINED]
-            return None if None in most else max(filter(None, most), default=0.0)
+        own = self._of_the_recipe(told, what)
+        if told.budget is None:
+            return own
+        flops, epochs = self._budget(job, told.budget), self._of_the_recipe(told, "flops")
+        if what == "flops" or not flops:
+            return flops
+        return flops * own / epochs if own and epochs else None
+
+    def _budget(self, job: JobPlan, budget: Mapping[str, Any]) -> float | None:
+        """Return the operations that a training is given: of the most expensive row, less what was made for it.
+
+        Of the jobs that it waits for each row has those that the settings count; its teachers' trainings are none.
+        """
+        waits = {f"{one.folder}/run.json": one for one in job.after}
+        spent = [self._with_halves(waits[file]) for file in job.inputs["budget"]]
+        if None in spent:
+            return None
+        left = iter([one or 0.0 for one in spent])
+        rows = [sum(islice(left, count)) for count in budget["rows"]]
+        return max(0.0, max(rows) - sum(left))
+
+    def _with_halves(self, job: JobPlan) -> float | None:
+        """Return the operations of what a record counts: of a chain's all half-stages, of what trains nothing none."""
+        if job.rule in TRAINED:
+            return self._reckoned(job, "flops")
+        return _sum(self._reckoned(one, "flops") for one in job.after if one.rule in CHAIN_HALVES)
+
+    def _of_the_recipe(self, told: "Told", what: str) -> float | None:
+        """Return what a training of the recipe's epochs takes."""
         cost = self.known.trainings.get(told.cost)
         if cost is None:
             return 0.0 if told.used_as_it_is else None
@@ -249,7 +277,7 @@ def _told(job: JobPlan, checked: JobPlan) -> Told:
     return Told(
         cost=cost_key(settings),
         networks=(job.rule, *(model["arch"] for model in models if model)),
-        budgeted=bool(settings.get("budget")),
+        budget=settings.get("budget"),
         used_as_it_is=student is not None and not student["train"],
     )
 
